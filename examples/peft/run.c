@@ -1,0 +1,96 @@
+/* run.c - opens what a command works with, in the order of the library's manual: context, options, model, tokenizer,
+ * adapters, session. */
+#include "tool.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void run_log(void *user, int32_t level, const char *text)
+{
+    (void)user;
+    if (isatty(STDERR_FILENO)) {
+        (void)fputs("\r\033[K", stderr); /* a progress bar may be on this line */
+    }
+    tool_note("%s%s", level <= PEFT_LOG_WARN ? "warning: " : "", text);
+}
+
+static int run_set_threads(peft_context *ctx, const tool_args *args)
+{
+    const char *source = args->threads != NULL ? "--threads" : "PEFT_THREADS";
+    const char *text = args->threads != NULL ? args->threads : getenv("PEFT_THREADS");
+    if (text == NULL || text[0] == '\0') {
+        return TOOL_OK;
+    }
+    char *end = NULL;
+    errno = 0;
+    long n = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || n < 0 || n > 1024) {
+        return tool_usage("%s must be a number from 0 (one per CPU) to 1024, not '%s'", source, text);
+    }
+    return tool_check(peft_context_set_threads(ctx, (int32_t)n));
+}
+
+int run_begin(tool_run *r, const tool_args *args, const char *const *schemas)
+{
+    int rc = TOOL_OK;
+    const char *isa = getenv("PEFT_ISA");
+    TRY(peft_context_create(NULL, &r->ctx));
+    TRY(peft_context_set_log(r->ctx, PEFT_LOG_WARN, run_log, NULL));
+    DO(run_set_threads(r->ctx, args));
+    if (isa != NULL && isa[0] != '\0' && peft_context_set_isa(r->ctx, isa) != PEFT_OK) {
+        DO(tool_usage("PEFT_ISA=%s: %s", isa, peft_last_error()));
+    }
+    DO(settings_build(r->ctx, args, schemas, &r->options));
+out:
+    return rc;
+}
+
+int run_open_model(tool_run *r, const tool_args *args)
+{
+    int rc = TOOL_OK;
+    TRY(peft_model_open(r->ctx, args->model, settings_of(&r->options, "model"), &r->model));
+    const char *path = args->tokenizer != NULL ? args->tokenizer : args->model;
+    peft_status status = peft_tokenizer_open(r->ctx, path, &r->tokenizer);
+    if (status == PEFT_E_NOT_FOUND && args->tokenizer == NULL) {
+        status = PEFT_OK; /* such a model takes rows of input_ids */
+    }
+    TRY(status);
+out:
+    return rc;
+}
+
+int run_open_session(tool_run *r, const tool_args *args)
+{
+    int rc = TOOL_OK;
+    DO(run_open_model(r, args));
+    if (args->adapter != NULL) {
+        TRY(peft_adapters_create(r->model, &r->adapters));
+        TRY(peft_adapters_load(r->adapters, RUN_ADAPTER, args->adapter, NULL));
+    }
+    TRY(peft_session_create(r->model, r->adapters, args->adapter != NULL ? RUN_ADAPTER : NULL,
+                            settings_of(&r->options, "session"), &r->session));
+out:
+    return rc;
+}
+
+int run_load_data(tool_run *r, const char *path, peft_dataset **out)
+{
+    int rc = TOOL_OK;
+    TRY(peft_dataset_create(r->ctx, r->tokenizer, settings_of(&r->options, "dataset"), out));
+    TRY(peft_dataset_load_jsonl(*out, path));
+out:
+    return rc;
+}
+
+void run_close(tool_run *r)
+{
+    peft_session_free(r->session);
+    peft_adapters_free(r->adapters);
+    peft_tokenizer_free(r->tokenizer);
+    peft_model_free(r->model);
+    settings_free(&r->options);
+    peft_context_free(r->ctx);
+}

@@ -1,0 +1,379 @@
+/* peft.h - libpeft, parameter-efficient fine-tuning of transformers inside a program.
+ *
+ * This is the only header that an application includes, and it reads as the manual. In a minute:
+ *
+ *     peft_context_create -> peft_model_open -> peft_adapters_create -> peft_adapters_add("a", "lora", options)
+ *       -> peft_trainer_create -> peft_trainer_add_job -> peft_trainer_run -> peft_adapters_save
+ *     peft_session_create -> peft_session_generate
+ *
+ * Conventions
+ *   Status     Every call that can fail returns a peft_status: PEFT_OK (0) or a negative PEFT_E_*. The text of the
+ *              thread's last error is peft_last_error(); it names the file, tensor, key or value and what was expected.
+ *              A call that fails leaves every handle and file as it was.
+ *   Handles    Opaque and reference-counted inside: freeing a model that a set still uses only drops the caller's
+ *              reference, so handles may be freed in any order. Freeing NULL is a no-op.
+ *   Text       UTF-8. Names and paths are NUL-terminated; content is pointer and length.
+ *   Buffers    Output of variable size is written by one rule, (buf, cap, *needed): *needed is always set (NULL is
+ *              allowed), too small a buffer is PEFT_E_BUFFER, and buf may be NULL when cap is 0. Text counts its NUL.
+ *   Pointers   A returned `const char *` lives as long as its handle, or for ever where it has none.
+ *   Options    An options object is a set of (key, value) checked against one schema; functions copy what they need.
+ *              NULL means all defaults. `peft_schema_json` lists keys, types, defaults, ranges and help.
+ *   Callbacks  Run on the thread that called the library (parallel-for bodies and log excepted). They return 0 to go on;
+ *              anything else ends the call with PEFT_E_CALLBACK. They must not unwind (no throw, panic, longjmp) through
+ *              the library and may call only functions marked "callback-safe".
+ *   Threads    A context, a model and a tokenizer are immutable once made: use them from any number of threads. An adapter
+ *              set may be read by many, changed by one at a time (it locks itself). A session, dataset, batch, options
+ *              object or trainer is used by one thread at a time; peft_trainer_cancel and peft_session_cancel may be
+ *              called from any. Different trainers and sessions of one model run at the same time.
+ *   Output     The library prints nothing, reads no environment variable, installs no signal handler, and never ends the
+ *              process. What a file, an argument or a full disk can cause is a status.
+ *
+ * All functions are available since 0.1 unless their comment says otherwise. */
+#ifndef PEFT_H
+#define PEFT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(PEFT_STATIC)
+#define PEFT_API
+#elif defined(_WIN32)
+#ifdef PEFT_BUILD
+#define PEFT_API __declspec(dllexport)
+#else
+#define PEFT_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__)
+#define PEFT_API __attribute__((visibility("default")))
+#else
+#define PEFT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PEFT_VERSION_MAJOR 0
+#define PEFT_VERSION_MINOR 1
+#define PEFT_VERSION_PATCH 0
+
+/* ==== Status ================================================================================================== */
+
+typedef int32_t peft_status;
+
+enum {
+    PEFT_OK = 0,
+    PEFT_E_INVALID = -1,     /* an argument that cannot be: NULL, negative, wrong kind of handle */
+    PEFT_E_NOMEM = -2,       /* the allocator or the memory limit said no */
+    PEFT_E_IO = -3,          /* the operating system said no; the text has its reason */
+    PEFT_E_FORMAT = -4,      /* a file is damaged or not what it claims to be */
+    PEFT_E_UNSUPPORTED = -5, /* a sound request or file that this version cannot serve; the text lists what it can */
+    PEFT_E_NOT_FOUND = -6,   /* no such file, tensor, adapter, token or row */
+    PEFT_E_EXISTS = -7,      /* the name is taken */
+    PEFT_E_KEY = -8,         /* unknown option key (the text has the nearest) or value out of its range */
+    PEFT_E_SHAPE = -9,       /* sizes that do not fit together, or a batch beyond the planned caps */
+    PEFT_E_BUFFER = -10,     /* the caller's buffer is too small; *needed says how large */
+    PEFT_E_BUSY = -11,       /* in use: a pinned adapter, a call from a callback that is not callback-safe */
+    PEFT_E_CANCELLED = -12,  /* peft_*_cancel was called; the state is whole and can go on */
+    PEFT_E_CALLBACK = -13,   /* a callback returned non-zero */
+    PEFT_E_NUMERIC = -14,    /* NaN or infinity; the text says where it was first seen */
+    PEFT_E_VERSION = -15,    /* a file of a newer version than this library reads */
+    PEFT_E_INTERNAL = -16    /* a bug in libpeft: please report it */
+};
+
+/* Name of a status such as "PEFT_E_NOMEM"; "PEFT_E_?" for an unknown one, never NULL. Callback-safe. */
+PEFT_API const char *peft_status_name(peft_status status);
+/* Text of the last error on this thread, one sentence; "" if there was none. Valid until the thread's next failing
+ * call. Callback-safe. */
+PEFT_API const char *peft_last_error(void);
+
+/* ==== Library ================================================================================================= */
+
+/* major << 16 | minor << 8 | patch of the library that runs (PEFT_VERSION_* is what was compiled against). */
+PEFT_API uint32_t peft_version(void);
+PEFT_API const char *peft_version_string(void);
+
+/* What is built in, by index from 0; NULL past the end. */
+PEFT_API const char *peft_method_name(size_t index);    /* "lora", "full", ... */
+PEFT_API const char *peft_arch_name(size_t index);      /* "llama", "gpt2", ... */
+PEFT_API const char *peft_optimizer_name(size_t index); /* "adamw", "sgd", "lion" */
+PEFT_API const char *peft_schema_name(size_t index);    /* "trainer", "method:lora", "generate", ... */
+
+/* ==== Context: allocator, threads, instruction set, log ======================================================== */
+
+typedef struct peft_context peft_context;
+
+/* Where the library's memory comes from. `alloc` returns `size` bytes aligned to `align` (a power of two) or NULL;
+ * `release` gets the same size back. Both are called from any thread that uses the context. This layout is frozen. */
+typedef struct peft_allocator {
+    void *(*alloc)(void *user, size_t size, size_t align);
+    void (*release)(void *user, void *p, size_t size);
+    void *user;
+} peft_allocator;
+
+enum { PEFT_LOG_ERROR = 1, PEFT_LOG_WARN = 2, PEFT_LOG_INFO = 3, PEFT_LOG_DEBUG = 4 };
+typedef void (*peft_log_fn)(void *user, int32_t level, const char *text);
+/* A host's thread pool: calls body(arg, i, worker) once for each 0 <= i < n, from up to `workers` threads at a time,
+ * each with its own 0 <= worker < workers, and returns when all have returned. */
+typedef void (*peft_parallel_for_fn)(void *user, int64_t n, int32_t workers,
+                                     void (*body)(void *arg, int64_t i, int32_t worker), void *arg);
+
+/* Makes a context. alloc: NULL for malloc; copied. Threads: as many as the process has CPUs. */
+PEFT_API peft_status peft_context_create(const peft_allocator *alloc, peft_context **out);
+PEFT_API void peft_context_free(peft_context *ctx);
+/* The settings below apply to sessions and trainers created afterwards. Results do not depend on the number of threads. */
+PEFT_API peft_status peft_context_set_threads(peft_context *ctx, int32_t n); /* 1-1024; 0 = one per CPU */
+PEFT_API int32_t peft_context_threads(const peft_context *ctx);
+PEFT_API peft_status peft_context_set_parallel_for(peft_context *ctx, peft_parallel_for_fn fn, void *user);
+/* "generic", "avx2", "avx512", or "auto" (the best that this CPU has, the default). */
+PEFT_API peft_status peft_context_set_isa(peft_context *ctx, const char *name);
+PEFT_API const char *peft_context_isa(const peft_context *ctx);
+/* Messages up to `level` go to fn, from the thread that caused them; fn NULL (the default): silence. */
+PEFT_API peft_status peft_context_set_log(peft_context *ctx, int32_t level, peft_log_fn fn, void *user);
+/* Bytes that the context's allocator has outstanding now and had at most. Mapped model files are not in it: see
+ * "resident_bytes" of peft_model_info_json. Callback-safe. */
+PEFT_API void peft_context_memory(const peft_context *ctx, size_t *now, size_t *peak);
+PEFT_API void peft_context_memory_reset_peak(peft_context *ctx);
+
+/* ==== Options ================================================================================================== */
+
+typedef struct peft_options peft_options;
+
+/* schema: one of peft_schema_name. PEFT_E_KEY for another, naming the known ones. */
+PEFT_API peft_status peft_options_create(peft_context *ctx, const char *schema, peft_options **out);
+PEFT_API void peft_options_free(peft_options *o);
+/* Each setter checks key, type and range: PEFT_E_KEY, with the nearest known key in the text. The last value wins. */
+PEFT_API peft_status peft_options_set_int(peft_options *o, const char *key, int64_t value);
+PEFT_API peft_status peft_options_set_float(peft_options *o, const char *key, double value);
+PEFT_API peft_status peft_options_set_bool(peft_options *o, const char *key, int32_t value);
+PEFT_API peft_status peft_options_set_str(peft_options *o, const char *key, const char *value);
+/* Sets from text in the key's own type, as a command line would: "16", "true", "q_proj,v_proj", "1GiB". */
+PEFT_API peft_status peft_options_set_text(peft_options *o, const char *key, const char *text);
+/* Sets every key of a JSON object; unknown keys are PEFT_E_KEY and nothing is set. */
+PEFT_API peft_status peft_options_set_json(peft_options *o, const char *json, size_t len);
+/* The whole set with defaults filled in, as one JSON object. */
+PEFT_API peft_status peft_options_get_json(const peft_options *o, char *buf, size_t cap, size_t *needed);
+/* A schema as a JSON array of {"key","type","default","min","max","choices","help"}. Callback-safe. */
+PEFT_API peft_status peft_schema_json(const char *schema, char *buf, size_t cap, size_t *needed);
+
+/* ==== Model ==================================================================================================== */
+
+/* A frozen base: mapped from its file, in the types that the file has, never written. A mapped file is trusted not to
+ * shrink while it is open; for storage that may change set load=copy. */
+typedef struct peft_model peft_model;
+
+/* Element types. Values are those of GGUF where it has the type. */
+enum {
+    PEFT_DTYPE_F32 = 0, PEFT_DTYPE_F16 = 1, PEFT_DTYPE_Q4_0 = 2, PEFT_DTYPE_Q4_1 = 3, PEFT_DTYPE_Q5_0 = 6,
+    PEFT_DTYPE_Q5_1 = 7, PEFT_DTYPE_Q8_0 = 8, PEFT_DTYPE_Q4_K = 12, PEFT_DTYPE_Q5_K = 13, PEFT_DTYPE_Q6_K = 14,
+    PEFT_DTYPE_BF16 = 30
+};
+PEFT_API const char *peft_dtype_name(int32_t dtype); /* "F32"; "?" for an unknown one */
+
+/* Opens a Hugging Face folder (config.json with model.safetensors or its shards) or a GGUF file (v2, v3).
+ * options: schema "model". Checks every tensor's presence, type and shape; weights are read on use. */
+PEFT_API peft_status peft_model_open(peft_context *ctx, const char *path, const peft_options *options, peft_model **out);
+/* A model with seeded random weights from a Hugging Face config.json text: for tests and for training from scratch. */
+PEFT_API peft_status peft_model_create_random(peft_context *ctx, const char *config_json, size_t len, uint64_t seed,
+                                              peft_model **out);
+PEFT_API void peft_model_free(peft_model *m);
+PEFT_API const char *peft_model_arch(const peft_model *m);
+/* One JSON object: "kind", "architecture", sizes ("hidden_size", "num_hidden_layers", ...), "parameters", "dtypes",
+ * "bytes", "resident_bytes" (of the mapping, now), "sites": [{"path","kind","in","out","dtype"}]. */
+PEFT_API peft_status peft_model_info_json(const peft_model *m, char *buf, size_t cap, size_t *needed);
+/* The model's config in Hugging Face's keys. */
+PEFT_API peft_status peft_model_config_json(const peft_model *m, char *buf, size_t cap, size_t *needed);
+/* Tensors by index, in Hugging Face's names and shapes whatever the file was. */
+PEFT_API size_t peft_model_tensor_count(const peft_model *m);
+PEFT_API peft_status peft_model_tensor_info(const peft_model *m, size_t index, const char **name, int32_t *dtype,
+                                            int32_t *ndim, int64_t dims[8]);
+/* Reads a tensor as float, dequantised; cap and needed count floats. */
+PEFT_API peft_status peft_model_tensor_read(const peft_model *m, const char *name, float *buf, size_t cap, size_t *needed);
+
+/* ==== Tokenizer ================================================================================================ */
+
+typedef struct peft_tokenizer peft_tokenizer;
+
+enum {
+    PEFT_TOKENIZE_SPECIAL = 1, /* encode: recognise special tokens in the text; decode: write them */
+    PEFT_TOKENIZE_BOS_EOS = 2  /* encode: add what the tokenizer's file says to add (BOS, EOS) */
+};
+
+/* path: a folder with tokenizer.json, vocab.json + merges.txt or tokenizer.model; one of these files; or a GGUF file. */
+PEFT_API peft_status peft_tokenizer_open(peft_context *ctx, const char *path, peft_tokenizer **out);
+PEFT_API void peft_tokenizer_free(peft_tokenizer *t);
+PEFT_API size_t peft_tokenizer_size(const peft_tokenizer *t);                          /* ids are below this */
+PEFT_API int32_t peft_tokenizer_token_id(const peft_tokenizer *t, const char *token);  /* -1: absent */
+PEFT_API int32_t peft_tokenizer_bos_id(const peft_tokenizer *t);                       /* -1: none */
+PEFT_API int32_t peft_tokenizer_eos_id(const peft_tokenizer *t);                       /* -1: none */
+/* Text to ids; cap and needed count ids. Any bytes are accepted; those that are no UTF-8 become byte or unknown tokens. */
+PEFT_API peft_status peft_tokenizer_encode(const peft_tokenizer *t, const char *text, size_t len, int32_t flags,
+                                           int32_t *ids, size_t cap, size_t *needed);
+/* Ids to text; needed counts bytes without a NUL, none is written. An id out of range is PEFT_E_INVALID. */
+PEFT_API peft_status peft_tokenizer_decode(const peft_tokenizer *t, const int32_t *ids, size_t n, int32_t flags,
+                                           char *buf, size_t cap, size_t *needed);
+/* Messages (JSON array of {"role","content"}) as the model's chat format writes them; add_generation_prompt non-zero
+ * appends what opens the assistant's turn. A template that is not among the recognised ones is PEFT_E_UNSUPPORTED. */
+PEFT_API peft_status peft_tokenizer_chat(const peft_tokenizer *t, const char *messages_json, size_t len,
+                                         int32_t add_generation_prompt, char *buf, size_t cap, size_t *needed);
+/* {"kind","size","bos_id","eos_id","pad_id","pre_tokenizer","chat_template", ...} */
+PEFT_API peft_status peft_tokenizer_info_json(const peft_tokenizer *t, char *buf, size_t cap, size_t *needed);
+
+/* ==== Adapters ================================================================================================= */
+
+/* A set of named adapters over one model. Which of them act is said by the session, job or row, never set-wide. */
+typedef struct peft_adapters peft_adapters;
+
+PEFT_API peft_status peft_adapters_create(peft_model *m, peft_adapters **out);
+PEFT_API void peft_adapters_free(peft_adapters *a);
+/* Adds a fresh adapter. method: one of peft_method_name; options: schema "method:<method>"; seed fixes the initial
+ * values. PEFT_E_EXISTS if the name is taken; PEFT_E_NOT_FOUND if no module matches a target. */
+PEFT_API peft_status peft_adapters_add(peft_adapters *a, const char *name, const char *method,
+                                       const peft_options *options, uint64_t seed);
+/* Adds an adapter from a Hugging Face PEFT folder. Missing, surplus or mis-shaped tensors are errors by name. */
+PEFT_API peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *path, const peft_options *options);
+/* Writes an adapter; options: schema "save". "full" writes a model folder. Each file is replaced atomically. */
+PEFT_API peft_status peft_adapters_save(const peft_adapters *a, const char *name, const char *path,
+                                        const peft_options *options);
+PEFT_API peft_status peft_adapters_remove(peft_adapters *a, const char *name); /* PEFT_E_BUSY while one uses it */
+PEFT_API size_t peft_adapters_count(const peft_adapters *a);
+PEFT_API const char *peft_adapters_name(const peft_adapters *a, size_t index); /* NULL past the end */
+/* {"name","method","parameters","bytes","sites":[...],"options":{...}} of one adapter. */
+PEFT_API peft_status peft_adapters_info_json(const peft_adapters *a, const char *name, char *buf, size_t cap, size_t *needed);
+/* Trainable tensors by index, in the names of the Hugging Face file (without "base_model.model."). */
+PEFT_API size_t peft_adapters_tensor_count(const peft_adapters *a, const char *name);
+PEFT_API peft_status peft_adapters_tensor_info(const peft_adapters *a, const char *name, size_t index,
+                                               const char **tensor, int32_t *ndim, int64_t dims[8]);
+PEFT_API peft_status peft_adapters_tensor_read(const peft_adapters *a, const char *name, const char *tensor,
+                                               float *buf, size_t cap, size_t *needed);
+PEFT_API peft_status peft_adapters_tensor_write(peft_adapters *a, const char *name, const char *tensor,
+                                                const float *buf, size_t n);
+/* Writes base plus adapters (an expression, as in peft_session_create) as a model: a Hugging Face folder, or a GGUF
+ * file where path ends in ".gguf". options: schema "merge". PEFT_E_UNSUPPORTED where the algebra has no merge. */
+PEFT_API peft_status peft_adapters_merge(const peft_adapters *a, const char *expression, const char *path,
+                                         const peft_options *options);
+
+/* ==== Batch: rows of every kind ================================================================================= */
+
+/* Rows for a dataset, a forward pass or an accumulation, packed end to end. Keys hold one value a token
+ * ("input_ids", "labels", "loss_weights") or one a row ("adapter", "class", ...). */
+typedef struct peft_batch peft_batch;
+
+PEFT_API peft_status peft_batch_create(peft_context *ctx, peft_batch **out);
+PEFT_API void peft_batch_free(peft_batch *b);
+PEFT_API void peft_batch_clear(peft_batch *b);
+/* Copies rows in: row r is data[row_offsets[r] .. row_offsets[r+1]), n_rows + 1 offsets from 0. "input_ids" first; "labels"
+ * must have the same offsets, -100 marks a token without loss; label i is what the model must say at i, before the shift
+ * (as in Hugging Face). Without "labels" every token but a row's first is one. */
+PEFT_API peft_status peft_batch_set_i32(peft_batch *b, const char *key, const int32_t *data, const int64_t *row_offsets,
+                                        size_t n_rows);
+PEFT_API peft_status peft_batch_set_f32(peft_batch *b, const char *key, const float *data, const int64_t *row_offsets,
+                                        size_t n_rows);
+PEFT_API size_t peft_batch_rows(const peft_batch *b);
+
+/* ==== Dataset ================================================================================================== */
+
+typedef struct peft_dataset peft_dataset;
+
+/* options: schema "dataset" (max_length, packing, prompt_template, ...). tokenizer may be NULL for rows of input_ids. */
+PEFT_API peft_status peft_dataset_create(peft_context *ctx, const peft_tokenizer *tokenizer, const peft_options *options,
+                                         peft_dataset **out);
+PEFT_API void peft_dataset_free(peft_dataset *d);
+/* Adds rows from JSON Lines: {"text"}, {"prompt","completion"}, {"messages"}, {"input_ids"[,"labels"]}, or any fields
+ * through the templates of the options. A bad row is PEFT_E_FORMAT naming file and line; then nothing is added. */
+PEFT_API peft_status peft_dataset_load_jsonl(peft_dataset *d, const char *path);
+/* Adds one row given as the text of a JSON object, or the rows of a batch. */
+PEFT_API peft_status peft_dataset_add_json(peft_dataset *d, const char *json, size_t len);
+PEFT_API peft_status peft_dataset_add(peft_dataset *d, const peft_batch *rows);
+PEFT_API size_t peft_dataset_size(const peft_dataset *d);                     /* rows, after packing */
+/* {"rows","tokens","labelled_tokens","max_length","truncated"} */
+PEFT_API peft_status peft_dataset_info_json(const peft_dataset *d, char *buf, size_t cap, size_t *needed);
+
+/* ==== Trainer ================================================================================================== */
+
+typedef struct peft_trainer peft_trainer;
+
+/* What a progress callback sees after each step. Owned by the library, valid during the call; grows at its end only:
+ * a field may be read if struct_size reaches beyond it. */
+typedef struct peft_step_info {
+    size_t struct_size;
+    int64_t step, max_steps;      /* optimiser steps done, and in all */
+    double loss;                  /* mean over the step's labelled tokens, before its update */
+    double learning_rate;
+    double grad_norm;             /* before clipping */
+    int64_t tokens;               /* tokens of the step */
+    double tokens_per_second;     /* of the step */
+    double seconds, eta_seconds;  /* since the run began, and to its end */
+    size_t peak_bytes;            /* resident part of the base + peak of the context's allocator */
+    double eval_loss;             /* NaN where the step was not followed by an evaluation */
+    double epoch;
+    const char *job;              /* adapter expression of the job */
+} peft_step_info;
+typedef int32_t (*peft_progress_fn)(void *user, const peft_step_info *info);
+
+/* options: schema "trainer". */
+PEFT_API peft_status peft_trainer_create(peft_adapters *a, const peft_options *options, peft_trainer **out);
+PEFT_API void peft_trainer_free(peft_trainer *t);
+/* Adds what is to be trained: an adapter by name, its data, and its optimiser (schema "optimizer"; NULL: AdamW). eval may
+ * be NULL. The trainer keeps references. One job is the usual case. */
+PEFT_API peft_status peft_trainer_add_job(peft_trainer *t, const char *adapter, peft_dataset *train, peft_dataset *eval,
+                                          const peft_options *optimizer);
+PEFT_API peft_status peft_trainer_set_progress(peft_trainer *t, peft_progress_fn fn, void *user);
+/* What the run will need, before it runs: {"peak_bytes","activation_bytes","trainable_parameters","flops_per_step",
+ * "segments":[{"name","kept_bytes","recomputed":[...]}], ...}. Makes the plan if there is none yet. */
+PEFT_API peft_status peft_trainer_plan_json(peft_trainer *t, char *buf, size_t cap, size_t *needed);
+/* Trains to the end, evaluating, logging and saving as the options say. PEFT_E_CANCELLED after peft_trainer_cancel,
+ * PEFT_E_NUMERIC at a NaN or infinite loss: in both cases parameters and optimiser are those of the last good step. */
+PEFT_API peft_status peft_trainer_run(peft_trainer *t);
+/* The same in pieces, for callers who own the loop: add gradients of a batch (loss: mean over its labelled tokens),
+ * then clip and update. A batch beyond the planned caps is PEFT_E_SHAPE. */
+PEFT_API peft_status peft_trainer_accumulate(peft_trainer *t, const peft_batch *batch, double *loss);
+PEFT_API peft_status peft_trainer_apply(peft_trainer *t);
+/* Gradient accumulated so far of one trainable tensor; cap and needed count floats. */
+PEFT_API peft_status peft_trainer_gradient_read(peft_trainer *t, const char *adapter, const char *tensor, float *buf,
+                                                size_t cap, size_t *needed);
+/* {"loss","perplexity","accuracy","tokens","rows"} of a data set under the trainer's adapters. */
+PEFT_API peft_status peft_trainer_evaluate(peft_trainer *t, peft_dataset *data, char *buf, size_t cap, size_t *needed);
+/* Asks the run to stop after the present step. Any thread; callback-safe; async-signal-safe. */
+PEFT_API void peft_trainer_cancel(peft_trainer *t);
+/* Writes and reads everything that a run needs to go on bit for bit: adapter, optimiser, schedule, data order, random
+ * state. The folder is replaced atomically. Loading into a trainer of another adapter or data is PEFT_E_SHAPE. */
+PEFT_API peft_status peft_trainer_checkpoint_save(peft_trainer *t, const char *path);
+PEFT_API peft_status peft_trainer_checkpoint_load(peft_trainer *t, const char *path);
+
+/* ==== Session: inference ======================================================================================= */
+
+typedef struct peft_session peft_session;
+
+/* a and expression may be NULL (the base alone). expression: an adapter's name. options: schema "session". */
+PEFT_API peft_status peft_session_create(peft_model *m, peft_adapters *a, const char *expression,
+                                         const peft_options *options, peft_session **out);
+PEFT_API void peft_session_free(peft_session *s);
+/* Logits of every token of a batch, [tokens, vocabulary] row-major; cap and needed count floats. */
+PEFT_API peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float *buf, size_t cap, size_t *needed);
+/* {"loss","perplexity","accuracy","tokens","rows"} of a data set. */
+PEFT_API peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, char *buf, size_t cap, size_t *needed);
+/* A token as it is chosen: its id and the text that it completes (whole UTF-8 characters, perhaps none; NULL without a
+ * tokenizer). Return 0 to go on. */
+typedef int32_t (*peft_token_fn)(void *user, int32_t id, const char *text, size_t len);
+/* Continues ids. options: schema "generate". tokenizer may be NULL: then there is no text and no stop string. The new
+ * ids are written by the buffer rule. */
+PEFT_API peft_status peft_session_generate(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                                           const peft_options *options, peft_token_fn fn, void *user, int32_t *out,
+                                           size_t cap, size_t *needed);
+/* The same from text to text; the result is written by the buffer rule, with its NUL. */
+PEFT_API peft_status peft_session_generate_text(peft_session *s, const peft_tokenizer *tokenizer, const char *prompt,
+                                                size_t len, const peft_options *options, peft_token_fn fn, void *user,
+                                                char *buf, size_t cap, size_t *needed);
+PEFT_API void peft_session_cancel(peft_session *s); /* any thread; callback-safe; async-signal-safe */
+
+/* ==== Files ==================================================================================================== */
+
+/* What a path holds, in one JSON object with "kind": "model", "adapter", "tokenizer" or "data". For a model as
+ * peft_model_info_json, for an adapter its config and tensors. */
+PEFT_API peft_status peft_inspect_json(peft_context *ctx, const char *path, char *buf, size_t cap, size_t *needed);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,102 @@
+/* model.c - peft_model: opening, looking inside, reading tensors. */
+#include "api/api.h"
+
+peft_status peft_model_open(peft_context *ctx, const char *path, const peft_options *options, peft_model **out) {
+    peft_status st = PEFT_OK;
+    peft__optset own = {0};
+    const peft__optset *o = NULL;
+    TRY(peft__check_arg(out, "out"));
+    *out = NULL;
+    TRY(peft__check_handle(ctx, PEFT__MAGIC_CONTEXT, "ctx"));
+    TRY(peft__check_text(path, "path"));
+    TRY(peft__pick_options(options, &ctx->mem, &peft__schema_model, &own, &o));
+    TRY(peft__model_open(ctx, path, strcmp(peft__opt_str(o, "load"), "copy") == 0, out));
+out:
+    peft__optset_free(&own);
+    return st;
+}
+
+peft_status peft_model_create_random(peft_context *ctx, const char *config_json, size_t len, uint64_t seed,
+                                     peft_model **out) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_arg(out, "out"));
+    *out = NULL;
+    TRY(peft__check_handle(ctx, PEFT__MAGIC_CONTEXT, "ctx"));
+    TRY(peft__check_bytes(config_json, len, "config_json"));
+    TRY(peft__model_random(ctx, config_json, len, seed, 0, out));
+out:
+    return st;
+}
+
+void peft_model_free(peft_model *m) {
+    if (peft__is_handle(m, PEFT__MAGIC_MODEL)) { peft__model_release(m); }
+}
+
+const char *peft_model_arch(const peft_model *m) {
+    return peft__is_handle(m, PEFT__MAGIC_MODEL) ? m->arch->name : NULL;
+}
+
+peft_status peft_model_info_json(const peft_model *m, char *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    peft__str text;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(peft__check_handle(m, PEFT__MAGIC_MODEL, "model"));
+    peft__str_init(&text, &m->ctx->mem);
+    return peft__finish_text(peft__model_info(m, &text), &text, buf, cap, needed);
+out:
+    return st;
+}
+
+peft_status peft_model_config_json(const peft_model *m, char *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(peft__check_handle(m, PEFT__MAGIC_MODEL, "model"));
+    TRY(peft__copy_out(m->config_json, m->config_json_len, buf, cap, needed));
+out:
+    return st;
+}
+
+size_t peft_model_tensor_count(const peft_model *m) { return peft__is_handle(m, PEFT__MAGIC_MODEL) ? m->n_tensors : 0; }
+
+peft_status peft_model_tensor_info(const peft_model *m, size_t index, const char **name, int32_t *dtype, int32_t *ndim,
+                                   int64_t dims[8]) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_handle(m, PEFT__MAGIC_MODEL, "model"));
+    if (index >= m->n_tensors) {
+        FAIL(PEFT_E_NOT_FOUND, "there is no tensor %zu; the model has %zu", index, m->n_tensors);
+    }
+    const peft__model_tensor *t = &m->tensors[index];
+    if (name != NULL) { *name = t->w.name; }
+    if (dtype != NULL) { *dtype = t->w.dtype; }
+    if (ndim != NULL) { *ndim = t->ndim; }
+    for (int32_t i = 0; i < t->ndim && dims != NULL; i++) { dims[i] = t->dims[i]; }
+out:
+    return st;
+}
+
+/* The file has no tensor of this name; which of the names is nearest helps with a slip. */
+static peft_status model_fail_tensor(const peft_model *m, const char *name) {
+    const char *stem = strrchr(name, '.');
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        const char *near = peft__nearest(name, &m->tensors[i].w.name, 1);
+        if (near != NULL) { return peft__fail(PEFT_E_NOT_FOUND, "there is no tensor \"%s\"; did you mean \"%s\"?", name, near); }
+    }
+    return peft__fail(PEFT_E_NOT_FOUND, "there is no tensor \"%s\"%s", name,
+                      stem == NULL ? "; names are those of Hugging Face, such as \"model.norm.weight\"" : "");
+}
+
+peft_status peft_model_tensor_read(const peft_model *m, const char *name, float *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(peft__check_handle(m, PEFT__MAGIC_MODEL, "model"));
+    TRY(peft__check_text(name, "name"));
+    int64_t at = peft__map_get(&m->index, name, strlen(name));
+    if (at < 0) { return model_fail_tensor(m, name); }
+    const peft__model_tensor *t = &m->tensors[at];
+    size_t n = (size_t)(t->w.rows * t->w.cols);
+    if (needed != NULL) { *needed = n; }
+    if (cap < n) { FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, tensor \"%s\" has %zu", cap, name, n); }
+    peft__model_read(m, (size_t)at, buf);
+out:
+    return st;
+}

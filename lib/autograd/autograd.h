@@ -1,0 +1,278 @@
+/* autograd.h - layer 3: a static tape of fused macro-ops, its memory plan and its execution.
+ *
+ *   record   an architecture calls peft__op_* (through sites, site.h); the tape grows a straight list of operations
+ *   plan     every value's lifetime is known, so all activations and gradients get fixed places in one block of memory;
+ *            values may be dropped after the forward pass and rebuilt in the backward one
+ *   execute  forward, backward; nothing is allocated
+ *
+ * A value is [rows, cols]. Its number of rows is that of its space (the tokens of the batch, its rows, ...) and differs
+ * from batch to batch below the caps that the plan was made for.
+ *
+ * An error while recording is sticky: later calls are no-ops and peft__tape_finish returns it. */
+#ifndef PEFT_AUTOGRAD_H
+#define PEFT_AUTOGRAD_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+#include "tensor/tensor.h"
+
+typedef int32_t peft__val; /* index of a value of the tape; PEFT__NONE: none */
+enum { PEFT__NONE = -1 };
+
+enum { /* what a value has one row of */
+    PEFT__SPACE_TOKENS = 0,  /* tokens of the stream, virtual ones included */
+    PEFT__SPACE_INPUT = 1,   /* tokens of the caller */
+    PEFT__SPACE_ROWS = 2,    /* rows of the batch (pooled states) */
+    PEFT__SPACE_ENCODER = 3, /* tokens of the encoder's stream (encoder-decoder models) */
+    PEFT__SPACE_FIXED = 4,   /* a number of its own (prompts, prefixes) */
+    PEFT__SPACE_COUNT = 5
+};
+
+typedef struct peft__tape peft__tape;
+typedef struct peft__exec peft__exec;
+typedef struct peft__op peft__op;
+
+/* ---- parameters: what may be trained ----------------------------------------------------------------------------- */
+
+/* A trainable matrix [rows, cols] somewhere in an adapter's flat vector. */
+typedef struct peft__param {
+    const char *name;       /* for errors; owned by the adapter */
+    peft__real *value;      /* [rows * cols]; owned by the adapter */
+    peft__real *grad;       /* same shape, added to by backward; set by the trainer, NULL: frozen */
+    int64_t rows, cols;
+    bool frozen;            /* never trained: no gradient is taken */
+} peft__param;
+
+typedef struct peft__caps { /* what a plan is made for; a larger batch is PEFT_E_SHAPE */
+    int64_t max_rows, max_tokens, max_length; /* tokens: of the whole batch; length: of one row, past included */
+} peft__caps;
+
+/* ---- values and ops -------------------------------------------------------------------------------------------------- */
+
+typedef struct peft__value {
+    int32_t space;          /* PEFT__SPACE_* */
+    int64_t fixed;          /* SPACE_FIXED: number of rows */
+    int64_t cols;
+    int32_t parent;         /* a view of columns [col, col + cols) of that value; PEFT__NONE: a value of its own */
+    int64_t col;
+    int32_t producer;       /* op index */
+    bool needs_grad;        /* on a path from a trainable parameter to the loss */
+    bool viewed;            /* has views, which are then its only use */
+} peft__value;
+
+enum { PEFT__OP_IN = 6, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 4 };
+
+enum { /* flags of an op kind */
+    PEFT__OPF_CHEAP = 1,    /* element-wise: rebuilt in the backward pass rather than kept */
+    PEFT__OPF_INPLACE0 = 2, /* out[0] may take in[0]'s memory when nobody else wants in[0] */
+    PEFT__OPF_INPLACE1 = 4, /* the same of in[1] */
+    PEFT__OPF_PASS0 = 8,    /* d in[0] may take d out[0]'s memory: it is the same, or computed in place */
+    PEFT__OPF_PASS1 = 16,   /* the same of in[1] */
+    PEFT__OPF_LOSS = 32,    /* has no output; computes loss and gradient in one go at the start of the backward pass */
+    PEFT__OPF_SOLE = 64     /* overwrites its inputs' gradients: it must be their only consumer */
+};
+
+typedef struct peft__op_kind {
+    const char *name;
+    uint32_t flags;
+    /* Which values backward reads: bit i for in[i], bit 8 + i for out[i]. */
+    uint32_t (*reads)(const peft__tape *t, const peft__op *op);
+    void (*forward)(peft__exec *x, const peft__op *op);
+    void (*backward)(peft__exec *x, const peft__op *op); /* NULL: gradient stops (an op that never needs one) */
+    /* Multiply-adds x 2 per row of out[0] (of in[0] for a loss), for rows of the caps' length. */
+    double (*flops)(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward);
+    /* Bytes of shared scratch that the op wants while it runs (exec->op_scratch); NULL: none. */
+    size_t (*scratch)(const peft__tape *t, const peft__op *op, const peft__caps *caps);
+} peft__op_kind;
+
+struct peft__op {
+    const peft__op_kind *kind;
+    int32_t n_in, n_out;
+    peft__val in[PEFT__OP_IN], out[PEFT__OP_OUT];
+    int32_t segment;              /* layer for the planner: 0 embeddings, 1.. layers, last head */
+    int32_t group;                /* adapter group of the batch whose rows it works on; -1: all rows */
+    const peft__weight *weight;   /* frozen matrix, or NULL */
+    const peft__real *vec, *vec2; /* frozen vectors (bias; norm's gain and shift), or NULL */
+    int32_t param[PEFT__OP_PARAMS]; /* trainable matrices by index in the tape, PEFT__NONE: none */
+    peft__real f[3];              /* scalars of the kind */
+    int64_t i[6];                 /* integers of the kind */
+    const void *aux;              /* further data of the kind, owned by the tape's arena */
+    bool needs_grad;
+};
+
+struct peft__hooks;
+
+struct peft__tape {
+    peft__mem *mem;
+    peft__arena arena;
+    peft_status status;           /* first error; its text is kept in `error` */
+    char error[512];
+    peft__vec values, ops, params; /* of peft__value, peft__op, peft__param */
+    int32_t segment, group;       /* given to ops as they are recorded */
+    int32_t segments;             /* number of segments */
+    bool training;                /* record for training: needs_grad is followed */
+    const struct peft__hooks *hooks; /* adapters (site.h); NULL: the base alone */
+    int64_t virtual_tokens;       /* most tokens that an adapter adds to a row */
+};
+
+void peft__tape_init(peft__tape *t, peft__mem *mem, bool training);
+void peft__tape_free(peft__tape *t);
+peft_status peft__tape_finish(peft__tape *t); /* propagates needs_grad; checks that a backward exists where it must */
+void peft__tape_fail(peft__tape *t, peft_status code, const char *fmt, ...) PEFT__PRINTF(3, 4);
+int32_t peft__tape_param(peft__tape *t, const peft__param *p); /* registers; the same value pointer gives the same index */
+peft__value *peft__tape_value(const peft__tape *t, peft__val v);
+peft__op *peft__tape_op(const peft__tape *t, int32_t i);
+peft__param *peft__tape_param_at(const peft__tape *t, int32_t i);
+peft__val peft__tape_view(peft__tape *t, peft__val v, int64_t col, int64_t cols); /* columns; the views of a value must be
+                                                                                     disjoint and be its only use */
+/* For op files: a new op with in[] set, everything else zero / NONE; NULL after an error. */
+peft__op *peft__tape_push(peft__tape *t, const peft__op_kind *kind, int32_t n_in, const peft__val *in);
+peft__val peft__tape_out(peft__tape *t, peft__op *op, int32_t space, int64_t fixed, int64_t cols);
+
+/* ---- macro-ops. A weight is frozen (w, vec) or trainable (param index, else PEFT__NONE) ------------------------------------ */
+
+/* ids -> rows of the table: [INPUT, C]; scale multiplies (Gemma); 1 otherwise. */
+peft__val peft__op_embed(peft__tape *t, const peft__weight *table, int32_t table_param, peft__real scale);
+/* x + table[position]: learned positions; offset is added to each position. */
+peft__val peft__op_add_pos(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param, int64_t offset);
+/* RMSNorm: x / sqrt(mean(x^2) + eps) * w. */
+peft__val peft__op_rms_norm(peft__tape *t, peft__val x, const peft__real *w, int32_t w_param, double eps);
+peft__val peft__op_layer_norm(peft__tape *t, peft__val x, const peft__real *w, const peft__real *b, int32_t w_param,
+                              int32_t b_param, double eps);
+/* y = x W' + b, W: [out, in] */
+peft__val peft__op_linear(peft__tape *t, peft__val x, const peft__weight *w, const peft__real *b, int32_t w_param,
+                          int32_t b_param, int64_t out);
+/* y + scale * (drop(x) A') B'; A: [r, in], B: [out, r] (LoRA). In place on y. */
+peft__val peft__op_low_rank(peft__tape *t, peft__val y, peft__val x, int32_t a_param, int32_t b_param, double scale);
+/* Inverted dropout, keyed by (seed, step, row's id, token in its row, site). Identity outside training and for p = 0. */
+peft__val peft__op_dropout(peft__tape *t, peft__val x, double p, uint64_t site_key);
+/* Rotary positions (Su et al. 2021) on heads of head_dim columns, the first `rotary` of each rotated in halves. inv_freq: [rotary / 2], owned
+ * by the model; scale multiplies cos and sin (yarn, longrope). In place. */
+peft__val peft__op_rope(peft__tape *t, peft__val x, int64_t head_dim, int64_t rotary, const double *inv_freq, double scale);
+typedef struct peft__attn_spec {
+    int64_t heads, kv_heads, head_dim;
+    double scale;           /* of the scores, 1/sqrt(head_dim) usually */
+    bool causal;
+    int64_t window;         /* 0: none */
+    double softcap;         /* 0: none */
+    int32_t layer;          /* of the KV cache */
+} peft__attn_spec;
+/* Softmax attention of q [T, heads D] over k, v [T, kv_heads D] of the same rows, after the cache (inference) and after
+ * past_k, past_v: [P, kv_heads D] values in SPACE_FIXED (prefix; PEFT__NONE: none), which every row of the group sees. */
+peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, peft__val past_k, peft__val past_v,
+                             const peft__attn_spec *spec);
+peft__val peft__op_glu(peft__tape *t, int32_t act, peft__val gate, peft__val up); /* act(gate) * up */
+peft__val peft__op_act(peft__tape *t, int32_t act, peft__val x);
+/* x + y. Residual stream first. */
+peft__val peft__op_add(peft__tape *t, peft__val x, peft__val y);
+/* The head and what comes of it: logits = x W' + b (+ low-rank terms), over rows that have labels only, by chunks; mean-loss
+ * gradient, evaluation sums or logits for the caller (exec->frame says which). x: [TOKENS, C], already normed. */
+typedef struct peft__head_spec {
+    const peft__weight *weight; /* [V, C] */
+    int32_t w_param;            /* trainable head */
+    const peft__real *bias;
+    int32_t b_param;
+    int64_t vocab;
+    double softcap;             /* final soft cap; 0: none */
+    double scale;               /* logits are multiplied by it; 1 usually */
+    int32_t lora_a, lora_b;     /* parameters of a low-rank term on the head; PEFT__NONE */
+    double lora_scale;
+} peft__head_spec;
+void peft__op_head(peft__tape *t, peft__val x, const peft__head_spec *spec);
+
+/* ---- execution ------------------------------------------------------------------------------------------------------------- */
+
+/* Keys and values of a session: k[layer] + (row * capacity + position) * kv_dim. */
+typedef struct peft__kv_cache {
+    peft__real **k, **v;    /* [layers] -> [rows * capacity * kv_dim] */
+    int64_t rows, capacity, kv_dim;
+    int64_t *length;        /* [rows]: positions filled; advanced by the session after a forward pass */
+} peft__kv_cache;
+
+/* The batch of one execution. All arrays are borrowed. */
+typedef struct peft__frame {
+    int64_t n_rows;
+    int64_t count[PEFT__SPACE_COUNT];          /* rows of each space but FIXED */
+    const int64_t *offsets[PEFT__SPACE_COUNT]; /* TOKENS, INPUT, ENCODER: [n_rows + 1] */
+    const int32_t *ids;          /* [count INPUT] */
+    const int32_t *positions;    /* [count TOKENS] */
+    const int32_t *labels;       /* [count TOKENS], already shifted: what comes after token t; -100: no label */
+    const float *weights;        /* [count TOKENS] loss weights; NULL: ones */
+    const uint64_t *row_keys;    /* [n_rows]: the row's id for dropout */
+    const int64_t *group_rows;   /* [groups + 1]: rows of adapter group g are [g], .. [g + 1]); NULL: one group of all */
+    int32_t groups;
+    uint64_t seed, step;         /* dropout */
+    double loss_scale;           /* gradient of each labelled token: 1 / labelled tokens of the whole step */
+    double label_smoothing;
+    peft__kv_cache *cache;       /* inference: past keys and values; NULL: none */
+    const int32_t *cache_rows;   /* [n_rows]: which cache row each batch row continues */
+    float *logits;               /* inference: wanted logits, [n_logits, vocab]; NULL: loss is computed instead */
+    const int64_t *logit_tokens; /* [n_logits]: token indices in the batch */
+    int64_t n_logits;
+    /* results of the head */
+    double loss_sum;             /* sum over labelled tokens of weight * loss (smoothing included) */
+    double nll_sum;              /* the same without smoothing */
+    double weight_sum;
+    int64_t labelled, correct;   /* tokens with a label; those whose label has the largest logit */
+} peft__frame;
+
+typedef struct peft__plan_step {
+    int32_t op;
+    int32_t phase;               /* PEFT__PHASE_* */
+} peft__plan_step;
+enum { PEFT__PHASE_FORWARD = 0, PEFT__PHASE_REBUILD = 1, PEFT__PHASE_BACKWARD = 2 };
+
+typedef struct peft__plan {
+    peft__mem *mem;
+    peft__caps caps;
+    bool training;
+    peft__plan_step *steps;      /* owned */
+    int64_t n_steps, n_forward;
+    size_t *place, *rebuilt_place, *grad_place; /* owned, [values]: byte offsets in the block; SIZE_MAX: none */
+    bool *dropped;               /* owned, [values]: not kept from forward to backward */
+    int64_t n_values;
+    bool *recompute;             /* owned, [segments]: this segment is rebuilt in the backward pass */
+    int32_t segments, recomputed;
+    size_t least_bytes;          /* after PEFT_E_NOMEM for the limit: the smallest limit that would do */
+    size_t block_bytes;          /* activations and gradients */
+    size_t scratch_bytes;        /* workers x per-worker scratch */
+    size_t op_scratch_bytes;     /* shared scratch of the largest op */
+    double forward_flops, backward_flops, rebuild_flops; /* of a batch of max_tokens */
+} peft__plan;
+
+/* limit: bytes for block and scratch together; 0: none. Segments are rebuilt until it fits; PEFT_E_NOMEM naming the least
+ * that would do otherwise. kernels, workers, head_dim: for scratch sizes. */
+peft_status peft__plan_make(peft__plan *p, peft__mem *mem, const peft__tape *t, const peft__caps *caps, size_t limit,
+                            const peft__kernels *k, int32_t workers, int64_t head_dim);
+void peft__plan_free(peft__plan *p); /* a zeroed plan is fine */
+size_t peft__plan_bytes(const peft__plan *p); /* block + scratch + op scratch: what exec will allocate */
+
+struct peft__exec {
+    const peft__tape *tape;      /* borrowed */
+    const peft__plan *plan;      /* borrowed */
+    peft__frame *frame;          /* of the run in progress */
+    peft__run run;
+    peft__mem *mem;
+    uint8_t *block, *op_scratch; /* owned */
+    bool *grad_written;          /* owned, [values] */
+    bool *backward_place;        /* owned, [values]: read the rebuilt copy */
+    bool training;               /* of the run in progress */
+};
+peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,
+                              const peft__kernels *k, peft__pool *pool);
+void peft__exec_free(peft__exec *x);
+/* Runs the tape. backward: also adds to the gradients of the tape's parameters. Results are left in frame. */
+peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward);
+
+/* For ops. Rows and the stretch [begin, end) of rows that the op's group covers; pointers are to row 0 of the value. */
+int64_t peft__exec_rows(const peft__exec *x, peft__val v);
+void peft__exec_range(const peft__exec *x, const peft__op *op, peft__val v, int64_t *begin, int64_t *end);
+peft__real *peft__exec_data(const peft__exec *x, peft__val v);
+int64_t peft__exec_ld(const peft__exec *x, peft__val v);   /* stride of its rows, in reals */
+/* Gradient of v for reading (of an output), and for writing (of an input): NULL when v needs none; *add: accumulate. */
+const peft__real *peft__exec_grad(const peft__exec *x, peft__val v);
+peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, bool *add);
+const peft__real *peft__exec_param(const peft__exec *x, int32_t param);      /* value */
+peft__real *peft__exec_param_grad(const peft__exec *x, int32_t param);       /* NULL: frozen or none */
+
+#endif

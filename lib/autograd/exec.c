@@ -1,0 +1,151 @@
+/* exec.c - running a plan: the steps in order, with all memory taken beforehand. */
+#include "autograd/autograd.h"
+
+peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,
+                              const peft__kernels *k, peft__pool *pool) {
+    peft_status st = PEFT_OK;
+    memset(x, 0, sizeof *x);
+    x->mem = mem;
+    x->tape = t;
+    x->plan = p;
+    x->run.k = k;
+    x->run.pool = pool;
+    x->run.workers = peft__pool_size(pool);
+    x->run.scratch_size = p->scratch_bytes / (size_t)x->run.workers;
+    x->block = peft__alloc(mem, p->block_bytes);
+    x->run.scratch = peft__alloc(mem, p->scratch_bytes);
+    x->op_scratch = peft__alloc(mem, p->op_scratch_bytes);
+    x->grad_written = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
+    x->backward_place = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
+    if (x->block == NULL || x->run.scratch == NULL || x->op_scratch == NULL || x->grad_written == NULL ||
+        x->backward_place == NULL) {
+        peft__exec_free(x);
+        st = PEFT_E_NOMEM;
+    }
+    return st;
+}
+
+void peft__exec_free(peft__exec *x) {
+    if (x->mem == NULL) { return; }
+    peft__free(x->mem, x->block, x->plan->block_bytes);
+    peft__free(x->mem, x->run.scratch, x->plan->scratch_bytes);
+    peft__free(x->mem, x->op_scratch, x->plan->op_scratch_bytes);
+    peft__free(x->mem, x->grad_written, (size_t)x->plan->n_values * sizeof(bool));
+    peft__free(x->mem, x->backward_place, (size_t)x->plan->n_values * sizeof(bool));
+    memset(x, 0, sizeof *x);
+}
+
+static peft_status exec_check(const peft__exec *x, const peft__frame *f) {
+    const peft__caps *c = &x->plan->caps;
+    if (f->n_rows > c->max_rows || f->count[PEFT__SPACE_INPUT] > c->max_tokens) {
+        return peft__fail(PEFT_E_SHAPE, "a batch of %lld rows and %lld tokens is larger than the plan's %lld and %lld",
+                          (long long)f->n_rows, (long long)f->count[PEFT__SPACE_INPUT], (long long)c->max_rows,
+                          (long long)c->max_tokens);
+    }
+    for (int64_t r = 0; r < f->n_rows; r++) {
+        int64_t n = f->offsets[PEFT__SPACE_TOKENS][r + 1] - f->offsets[PEFT__SPACE_TOKENS][r];
+        if (f->cache != NULL) { n += f->cache->length[f->cache_rows[r]]; }
+        if (n > c->max_length + x->tape->virtual_tokens) {
+            return peft__fail(PEFT_E_SHAPE, "row %lld has %lld tokens, more than the plan's %lld", (long long)r, (long long)n,
+                              (long long)c->max_length);
+        }
+    }
+    return PEFT_OK;
+}
+
+static void exec_step(peft__exec *x, const peft__plan_step *s) {
+    const peft__op *op = peft__tape_op(x->tape, s->op);
+    if (s->phase == PEFT__PHASE_BACKWARD) {
+        op->kind->backward(x, op);
+        return;
+    }
+    if (s->phase == PEFT__PHASE_REBUILD) {
+        for (int32_t j = 0; j < op->n_out; j++) { x->backward_place[op->out[j]] = x->plan->dropped[op->out[j]]; }
+    }
+    op->kind->forward(x, op);
+}
+
+peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
+    peft_status st = exec_check(x, frame);
+    if (st != PEFT_OK) { return st; }
+    if (backward && !x->plan->training) { return peft__fail(PEFT_E_INTERNAL, "a plan for inference has no backward pass"); }
+    size_t n = (size_t)x->plan->n_values * sizeof(bool);
+    memset(x->grad_written, 0, n);
+    memset(x->backward_place, 0, n);
+    frame->loss_sum = frame->nll_sum = frame->weight_sum = 0;
+    frame->labelled = frame->correct = 0;
+    x->frame = frame;
+    x->training = backward;
+    int64_t last = backward ? x->plan->n_steps : x->plan->n_forward;
+    for (int64_t i = 0; i < last; i++) {
+        const peft__plan_step *s = &x->plan->steps[i];
+        bool loss = (peft__tape_op(x->tape, s->op)->kind->flags & PEFT__OPF_LOSS) != 0;
+        if (backward && loss && s->phase == PEFT__PHASE_FORWARD) { continue; } /* done with its gradient, in one go */
+        exec_step(x, s);
+    }
+    x->frame = NULL;
+    return PEFT_OK;
+}
+
+int64_t peft__exec_rows(const peft__exec *x, peft__val v) {
+    const peft__value *val = peft__tape_value(x->tape, v);
+    return val->space == PEFT__SPACE_FIXED ? val->fixed : x->frame->count[val->space];
+}
+
+void peft__exec_range(const peft__exec *x, const peft__op *op, peft__val v, int64_t *begin, int64_t *end) {
+    const peft__value *val = peft__tape_value(x->tape, v);
+    const peft__frame *f = x->frame;
+    *begin = 0;
+    *end = peft__exec_rows(x, v);
+    if (op->group < 0 || f->group_rows == NULL || val->space == PEFT__SPACE_FIXED) { return; }
+    int64_t r0 = f->group_rows[op->group], r1 = f->group_rows[op->group + 1];
+    const int64_t *offsets = f->offsets[val->space];
+    *begin = offsets != NULL ? offsets[r0] : r0;
+    *end = offsets != NULL ? offsets[r1] : r1;
+}
+
+peft__real *peft__exec_data(const peft__exec *x, peft__val v) {
+    const peft__value *val = peft__tape_value(x->tape, v);
+    peft__val of = val->parent == PEFT__NONE ? v : val->parent;
+    size_t at = x->backward_place[of] ? x->plan->rebuilt_place[of] : x->plan->place[of];
+    return (peft__real *)(void *)(x->block + at) + (val->parent == PEFT__NONE ? 0 : val->col);
+}
+
+int64_t peft__exec_ld(const peft__exec *x, peft__val v) {
+    const peft__value *val = peft__tape_value(x->tape, v);
+    return val->parent == PEFT__NONE ? val->cols : peft__tape_value(x->tape, val->parent)->cols;
+}
+
+static peft__real *exec_grad_at(const peft__exec *x, peft__val v) {
+    const peft__value *val = peft__tape_value(x->tape, v);
+    return (peft__real *)(void *)(x->block + x->plan->grad_place[v]) + (val->parent == PEFT__NONE ? 0 : val->col);
+}
+
+const peft__real *peft__exec_grad(const peft__exec *x, peft__val v) { return exec_grad_at(x, v); }
+
+static void exec_zero(void *arg, int64_t begin, int64_t end, int32_t worker) {
+    (void)worker;
+    memset((peft__real *)arg + begin, 0, (size_t)(end - begin) * sizeof(peft__real));
+}
+
+peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, bool *add) {
+    if (v == PEFT__NONE || !peft__tape_value(x->tape, v)->needs_grad) { return NULL; }
+    peft__real *g = exec_grad_at(x, v);
+    *add = x->grad_written[v];
+    if (!*add && op->group >= 0 && x->frame->group_rows != NULL) { /* a first writer that covers some rows only */
+        peft__rows(&x->run, peft__exec_rows(x, v) * peft__tape_value(x->tape, v)->cols, 1 << 16, exec_zero, g);
+        *add = true;
+    }
+    x->grad_written[v] = true;
+    return g;
+}
+
+const peft__real *peft__exec_param(const peft__exec *x, int32_t param) {
+    return param == PEFT__NONE ? NULL : peft__tape_param_at(x->tape, param)->value;
+}
+
+peft__real *peft__exec_param_grad(const peft__exec *x, int32_t param) {
+    if (param == PEFT__NONE) { return NULL; }
+    const peft__param *p = peft__tape_param_at(x->tape, param);
+    return p->frozen ? NULL : p->grad;
+}

@@ -1,0 +1,278 @@
+/* op_head.c - the output projection with what comes of it, chunk by chunk: full logits never exist.
+ *
+ *   logits = scale * (x W' + b) + s (x A') B',  softly capped: c tanh(logits / c)
+ *   loss_t = lse(logits_t) - (1 - e) logits_t[label_t] - e mean(logits_t)          (e: label smoothing, Szegedy et al. 2016)
+ *   d logits_t = g (softmax(logits_t) - (1 - e) onehot - e / V),  g = loss_scale * weight_t
+ *
+ * Tokens without a label are never projected. In training, loss and gradient are computed in one go at the start of the
+ * backward pass (the idea of "fused linear cross-entropy"). For sessions the same op writes logits of chosen tokens. */
+#include "autograd/ops.h"
+
+enum { HEAD_W = 0, HEAD_B = 1, HEAD_A2 = 2, HEAD_B2 = 3 };
+
+/* One chunk: up to PEFT__OP_HEAD_ROWS gathered tokens. Places in the op's scratch. */
+typedef struct head_chunk {
+    peft__exec *x;
+    const peft__op *op;
+    const peft__head_spec *spec;
+    int64_t rows, cols, vocab, rank;
+    peft__real *in, *logits, *d_in, *h, *dh; /* [rows, cols], [rows, vocab], [rows, cols], [rows, rank] x 2 */
+    double *loss, *nll;                      /* [rows] */
+    int64_t *token;                          /* [rows]: index in the batch */
+    bool *correct;                           /* [rows] */
+    bool gradient;
+} head_chunk;
+
+static int64_t head_rows(const peft__caps *caps, int64_t vocab) {
+    int64_t by_bytes = ((int64_t)64 << 20) / ((int64_t)sizeof(peft__real) * vocab); /* logits of a chunk: at most 64 MiB */
+    int64_t rows = PEFT__MAX(PEFT__MIN(by_bytes, PEFT__OP_HEAD_ROWS), 16);
+    return PEFT__MAX(PEFT__MIN(rows, caps->max_tokens), 1);
+}
+
+static int64_t head_rank(const peft__tape *t, const peft__op *op) {
+    return op->param[HEAD_A2] == PEFT__NONE ? 0 : peft__tape_param_at(t, op->param[HEAD_A2])->rows;
+}
+
+static void *head_take(uint8_t **at, size_t bytes) {
+    void *p = *at;
+    *at += (bytes + 63) & ~(size_t)63;
+    return p;
+}
+
+static size_t head_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
+    const peft__head_spec *s = op->aux;
+    size_t rows = (size_t)head_rows(caps, s->vocab), cols = (size_t)peft__tape_value(t, op->in[0])->cols;
+    size_t reals = 2 * cols + (size_t)s->vocab + 2 * (size_t)head_rank(t, op);
+    return rows * (reals * sizeof(peft__real) + 2 * sizeof(double) + sizeof(int64_t) + sizeof(bool)) + 9 * 64;
+}
+
+static head_chunk head_layout(peft__exec *x, const peft__op *op) {
+    head_chunk c;
+    uint8_t *at = x->op_scratch;
+    memset(&c, 0, sizeof c);
+    c.x = x;
+    c.op = op;
+    c.spec = op->aux;
+    c.cols = peft__tape_value(x->tape, op->in[0])->cols;
+    c.vocab = c.spec->vocab;
+    c.rank = head_rank(x->tape, op);
+    size_t n = (size_t)head_rows(&x->plan->caps, c.vocab);
+    c.in = head_take(&at, n * (size_t)c.cols * sizeof(peft__real));
+    c.d_in = head_take(&at, n * (size_t)c.cols * sizeof(peft__real));
+    c.logits = head_take(&at, n * (size_t)c.vocab * sizeof(peft__real));
+    c.h = head_take(&at, n * (size_t)c.rank * sizeof(peft__real));
+    c.dh = head_take(&at, n * (size_t)c.rank * sizeof(peft__real));
+    c.loss = head_take(&at, n * sizeof(double));
+    c.nll = head_take(&at, n * sizeof(double));
+    c.token = head_take(&at, n * sizeof(int64_t));
+    c.correct = head_take(&at, n * sizeof(bool));
+    return c;
+}
+
+static void head_product(const head_chunk *c, peft__real *out, int64_t n, const peft__real *a, int64_t k, peft__operand b,
+                         peft__real alpha, bool add) {
+    peft__gemm_args g;
+    memset(&g, 0, sizeof g);
+    g.m = c->rows;
+    g.n = n;
+    g.k = k;
+    g.a = a;
+    g.lda = k;
+    g.b = b;
+    g.c = out;
+    g.ldc = n;
+    g.alpha = alpha;
+    g.accumulate = add;
+    peft__gemm(&c->x->run, &g);
+}
+
+static void head_cap_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
+    const head_chunk *c = arg;
+    peft__real cap = PEFT__R(c->spec->softcap);
+    (void)worker;
+    for (int64_t r = begin; r < end; r++) {
+        peft__real *l = c->logits + r * c->vocab;
+        c->x->run.k->scale(l, 1 / cap, l, c->vocab);
+        c->x->run.k->act(PEFT__ACT_TANH, l, l, c->vocab);
+        c->x->run.k->scale(l, cap, l, c->vocab);
+    }
+}
+
+static void head_bias_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
+    const head_chunk *c = arg;
+    const peft__real *trained = peft__exec_param(c->x, c->op->param[HEAD_B]);
+    (void)worker;
+    for (int64_t r = begin; r < end; r++) {
+        peft__real *l = c->logits + r * c->vocab;
+        c->x->run.k->axpy(l, PEFT__R(c->spec->scale), trained != NULL ? trained : c->spec->bias, c->vocab);
+    }
+}
+
+/* Gathers the chunk's tokens and computes their logits. */
+static void head_logits(head_chunk *c) {
+    peft__exec *x = c->x;
+    const peft__real *data = peft__exec_data(x, c->op->in[0]), *w = peft__exec_param(x, c->op->param[HEAD_W]);
+    int64_t ld = peft__exec_ld(x, c->op->in[0]);
+    for (int64_t r = 0; r < c->rows; r++) {
+        memcpy(c->in + r * c->cols, data + c->token[r] * ld, (size_t)c->cols * sizeof *data);
+    }
+    peft__operand b = w != NULL ? peft__real_forward(w, c->cols) : peft__weight_forward(c->spec->weight);
+    head_product(c, c->logits, c->vocab, c->in, c->cols, b, PEFT__R(c->spec->scale), false);
+    if (c->rank > 0) {
+        const peft__real *a2 = peft__exec_param(x, c->op->param[HEAD_A2]), *b2 = peft__exec_param(x, c->op->param[HEAD_B2]);
+        head_product(c, c->h, c->rank, c->in, c->cols, peft__real_forward(a2, c->cols), 1, false);
+        head_product(c, c->logits, c->vocab, c->h, c->rank, peft__real_forward(b2, c->rank),
+                     PEFT__R(c->spec->lora_scale * c->spec->scale), true);
+    }
+    if (c->spec->bias != NULL || c->op->param[HEAD_B] != PEFT__NONE) {
+        peft__rows(&x->run, c->rows, 1, head_bias_rows, c);
+    }
+    if (c->spec->softcap > 0) { peft__rows(&x->run, c->rows, 1, head_cap_rows, c); }
+}
+
+/* Loss of each row; with a gradient, its logits become d logits. */
+static void head_loss_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
+    head_chunk *c = arg;
+    const peft__frame *f = c->x->frame;
+    const peft__kernels *k = c->x->run.k;
+    peft__real e = PEFT__R(f->label_smoothing), cap = PEFT__R(c->spec->softcap), n = (peft__real)c->vocab;
+    (void)worker;
+    for (int64_t r = begin; r < end; r++) {
+        peft__real *l = c->logits + r * c->vocab;
+        int32_t label = f->labels[c->token[r]];
+        peft__real top = k->max(l, c->vocab), at_label = l[label], weight = 1;
+        peft__real mean = e > 0 ? k->sum(l, c->vocab) / n : 0;
+        if (f->weights != NULL) { weight = (peft__real)f->weights[c->token[r]]; }
+        c->correct[r] = at_label >= top;
+        peft__real sum = k->exp_sum(l, l, 1, top, c->vocab);
+        double lse = (double)top + (double)peft__ln(sum);
+        c->nll[r] = (lse - (double)at_label) * (double)weight;
+        c->loss[r] = (lse - (1 - (double)e) * (double)at_label - (double)e * (double)mean) * (double)weight;
+        if (!c->gradient) { continue; }
+        peft__real g = PEFT__R(f->loss_scale) * weight;
+        if (cap > 0) {
+            for (int64_t j = 0; j < c->vocab; j++) { /* the capped logit is what its exponential was made of */
+                peft__real capped = top + peft__ln(PEFT__MAX(l[j], PEFT__R(1e-37))), slope = 1 - capped * capped / (cap * cap);
+                l[j] = g * slope * (l[j] / sum - e / n - (j == label ? 1 - e : 0));
+            }
+            continue;
+        }
+        k->scale(l, g / sum, l, c->vocab);
+        if (e > 0) {
+            for (int64_t j = 0; j < c->vocab; j++) { l[j] -= g * e / n; }
+        }
+        l[label] -= g * (1 - e);
+    }
+}
+
+static void head_scatter(head_chunk *c, peft__real *dx, int64_t ld) {
+    for (int64_t r = 0; r < c->rows; r++) {
+        memcpy(dx + c->token[r] * ld, c->d_in + r * c->cols, (size_t)c->cols * sizeof *dx);
+    }
+}
+
+static void head_gradient(head_chunk *c, peft__real *dx, int64_t ld) {
+    peft__exec *x = c->x;
+    peft__real scale = PEFT__R(c->spec->scale), low = PEFT__R(c->spec->lora_scale * c->spec->scale);
+    const peft__real *w = peft__exec_param(x, c->op->param[HEAD_W]);
+    peft__real *dw = peft__exec_param_grad(x, c->op->param[HEAD_W]), *db = peft__exec_param_grad(x, c->op->param[HEAD_B]);
+    if (dw != NULL) { peft__op_outer(x, dw, c->logits, c->vocab, c->in, c->cols, c->rows, c->vocab, c->cols, scale); }
+    if (db != NULL) { peft__op_column_sums(x, db, c->logits, c->vocab, c->rows, c->vocab, scale); }
+    if (dx != NULL) {
+        peft__operand b = w != NULL ? peft__real_backward(w, c->cols) : peft__weight_backward(c->spec->weight);
+        head_product(c, c->d_in, c->cols, c->logits, c->vocab, b, scale, false);
+    }
+    if (c->rank > 0) {
+        const peft__real *a2 = peft__exec_param(x, c->op->param[HEAD_A2]), *b2 = peft__exec_param(x, c->op->param[HEAD_B2]);
+        peft__real *da2 = peft__exec_param_grad(x, c->op->param[HEAD_A2]), *db2 = peft__exec_param_grad(x, c->op->param[HEAD_B2]);
+        if (db2 != NULL) { peft__op_outer(x, db2, c->logits, c->vocab, c->h, c->rank, c->rows, c->vocab, c->rank, low); }
+        head_product(c, c->dh, c->rank, c->logits, c->vocab, peft__real_backward(b2, c->rank), low, false);
+        if (da2 != NULL) { peft__op_outer(x, da2, c->dh, c->rank, c->in, c->cols, c->rows, c->rank, c->cols, 1); }
+        if (dx != NULL) { head_product(c, c->d_in, c->cols, c->dh, c->rank, peft__real_backward(a2, c->cols), 1, true); }
+    }
+    if (dx != NULL) { head_scatter(c, dx, ld); }
+}
+
+static void head_account(const head_chunk *c) {
+    peft__frame *f = c->x->frame;
+    for (int64_t r = 0; r < c->rows; r++) { /* in order: the sum does not depend on the threads */
+        f->loss_sum += c->loss[r];
+        f->nll_sum += c->nll[r];
+        f->weight_sum += f->weights != NULL ? (double)f->weights[c->token[r]] : 1.0;
+        f->correct += c->correct[r];
+        f->labelled++;
+    }
+}
+
+static void head_losses(peft__exec *x, const peft__op *op, bool gradient) {
+    const peft__frame *f = x->frame;
+    head_chunk c = head_layout(x, op);
+    int64_t cap = head_rows(&x->plan->caps, c.vocab), tokens = peft__exec_rows(x, op->in[0]);
+    int64_t ld = peft__exec_ld(x, op->in[0]);
+    bool add = false;
+    peft__real *dx = gradient ? peft__exec_grad_out(x, op, op->in[0], &add) : NULL;
+    if (dx != NULL) { memset(dx, 0, (size_t)(tokens * ld) * sizeof *dx); }
+    c.gradient = gradient;
+    for (int64_t t = 0; t < tokens;) {
+        for (c.rows = 0; t < tokens && c.rows < cap; t++) {
+            if (f->labels[t] >= 0) { c.token[c.rows++] = t; }
+        }
+        if (c.rows == 0) { break; }
+        head_logits(&c);
+        peft__rows(&x->run, c.rows, 1, head_loss_rows, &c);
+        if (gradient) { head_gradient(&c, dx, ld); }
+        head_account(&c);
+    }
+}
+
+static void head_forward(peft__exec *x, const peft__op *op) {
+    peft__frame *f = x->frame;
+    if (f->logits == NULL) {
+        if (f->labels != NULL) { head_losses(x, op, false); }
+        return;
+    }
+    head_chunk c = head_layout(x, op);
+    int64_t cap = head_rows(&x->plan->caps, c.vocab);
+    for (int64_t i = 0; i < f->n_logits; i += c.rows) {
+        c.rows = PEFT__MIN(cap, f->n_logits - i);
+        memcpy(c.token, f->logit_tokens + i, (size_t)c.rows * sizeof *c.token);
+        head_logits(&c);
+        for (int64_t j = 0; j < c.rows * c.vocab; j++) { f->logits[i * c.vocab + j] = (float)c.logits[j]; }
+    }
+}
+
+static void head_backward(peft__exec *x, const peft__op *op) { head_losses(x, op, true); }
+
+static uint32_t head_reads(const peft__tape *t, const peft__op *op) {
+    (void)t;
+    (void)op;
+    return 1u;
+}
+
+static double head_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
+    const peft__head_spec *s = op->aux;
+    double f = 2.0 * (double)peft__tape_value(t, op->in[0])->cols * (double)s->vocab;
+    (void)caps;
+    if (!backward) { return f; }
+    return 2 * f + (peft__op_trained(t, op->param[HEAD_W]) ? f : 0); /* logits are computed here too */
+}
+
+static const peft__op_kind head_kind = {"head", PEFT__OPF_LOSS, head_reads, head_forward, head_backward, head_flops,
+                                        head_scratch};
+
+void peft__op_head(peft__tape *t, peft__val x, const peft__head_spec *spec) {
+    peft__head_spec *s = t->status == PEFT_OK ? peft__arena_alloc(&t->arena, sizeof *s) : NULL;
+    if (s == NULL) {
+        peft__tape_fail(t, PEFT_E_NOMEM, "%s", peft__fail_text());
+        return;
+    }
+    *s = *spec;
+    peft__op *op = peft__tape_push(t, &head_kind, 1, &x);
+    if (op == NULL) { return; }
+    op->aux = s;
+    op->weight = spec->weight;
+    op->param[HEAD_W] = spec->w_param;
+    op->param[HEAD_B] = spec->b_param;
+    op->param[HEAD_A2] = spec->lora_a;
+    op->param[HEAD_B2] = spec->lora_b;
+}

@@ -1,0 +1,20 @@
+/* plan.h - what plan.c (order of steps) and place.c (places in memory) share. */
+#ifndef PEFT_PLAN_H
+#define PEFT_PLAN_H
+
+#include "autograd/autograd.h"
+
+/* Memory that several values share: out[0] of an in-place op has its input's, d in[0] of an add has d out's. */
+typedef struct peft__aliases {
+    int32_t *data, *grad; /* [values]: the value whose memory it is */
+} peft__aliases;
+
+/* Bytes of a value for the largest batch, a multiple of 64. */
+size_t peft__plan_value_bytes(const peft__tape *t, const peft__caps *caps, peft__val v);
+/* Rows of a space for the largest batch. */
+int64_t peft__plan_rows(const peft__tape *t, const peft__caps *caps, int32_t space, int64_t fixed);
+void peft__plan_alias(const peft__tape *t, peft__aliases *al);
+/* Fills place, rebuilt_place, grad_place and block_bytes from steps and dropped. */
+peft_status peft__plan_place(peft__plan *p, const peft__tape *t, const peft__aliases *al);
+
+#endif

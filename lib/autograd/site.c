@@ -1,0 +1,67 @@
+/* site.c - what architectures call where an adapter may act: the hook if there is one, else the base op. */
+#include "autograd/site.h"
+
+peft__val peft__base_linear(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param, int32_t b_param) {
+    return peft__op_linear(t, x, s->weight, s->bias_data, w_param, b_param, s->out);
+}
+
+peft__val peft__base_norm(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param, int32_t b_param) {
+    if (s->rms) { return peft__op_rms_norm(t, x, s->norm_gain, w_param, s->eps); }
+    return peft__op_layer_norm(t, x, s->norm_gain, s->bias_data, w_param, b_param, s->eps);
+}
+
+peft__val peft__base_embed(peft__tape *t, const peft__site *s, int32_t w_param, double scale) {
+    return peft__op_embed(t, s->weight, w_param, PEFT__R(scale));
+}
+
+peft__val peft__base_positions(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param, int64_t offset) {
+    return peft__op_add_pos(t, x, s->weight, w_param, offset);
+}
+
+peft__val peft__site_linear(peft__tape *t, const peft__site *s, peft__val x) {
+    const peft__hooks *h = t->hooks;
+    return h != NULL && h->linear != NULL ? h->linear(h->user, t, s, x) : peft__base_linear(t, s, x, PEFT__NONE, PEFT__NONE);
+}
+
+peft__val peft__site_stream(peft__tape *t, const peft__site *s, peft__val h, peft__val residual) {
+    return t->hooks != NULL && t->hooks->stream != NULL ? t->hooks->stream(t->hooks->user, t, s, h, residual) : h;
+}
+
+void peft__site_kv(peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v) {
+    *past_k = *past_v = PEFT__NONE;
+    if (t->hooks != NULL && t->hooks->kv != NULL) { t->hooks->kv(t->hooks->user, t, s, past_k, past_v); }
+}
+
+peft__val peft__site_input(peft__tape *t, const peft__site *s, peft__val x) {
+    return t->hooks != NULL && t->hooks->input != NULL ? t->hooks->input(t->hooks->user, t, s, x) : x;
+}
+
+peft__val peft__site_norm(peft__tape *t, const peft__site *s, peft__val x) {
+    const peft__hooks *h = t->hooks;
+    return h != NULL && h->norm != NULL ? h->norm(h->user, t, s, x) : peft__base_norm(t, s, x, PEFT__NONE, PEFT__NONE);
+}
+
+peft__val peft__site_embed(peft__tape *t, const peft__site *s, double scale) {
+    const peft__hooks *h = t->hooks;
+    return h != NULL && h->embed != NULL ? h->embed(h->user, t, s, PEFT__NONE, scale)
+                                         : peft__base_embed(t, s, PEFT__NONE, scale);
+}
+
+peft__val peft__site_positions(peft__tape *t, const peft__site *s, peft__val x, int64_t offset) {
+    const peft__hooks *h = t->hooks;
+    return h != NULL && h->embed != NULL ? h->embed(h->user, t, s, x, (double)offset)
+                                         : peft__base_positions(t, s, x, PEFT__NONE, offset);
+}
+
+void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double softcap, double scale) {
+    peft__head_spec spec;
+    memset(&spec, 0, sizeof spec);
+    spec.weight = s->weight;
+    spec.bias = s->bias_data;
+    spec.vocab = s->out;
+    spec.softcap = softcap;
+    spec.scale = scale;
+    spec.w_param = spec.b_param = spec.lora_a = spec.lora_b = PEFT__NONE;
+    if (t->hooks != NULL && t->hooks->head != NULL) { t->hooks->head(t->hooks->user, t, s, x, &spec); }
+    peft__op_head(t, x, &spec);
+}

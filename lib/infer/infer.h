@@ -1,0 +1,64 @@
+/* infer.h - layer 5: sessions: logits, the KV cache, sampling and generation.
+ *
+ * session.c    tape, plan and cache of one session; logits of whole batches
+ * sample.c     greedy, temperature, top-k, top-p, min-p, repetition penalty
+ * generate.c   the loop over tokens: prefill by chunks, one token at a time
+ * emit.c       what the caller gets of a token: text in whole characters, stop strings */
+#ifndef PEFT_INFER_H
+#define PEFT_INFER_H
+
+#include "model/model.h"
+#include "peft/method.h"
+#include "text/text.h"
+
+extern const peft__schema peft__schema_session, peft__schema_generate;
+
+/* The inside of peft_session. */
+struct peft_session {
+    uint32_t magic;            /* PEFT__MAGIC_SESSION; poisoned on free */
+    peft_context *ctx;         /* retained */
+    struct peft_model *model;  /* retained */
+    struct peft_adapters *set; /* retained, or NULL */
+    peft__base_info base;      /* copied from the set, or empty */
+    peft__adapter *adapters[8]; /* pinned */
+    size_t n_adapters;
+    peft__optset opts;         /* schema "session" */
+    peft__pool *pool;          /* owned */
+    const struct peft__kernels *kernels; /* of the context when the session was made */
+    peft__tape tape;
+    peft__plan plan;           /* for passes of up to `chunk` tokens */
+    peft__exec exec;
+    bool planned;
+    int64_t chunk;             /* tokens of one pass at most */
+    int64_t max_length;        /* positions of a row at most */
+    peft__kv_cache cache;      /* one row for now; grows by need */
+    int32_t *ids, *positions;  /* owned, [chunk] */
+    float *logits;             /* owned, [vocab] */
+    atomic_bool cancel;        /* asked to end; taken back by the call that does */
+    bool running;              /* inside a call: callbacks may not re-enter */
+};
+enum { PEFT__MAGIC_SESSION = 0x53464550 };
+
+typedef struct peft__sampler {
+    double temperature;        /* 0: greedy */
+    int64_t top_k;             /* 0: all */
+    double top_p, min_p;       /* 1 and 0: all */
+    double repetition_penalty; /* 1: none */
+    peft__rng rng;
+} peft__sampler;
+/* Chooses a token; logits [n], all finite, are overwritten; work: peft__sample_work(n) bytes. history: ids so far, for the
+ * penalty. */
+int32_t peft__sample(peft__sampler *s, float *logits, int64_t n, const int32_t *history, size_t n_history, void *work);
+size_t peft__sample_work(int64_t n); /* bytes of work */
+
+/* expression: "" or NULL the base alone, else an adapter's name (names joined by "," act in that order). */
+peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set, const char *expression,
+                                 const peft__optset *opts, struct peft_session **out);
+void peft__session_free(struct peft_session *s);
+/* Logits of every token of rows given end to end: [tokens, vocab]. */
+peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows, float *out);
+/* Continues ids; new ids are pushed to out (int32_t), text to text (NULL: not wanted). */
+peft_status peft__session_generate(struct peft_session *s, const struct peft_tokenizer *t, const int32_t *ids, size_t n,
+                                   const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out, peft__str *text);
+
+#endif

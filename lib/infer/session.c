@@ -1,0 +1,339 @@
+/* session.c - inference with one model and the adapters that act on it: tape, plan and KV cache, logits of whole rows.
+ *
+ * The tape is recorded without gradients; one plan, made at the first use, serves batches of many short rows and, with the
+ * cache, one long row piece by piece: a pass has at most `chunk` tokens. A row's numbers do not depend on how it was cut.
+ *
+ * A cancel is remembered until the call that it ends: one that comes between two calls ends the second.
+ *
+ * Left out: several rows that decode at the same time; prefixes before a cached row. */
+#include "infer/parts.h"
+
+enum { SESSION_ROWS = 64, SESSION_LENGTH = 4096, SESSION_CACHE_STEP = 64 };
+
+static const peft__option session_options[] = {
+    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 30, NULL,
+     "most tokens of a row, prompt and continuation; 0: what the model allows, at most 4096"},
+    {"chunk", PEFT__OPT_INT, "512", 1, 1 << 20, NULL, "most tokens of one pass: longer prompts take several"},
+};
+const peft__schema peft__schema_session = {"session", session_options, PEFT__COUNT(session_options)};
+
+/* ---- adapters by expression ---------------------------------------------------------------------------------------- */
+
+static peft_status session_pin(struct peft_session *s, const char *name, size_t len) {
+    char text[256];
+    if (s->set == NULL) { return peft__fail(PEFT_E_INVALID, "there are no adapters to take \"%.*s\" from", (int)len, name); }
+    if (len >= sizeof text) { return peft__fail(PEFT_E_NOT_FOUND, "there is no adapter \"%.60s...\"", name); }
+    memcpy(text, name, len);
+    text[len] = '\0';
+    for (size_t i = 0; i < s->n_adapters; i++) {
+        if (strcmp(s->adapters[i]->name, text) == 0) {
+            return peft__fail(PEFT_E_INVALID, "the expression has adapter \"%s\" twice", text);
+        }
+    }
+    if (s->n_adapters == PEFT__COUNT(s->adapters)) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "the expression has more than %zu adapters", PEFT__COUNT(s->adapters));
+    }
+    peft_status st = peft__set_pin(s->set, text, &s->adapters[s->n_adapters]);
+    s->n_adapters += st == PEFT_OK;
+    return st;
+}
+
+static peft_status session_pin_all(struct peft_session *s, const char *expression) {
+    if (expression == NULL || expression[0] == '\0') { return PEFT_OK; }
+    for (const char *at = expression;; at++) {
+        size_t n = strcspn(at, ",");
+        peft_status st = session_pin(s, at, n);
+        if (st != PEFT_OK) { return st; }
+        at += n;
+        if (*at == '\0') { return PEFT_OK; }
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------ */
+
+static peft_status session_limits(struct peft_session *s) {
+    int64_t most = s->model->config.max_positions, asked = peft__opt_int(&s->opts, "max_length");
+    if (asked == 0) {
+        asked = most > 0 ? PEFT__MIN(most, SESSION_LENGTH) : SESSION_LENGTH;
+    } else if (most > 0 && asked > most) {
+        return peft__fail(PEFT_E_KEY, "key \"max_length\" is %lld, but the model has %lld positions", (long long)asked,
+                          (long long)most);
+    }
+    s->max_length = asked;
+    s->chunk = PEFT__MIN(peft__opt_int(&s->opts, "chunk"), asked);
+    return PEFT_OK;
+}
+
+static peft_status session_fill(struct peft_session *s, const char *expression, const peft__optset *opts) {
+    peft_status st = PEFT_OK;
+    peft__mem *mem = &s->ctx->mem;
+    if (s->set != NULL && s->set->base.owner != s->model) {
+        FAIL(PEFT_E_INVALID, "the adapters are of another model than the session");
+    }
+    TRY(peft__optset_copy(&s->opts, mem, opts));
+    TRY(session_limits(s));
+    TRY(session_pin_all(s, expression));
+    TRY(peft__pool_create(mem, s->ctx->threads, &s->pool));
+    peft__pool_set_host(s->pool, s->ctx->parallel_for, s->ctx->parallel_user);
+    s->ids = peft__alloc(mem, (size_t)s->chunk * sizeof *s->ids);
+    s->positions = peft__alloc(mem, (size_t)s->chunk * sizeof *s->positions);
+    s->logits = peft__alloc(mem, (size_t)s->model->config.vocab_size * sizeof *s->logits);
+    if (s->ids == NULL || s->positions == NULL || s->logits == NULL) { st = PEFT_E_NOMEM; }
+out:
+    return st;
+}
+
+peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set, const char *expression,
+                                 const peft__optset *opts, struct peft_session **out) {
+    struct peft_session *s = peft__alloc_zero(&m->ctx->mem, sizeof *s);
+    if (s == NULL) { return PEFT_E_NOMEM; }
+    s->magic = PEFT__MAGIC_SESSION;
+    s->ctx = m->ctx;
+    s->model = m;
+    s->set = set;
+    atomic_init(&s->cancel, false);
+    peft__ctx_retain(s->ctx);
+    peft__model_retain(m);
+    if (set != NULL) {
+        peft__set_retain(set);
+        s->base = set->base;
+    }
+    s->kernels = s->ctx->kernels;
+    peft_status st = session_fill(s, expression, opts);
+    if (st != PEFT_OK) {
+        peft__session_free(s);
+        return st;
+    }
+    *out = s;
+    return PEFT_OK;
+}
+
+static void session_unplan(struct peft_session *s) {
+    peft__exec_free(&s->exec);
+    peft__plan_free(&s->plan);
+    if (s->tape.mem != NULL) { peft__tape_free(&s->tape); }
+    memset(&s->tape, 0, sizeof s->tape);
+    s->planned = false;
+}
+
+static size_t session_cache_reals(const struct peft_session *s) {
+    return 2 * (size_t)s->model->config.layers * (size_t)s->cache.capacity * (size_t)s->cache.kv_dim;
+}
+
+static void session_cache_free(struct peft_session *s) {
+    peft__mem *mem = &s->ctx->mem;
+    size_t layers = (size_t)s->model->config.layers;
+    if (s->cache.k != NULL) {
+        peft__free(mem, s->cache.k[0], session_cache_reals(s) * sizeof(peft__real));
+        peft__free(mem, s->cache.k, 2 * layers * sizeof *s->cache.k);
+    }
+    peft__free(mem, s->cache.length, sizeof *s->cache.length);
+    memset(&s->cache, 0, sizeof s->cache);
+}
+
+void peft__session_free(struct peft_session *s) {
+    if (s == NULL) { return; }
+    peft_context *ctx = s->ctx;
+    session_unplan(s);
+    session_cache_free(s);
+    peft__pool_free(s->pool);
+    peft__free(&ctx->mem, s->ids, (size_t)s->chunk * sizeof *s->ids);
+    peft__free(&ctx->mem, s->positions, (size_t)s->chunk * sizeof *s->positions);
+    peft__free(&ctx->mem, s->logits, (size_t)s->model->config.vocab_size * sizeof *s->logits);
+    peft__optset_free(&s->opts);
+    for (size_t i = 0; i < s->n_adapters; i++) { peft__adapter_release(s->adapters[i]); }
+    peft__set_release(s->set);
+    peft__model_release(s->model);
+    s->magic = PEFT__MAGIC_FREED;
+    peft__free(&ctx->mem, s, sizeof *s);
+    peft__ctx_release(ctx);
+}
+
+/* ---- tape and plan --------------------------------------------------------------------------------------------------- */
+
+peft_status peft__session_plan(struct peft_session *s) {
+    peft_status st = PEFT_OK;
+    peft__mem *mem = &s->ctx->mem;
+    peft__caps caps = {PEFT__MIN(SESSION_ROWS, s->chunk), s->chunk, s->max_length};
+    if (s->planned) { return PEFT_OK; }
+    peft__tape_init(&s->tape, mem, false);
+    if (s->n_adapters > 0) { TRY(peft__compose(&s->tape, &s->base, s->adapters, s->n_adapters)); }
+    s->model->arch->record(s->model, &s->tape);
+    TRY(peft__tape_finish(&s->tape));
+    TRY(peft__plan_make(&s->plan, mem, &s->tape, &caps, 0, s->kernels, peft__pool_size(s->pool), s->model->config.head_dim));
+    TRY(peft__exec_create(&s->exec, mem, &s->tape, &s->plan, s->kernels, s->pool));
+    s->planned = true;
+out:
+    if (st != PEFT_OK) { session_unplan(s); }
+    return st;
+}
+
+/* Room for `need` positions, the filled ones kept. */
+static peft_status session_cache_grow(struct peft_session *s, int64_t need) {
+    peft__kv_cache *c = &s->cache;
+    peft__mem *mem = &s->ctx->mem;
+    size_t layers = (size_t)s->model->config.layers;
+    if (c->k != NULL && need <= c->capacity) { return PEFT_OK; }
+    peft__kv_cache old = *c;
+    if (c->k == NULL) {
+        c->kv_dim = s->model->config.kv_heads * s->model->config.head_dim;
+        c->rows = 1;
+    }
+    c->capacity = PEFT__MAX(2 * old.capacity, (need + SESSION_CACHE_STEP - 1) / SESSION_CACHE_STEP * SESSION_CACHE_STEP);
+    c->capacity = PEFT__MIN(c->capacity, s->max_length);
+    peft__real *block = peft__alloc(mem, session_cache_reals(s) * sizeof *block);
+    if (c->k == NULL) { c->k = peft__alloc_zero(mem, 2 * layers * sizeof *c->k); }
+    if (c->length == NULL) { c->length = peft__alloc_zero(mem, sizeof *c->length); }
+    if (block == NULL || c->k == NULL || c->length == NULL) {
+        peft__free(mem, block, session_cache_reals(s) * sizeof *block);
+        if (old.k == NULL) { /* nothing was there before */
+            if (c->k != NULL) { peft__free(mem, c->k, 2 * layers * sizeof *c->k); }
+            peft__free(mem, c->length, sizeof *c->length);
+        }
+        *c = old;
+        return PEFT_E_NOMEM;
+    }
+    c->v = c->k + layers;
+    size_t stride = (size_t)(c->capacity * c->kv_dim), filled = (size_t)(c->length[0] * c->kv_dim);
+    peft__real *before = c->k[0];
+    for (size_t i = 0; i < 2 * layers; i++) {
+        if (filled > 0) { memcpy(block + i * stride, c->k[i], filled * sizeof *block); }
+        c->k[i] = block + i * stride;
+    }
+    peft__free(mem, before, 2 * layers * (size_t)(old.capacity * old.kv_dim) * sizeof *block);
+    return PEFT_OK;
+}
+
+/* ---- passes ------------------------------------------------------------------------------------------------------------ */
+
+peft_status peft__session_check_ids(const struct peft_session *s, const int32_t *ids, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= s->model->config.vocab_size) {
+            return peft__fail(PEFT_E_INVALID, "token %zu has id %d, expected 0 to %lld", i, (int)ids[i],
+                              (long long)s->model->config.vocab_size - 1);
+        }
+    }
+    return PEFT_OK;
+}
+
+bool peft__session_cancelled(struct peft_session *s) { return atomic_exchange(&s->cancel, false); }
+
+/* The next n <= chunk tokens of the cached row. */
+peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, int64_t n, float *logits,
+                                  const int64_t *logit_tokens, int64_t n_logits) {
+    peft_status st = PEFT_OK;
+    int64_t offsets[2] = {0, n};
+    int32_t slot = 0;
+    uint64_t key = 0;
+    peft__frame f;
+    int64_t past = s->cache.length != NULL ? s->cache.length[0] : 0;
+    TRY(session_cache_grow(s, past + n));
+    memset(&f, 0, sizeof f);
+    for (int64_t i = 0; i < n; i++) { s->positions[i] = (int32_t)(past + i); }
+    f.n_rows = 1;
+    f.count[PEFT__SPACE_TOKENS] = f.count[PEFT__SPACE_INPUT] = n;
+    f.count[PEFT__SPACE_ROWS] = 1;
+    f.offsets[PEFT__SPACE_TOKENS] = f.offsets[PEFT__SPACE_INPUT] = offsets;
+    f.ids = ids;
+    f.positions = s->positions;
+    f.row_keys = &key;
+    f.cache = &s->cache;
+    f.cache_rows = &slot;
+    f.logits = logits;
+    f.logit_tokens = logit_tokens;
+    f.n_logits = n_logits;
+    TRY(peft__exec_run(&s->exec, &f, false));
+    s->cache.length[0] = past + n;
+out:
+    return st;
+}
+
+void peft__session_rewind(struct peft_session *s) {
+    if (s->cache.length != NULL) { s->cache.length[0] = 0; }
+}
+
+/* A row that is longer than a pass. */
+static peft_status session_logits_long(struct peft_session *s, const int32_t *ids, int64_t n, const int64_t *all, float *out) {
+    peft_status st = PEFT_OK;
+    peft__session_rewind(s);
+    for (int64_t at = 0; at < n; at += s->chunk) {
+        int64_t part = PEFT__MIN(s->chunk, n - at);
+        if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
+        TRY(peft__session_advance(s, ids + at, part, out + at * s->model->config.vocab_size, all, part));
+    }
+out:
+    return st;
+}
+
+/* Rows [0, n_rows) at offsets from offsets[0], all in one pass. */
+static peft_status session_logits_short(struct peft_session *s, const int32_t *ids, const int64_t *offsets, int64_t n_rows,
+                                        const int64_t *all, float *out) {
+    int64_t own[SESSION_ROWS + 1];
+    uint64_t keys[SESSION_ROWS] = {0};
+    peft__frame f;
+    memset(&f, 0, sizeof f);
+    for (int64_t r = 0; r <= n_rows; r++) { own[r] = offsets[r] - offsets[0]; }
+    for (int64_t r = 0; r < n_rows; r++) {
+        for (int64_t t = own[r]; t < own[r + 1]; t++) { s->positions[t] = (int32_t)(t - own[r]); }
+    }
+    f.n_rows = f.count[PEFT__SPACE_ROWS] = n_rows;
+    f.count[PEFT__SPACE_TOKENS] = f.count[PEFT__SPACE_INPUT] = f.n_logits = own[n_rows];
+    f.offsets[PEFT__SPACE_TOKENS] = f.offsets[PEFT__SPACE_INPUT] = own;
+    f.ids = ids;
+    f.positions = s->positions;
+    f.row_keys = keys;
+    f.logits = out;
+    f.logit_tokens = all;
+    return peft__exec_run(&s->exec, &f, false);
+}
+
+static peft_status session_check_rows(const struct peft_session *s, const int64_t *offsets, size_t n_rows) {
+    for (size_t r = 0; r < n_rows; r++) {
+        int64_t n = offsets[r + 1] - offsets[r];
+        if (n > s->max_length) {
+            return peft__fail(PEFT_E_SHAPE, "row %zu has %lld tokens, more than the session's max_length of %lld", r,
+                              (long long)n, (long long)s->max_length);
+        }
+    }
+    return PEFT_OK;
+}
+
+static peft_status session_logits_rows(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
+                                       const int64_t *all, float *out) {
+    peft_status st = PEFT_OK;
+    for (size_t r = 0; r < n_rows;) {
+        size_t end = r;
+        int64_t first = offsets[r], vocab = s->model->config.vocab_size;
+        while (end < n_rows && end - r < (size_t)s->plan.caps.max_rows && offsets[end + 1] - first <= s->chunk) { end++; }
+        if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
+        if (end == r) {
+            TRY(session_logits_long(s, ids + first, offsets[r + 1] - first, all, out + first * vocab));
+            end = r + 1;
+        } else {
+            TRY(session_logits_short(s, ids + first, offsets + r, (int64_t)(end - r), all, out + first * vocab));
+        }
+        r = end;
+    }
+out:
+    return st;
+}
+
+peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
+                                 float *out) {
+    peft_status st = PEFT_OK;
+    size_t bytes = (size_t)s->chunk * sizeof(int64_t);
+    int64_t *all = NULL;
+    TRY(session_check_rows(s, offsets, n_rows));
+    TRY(peft__session_check_ids(s, ids, (size_t)(n_rows > 0 ? offsets[n_rows] : 0)));
+    TRY(peft__session_plan(s));
+    all = peft__alloc(&s->ctx->mem, bytes);
+    if (all == NULL) {
+        st = PEFT_E_NOMEM;
+        goto out;
+    }
+    for (int64_t i = 0; i < s->chunk; i++) { all[i] = i; }
+    TRY(session_logits_rows(s, ids, offsets, n_rows, all, out));
+out:
+    peft__free(&s->ctx->mem, all, bytes);
+    return st;
+}

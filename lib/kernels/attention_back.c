@@ -1,0 +1,339 @@
+/* attention_back.c - gradients of attention by blocks (Dao et al. 2022), five products for each pair of blocks.
+ *
+ *   P = exp(S - lse), recomputed;  dV += P' dO;  dP = dO V';  dS = P (dP - D), D = rowsum(dO O);
+ *   dQ += scale dS K;  dK += scale dS' Q;  with softcap, dS also times 1 - tanh(S / cap)^2
+ *
+ * A pair of blocks adds to the rows of dQ of its queries and to the rows of dK, dV of its keys. Pairs that share neither run
+ * at once: in phase s, query block a meets key block (a + L - s) mod L of the same row,
+ *
+ *      keys    0 1 2 3
+ *   queries 0  0
+ *           1  1 0            causal, L = 4: the phase of each pair; three KV heads make 12, 9, 6 and 3 tasks
+ *           2  2 1 0
+ *           3  3 2 1 0
+ *
+ * so that no partial sums need memory of their own and every sum has one order, whatever the threads. The blocks of past
+ * segments come first, one after the other; rows that share one past gradient are one task, in order.
+ *
+ * Left out: past gradients that overlap without being the same array. */
+#include "kernels/attention.h"
+#include "kernels/scratch.h"
+
+enum {
+    ATTN_BACK_SPAN = 128, /* queries of a block, and the least keys of one */
+    ATTN_BACK_PAD = 16,   /* reals after each row of P and dS */
+    ATTN_BACK_TILES = 64  /* upper bound of tiles of mr keys in a block */
+};
+
+typedef struct attn_back_scratch {
+    peft__real *keys;      /* panels of K' */
+    peft__real *values;    /* panels of V' */
+    peft__real *key_rows;  /* panels of scale K */
+    peft__real *query_rows; /* panels of scale Q, PEFT__ATTN_QUERIES of them */
+    peft__real *d_o_rows;  /* panels of dO */
+    peft__real *p, *ds, *t; /* [PEFT__ATTN_QUERIES, lds]: P, dP then dS, 1 - tanh^2 */
+    int64_t lds;
+    int64_t block;         /* keys of a block */
+} attn_back_scratch;
+
+/* As attn_layout of attention.c. */
+static size_t attn_back_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_back_scratch *out)
+{
+    const int64_t wide = peft__attn_ceil(dim, k->nr) * k->nr;
+    out->block = peft__attn_ceil(ATTN_BACK_SPAN, k->nr) * k->nr;
+    out->lds = peft__attn_ceil(out->block, 16) * 16 + ATTN_BACK_PAD;
+    const size_t columns = (size_t)(peft__attn_ceil(out->block * dim, 16) * 16), rows = (size_t)(out->block * wide);
+    const size_t queries = (size_t)(PEFT__ATTN_QUERIES * wide), s = (size_t)(PEFT__ATTN_QUERIES * out->lds);
+    if (base) {
+        out->keys = base;
+        out->values = out->keys + columns;
+        out->key_rows = out->values + columns;
+        out->query_rows = out->key_rows + rows;
+        out->d_o_rows = out->query_rows + queries;
+        out->p = out->d_o_rows + queries;
+        out->ds = out->p + s;
+        out->t = out->ds + s;
+    }
+    return 2 * columns + rows + 2 * queries + 3 * s;
+}
+
+size_t peft__attn_backward_scratch(const peft__kernels *k, int64_t head_dim)
+{
+    attn_back_scratch unused;
+    return (attn_back_layout(k, head_dim, NULL, &unused) * sizeof(peft__real) + 63) / 64 * 64;
+}
+
+typedef struct attn_back_job {
+    const peft__run *run;
+    const peft__attn_args *args;
+    int64_t group;  /* query heads of a KV head */
+    int64_t block;  /* keys of a block */
+    int64_t phase;  /* s above, or the index of the past block */
+} attn_back_job;
+
+/* One KV head of a row: queries against one block of its keys. */
+typedef struct attn_back_pair {
+    const attn_back_job *job;
+    const peft__attn_row *row;
+    int64_t kv;              /* KV head */
+    peft__attn_block keys;
+    peft__real *dk, *dv;     /* first key's rows; NULL: not wanted */
+    int64_t lddk, lddv;
+    attn_back_scratch w;
+    bool packed;             /* keys, values and key_rows hold this block */
+} attn_back_pair;
+
+/* P and dS of query i of a sub-block: in, raw scores and dP - D; out, zero outside the span as far as tiles reach. */
+static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *span, int64_t i, peft__real lse)
+{
+    const peft__attn_args *args = t->job->args;
+    const peft__kernels *k = t->job->run->k;
+    const int64_t lo = span->lo[i], n = span->hi[i] - lo;
+    peft__real *p = t->w.p + i * t->w.lds, *ds = t->w.ds + i * t->w.lds;
+    if (n > 0 && args->softcap > 0) {
+        peft__real *u = t->w.t + i * t->w.lds + lo;
+        k->scale(u, args->scale / args->softcap, p + lo, n);
+        k->act(PEFT__ACT_TANH, u, u, n);
+        (void)k->exp_sum(p + lo, u, args->softcap, lse, n);
+        k->mul(ds + lo, p + lo, ds + lo, n);
+        k->mul(u, u, u, n);
+        k->mul(u, u, ds + lo, n);
+        k->axpy(ds + lo, -1, u, n);
+    } else if (n > 0) {
+        (void)k->exp_sum(p + lo, p + lo, args->scale, lse, n);
+        k->mul(ds + lo, p + lo, ds + lo, n);
+    }
+    peft__attn_clear_edges(span, i, t->keys.n, p);
+    peft__attn_clear_edges(span, i, t->keys.n, ds);
+}
+
+/* c[j, :] += sum over queries i of s[i, j] * b[i, :], for the keys of the block: the transposed product. */
+static void attn_back_gather(const attn_back_pair *t, const peft__attn_span *span, int64_t rows, const peft__real *s,
+                             const peft__real *panels, peft__real *c, int64_t ldc)
+{
+    const peft__kernels *k = t->job->run->k;
+    const int64_t nr = k->nr, mr = k->mr, keys = t->keys.n, dim = t->job->args->head_dim;
+    int64_t begin[ATTN_BACK_TILES], end[ATTN_BACK_TILES], i0 = 0, i1 = 0;
+    for (int64_t j = 0, x = 0; j < keys; j += mr, x++) { /* queries that see a key of the tile */
+        while (i0 < rows && span->hi[i0] <= j) {
+            i0++;
+        }
+        while (i1 < rows && span->lo[i1] < j + mr) {
+            i1++;
+        }
+        begin[x] = i0;
+        end[x] = i1;
+    }
+    for (int64_t p = 0; p < dim; p += nr, panels += rows * nr) {
+        const int32_t cols = (int32_t)PEFT__MIN(nr, dim - p);
+        for (int64_t j = 0, x = 0; j < keys; j += mr, x++) {
+            if (begin[x] < end[x]) {
+                k->tile((int32_t)PEFT__MIN(keys - j, mr), cols, end[x] - begin[x], s + begin[x] * t->w.lds + j, 1, t->w.lds,
+                        panels + begin[x] * nr, nr, c + j * ldc + p, ldc, false);
+            }
+        }
+    }
+}
+
+/* One head's sub-block of queries against the packed keys. */
+static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query, int64_t rows)
+{
+    const peft__attn_args *args = t->job->args;
+    const peft__kernels *k = t->job->run->k;
+    const attn_back_scratch *w = &t->w;
+    const int64_t dim = args->head_dim, token = t->row->first + query, keys = t->keys.n;
+    const peft__real *q = args->q + token * args->ldq + head * dim;
+    const peft__real *o = args->o + token * args->ldo + head * dim, *d_o = args->d_o + token * args->ldo + head * dim;
+    const peft__real *lse = args->lse + head * args->n_tokens + token;
+    peft__attn_scores(k, span, rows, keys, dim, q, args->ldq, w->keys, w->p, w->lds, true);
+    for (int64_t i = 0; i < rows; i++) { /* dP starts at -D */
+        const peft__real d = -k->dot(d_o + i * args->ldo, o + i * args->ldo, dim);
+        peft__real *ds = w->ds + i * w->lds;
+        for (int64_t j = span->lo[i]; j < span->hi[i]; j++) {
+            ds[j] = d;
+        }
+    }
+    peft__attn_scores(k, span, rows, keys, dim, d_o, args->ldo, w->values, w->ds, w->lds, false);
+    for (int64_t i = 0; i < rows; i++) {
+        attn_back_softmax(t, span, i, lse[i]);
+    }
+    peft__attn_weigh(k, span, rows, keys, dim, w->ds, w->lds, w->key_rows, args->dq + token * args->ldq + head * dim,
+                     args->ldq);
+    if (t->dk) {
+        peft__attn_pack_values(k, w->query_rows, q, args->ldq, rows, dim, args->scale);
+        attn_back_gather(t, span, rows, w->ds, w->query_rows, t->dk, t->lddk);
+    }
+    if (t->dv) {
+        peft__attn_pack_values(k, w->d_o_rows, d_o, args->ldo, rows, dim, 1);
+        attn_back_gather(t, span, rows, w->p, w->d_o_rows, t->dv, t->lddv);
+    }
+}
+
+/* Queries [query, query + n) of all heads of the group. */
+static void attn_back_queries(attn_back_pair *t, int64_t query, int64_t n)
+{
+    const peft__attn_args *args = t->job->args;
+    const peft__kernels *k = t->job->run->k;
+    for (int64_t at = query; at < query + n; at += PEFT__ATTN_QUERIES) {
+        const int64_t rows = PEFT__MIN(query + n - at, (int64_t)PEFT__ATTN_QUERIES);
+        peft__attn_span span;
+        if (!peft__attn_spans(args, t->row, &t->keys, at, rows, &span)) {
+            continue;
+        }
+        if (!t->packed) {
+            const peft__attn_block *b = &t->keys;
+            peft__attn_pack_keys(k, t->w.keys, b->k, b->ldk, b->n, args->head_dim);
+            peft__attn_pack_keys(k, t->w.values, b->v, b->ldv, b->n, args->head_dim);
+            peft__attn_pack_values(k, t->w.key_rows, b->k, b->ldk, b->n, args->head_dim, args->scale);
+            t->packed = true;
+        }
+        for (int64_t h = 0; h < t->job->group; h++) {
+            attn_back_unit(t, &span, t->kv * t->job->group + h, at, rows);
+        }
+    }
+}
+
+static void attn_back_begin(attn_back_pair *t, const attn_back_job *job, int32_t worker)
+{
+    void *base = job->run->scratch + (size_t)worker * job->run->scratch_size;
+    memset(t, 0, sizeof *t);
+    t->job = job;
+    (void)attn_back_layout(job->run->k, job->args->head_dim, (peft__real *)base, &t->w);
+}
+
+/* ---- own tokens: phases over pairs of blocks -------------------------------------------------------------------------- */
+
+/* Diagonals of a row's table of pairs, L; *queries its query blocks. */
+static int64_t attn_back_side(const attn_back_job *job, const peft__attn_row *row, int64_t *queries)
+{
+    *queries = peft__attn_ceil(row->n, ATTN_BACK_SPAN);
+    return PEFT__MAX(*queries, peft__attn_ceil(row->n, job->block));
+}
+
+static void attn_back_own_task(void *arg, int64_t task, int32_t worker)
+{
+    const attn_back_job *job = (const attn_back_job *)arg;
+    const peft__attn_args *args = job->args;
+    const peft__attn_row *row = args->rows;
+    int64_t queries, side = attn_back_side(job, row, &queries);
+    while (job->phase >= side || task >= queries * args->kv_heads) {
+        task -= job->phase < side ? queries * args->kv_heads : 0;
+        side = attn_back_side(job, ++row, &queries);
+    }
+    const int64_t a = task / args->kv_heads, b = (a + side - job->phase) % side;
+    if (b * job->block >= row->n) {
+        return;
+    }
+    attn_back_pair t;
+    attn_back_begin(&t, job, worker);
+    t.row = row;
+    t.kv = task % args->kv_heads;
+    t.keys = peft__attn_block_at(args, row, t.kv, false, job->block, b);
+    t.lddk = args->ldk;
+    t.lddv = args->ldv;
+    t.dk = args->dk + (row->first + t.keys.first) * t.lddk + t.kv * args->head_dim;
+    t.dv = args->dv + (row->first + t.keys.first) * t.lddv + t.kv * args->head_dim;
+    attn_back_queries(&t, a * ATTN_BACK_SPAN, PEFT__MIN(row->n - a * ATTN_BACK_SPAN, (int64_t)ATTN_BACK_SPAN));
+}
+
+static void attn_back_own(attn_back_job *job)
+{
+    const peft__attn_args *args = job->args;
+    for (job->phase = 0;; job->phase++) {
+        int64_t tasks = 0;
+        for (int64_t r = 0; r < args->n_rows; r++) {
+            int64_t queries, side = attn_back_side(job, &args->rows[r], &queries);
+            tasks += job->phase < side ? queries * args->kv_heads : 0;
+        }
+        if (tasks == 0) {
+            return;
+        }
+        peft__pool_run(job->run->pool, attn_back_own_task, job, tasks);
+    }
+}
+
+/* ---- past segments: one block after the other --------------------------------------------------------------------------- */
+
+/* Whether two rows add to the same past gradients. */
+static bool attn_back_shares(const peft__attn_row *x, const peft__attn_row *y)
+{
+    return (x->past_dk && x->past_dk == y->past_dk) || (x->past_dv && x->past_dv == y->past_dv);
+}
+
+static void attn_back_past_row(attn_back_pair *t, const peft__attn_row *row)
+{
+    const peft__attn_args *args = t->job->args;
+    if (t->job->phase * t->job->block >= row->n_past) {
+        return;
+    }
+    t->row = row;
+    t->packed = false;
+    t->keys = peft__attn_block_at(args, row, t->kv, true, t->job->block, t->job->phase);
+    t->lddk = t->lddv = row->past_ld;
+    const int64_t at = t->keys.first * row->past_ld + t->kv * args->head_dim;
+    t->dk = row->past_dk ? row->past_dk + at : NULL;
+    t->dv = row->past_dv ? row->past_dv + at : NULL;
+    attn_back_queries(t, 0, row->n);
+}
+
+/* A row and a KV head; the first of the rows that share a gradient does the others' work as well. */
+static void attn_back_past_task(void *arg, int64_t task, int32_t worker)
+{
+    const attn_back_job *job = (const attn_back_job *)arg;
+    const peft__attn_args *args = job->args;
+    const int64_t r = task / args->kv_heads;
+    for (int64_t i = 0; i < r; i++) {
+        if (attn_back_shares(&args->rows[i], &args->rows[r])) {
+            return;
+        }
+    }
+    attn_back_pair t;
+    attn_back_begin(&t, job, worker);
+    t.kv = task % args->kv_heads;
+    attn_back_past_row(&t, &args->rows[r]);
+    for (int64_t i = r + 1; i < args->n_rows; i++) {
+        if (attn_back_shares(&args->rows[i], &args->rows[r])) {
+            attn_back_past_row(&t, &args->rows[i]);
+        }
+    }
+}
+
+static void attn_back_past(attn_back_job *job)
+{
+    const peft__attn_args *args = job->args;
+    int64_t most = 0;
+    for (int64_t r = 0; r < args->n_rows; r++) {
+        most = PEFT__MAX(most, args->rows[r].n_past);
+    }
+    for (job->phase = 0; job->phase * job->block < most; job->phase++) {
+        peft__pool_run(job->run->pool, attn_back_past_task, job, args->n_rows * args->kv_heads);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------------------------- */
+
+static void attn_back_zero_task(void *arg, int64_t task, int32_t worker)
+{
+    const peft__attn_args *args = ((const attn_back_job *)arg)->args;
+    const size_t wide = (size_t)(args->heads * args->head_dim) * sizeof(peft__real);
+    const size_t narrow = (size_t)(args->kv_heads * args->head_dim) * sizeof(peft__real);
+    const peft__attn_row *row = &args->rows[task];
+    (void)worker;
+    for (int64_t i = row->first; i < row->first + row->n; i++) {
+        memset(args->dq + i * args->ldq, 0, wide);
+        memset(args->dk + i * args->ldk, 0, narrow);
+        memset(args->dv + i * args->ldv, 0, narrow);
+    }
+}
+
+void peft__attn_backward(const peft__run *run, const peft__attn_args *args)
+{
+    attn_back_job job = {.run = run, .args = args, .group = args->heads / args->kv_heads};
+    job.block = peft__attn_ceil(ATTN_BACK_SPAN, run->k->nr) * run->k->nr;
+    if (args->n_rows == 0) {
+        return;
+    }
+    peft__pool_run(run->pool, attn_back_zero_task, &job, args->n_rows);
+    attn_back_past(&job);
+    attn_back_own(&job);
+}

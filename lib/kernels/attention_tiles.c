@@ -1,0 +1,109 @@
+/* attention_tiles.c - the block, mask and tile helpers under both halves of attention; see attention.h.
+ *
+ * Left out: any softmax. */
+#include "kernels/attention.h"
+
+int64_t peft__attn_ceil(int64_t n, int64_t by)
+{
+    return (n + by - 1) / by;
+}
+
+peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__attn_row *row, int64_t head, bool past,
+                                     int64_t size, int64_t index)
+{
+    peft__attn_block b = {.past = past, .first = index * size};
+    b.n = PEFT__MIN(size, (past ? row->n_past : row->n) - b.first);
+    b.ldk = past ? row->past_ld : args->ldk;
+    b.ldv = past ? row->past_ld : args->ldv;
+    const int64_t at = past ? b.first : row->first + b.first;
+    b.k = (past ? row->past_k : args->k) + at * b.ldk + head * args->head_dim;
+    b.v = (past ? row->past_v : args->v) + at * b.ldv + head * args->head_dim;
+    return b;
+}
+
+bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block, int64_t query,
+                      int64_t n, peft__attn_span *span)
+{
+    const int64_t key0 = block->first + (block->past ? 0 : row->n_past);
+    const bool windowed = args->window > 0 && !(block->past && args->past_visible);
+    bool any = false;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = row->n_past + query + i - key0; /* the query's own key, counted within the block */
+        int64_t lo = windowed ? at - args->window + 1 : 0, hi = args->causal ? at + 1 : block->n;
+        lo = PEFT__MAX(PEFT__MIN(lo, block->n), 0);
+        hi = PEFT__MAX(PEFT__MIN(hi, block->n), 0);
+        span->lo[i] = PEFT__MIN(lo, hi);
+        span->hi[i] = hi;
+        any |= lo < hi;
+    }
+    return any;
+}
+
+void peft__attn_pack_keys(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n, int64_t dim)
+{
+    const peft__real *rows[PEFT__TILE_COLS];
+    for (int64_t j = 0; j < n; j += k->nr, dst += dim * k->nr) {
+        const int32_t cols = (int32_t)PEFT__MIN(n - j, (int64_t)k->nr);
+        for (int32_t c = 0; c < cols; c++) {
+            rows[c] = src + (j + c) * ld;
+        }
+        k->pack_rows(dst, rows, cols, dim);
+    }
+}
+
+void peft__attn_pack_values(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n,
+                            int64_t dim, peft__real scale)
+{
+    const int64_t nr = k->nr;
+    for (int64_t p = 0; p < dim; p += nr) {
+        const int64_t cols = PEFT__MIN(nr, dim - p);
+        for (int64_t j = 0; j < n; j++, dst += nr) {
+            k->scale(dst, scale, src + j * ld + p, cols);
+            for (int64_t c = cols; c < nr; c++) {
+                dst[c] = 0;
+            }
+        }
+    }
+}
+
+void peft__attn_scores(const peft__kernels *k, const peft__attn_span *span, int64_t rows, int64_t keys, int64_t dim,
+                       const peft__real *a, int64_t lda, const peft__real *panels, peft__real *s, int64_t lds, bool first)
+{
+    for (int64_t j = 0; j < keys; j += k->nr, panels += dim * k->nr) {
+        const int64_t cols = PEFT__MIN(keys - j, (int64_t)k->nr);
+        for (int64_t i = 0; i < rows; i += k->mr) {
+            const int64_t r = PEFT__MIN(rows - i, (int64_t)k->mr);
+            if (span->lo[i] < j + cols && span->hi[i + r - 1] > j) {
+                k->tile((int32_t)r, (int32_t)cols, dim, a + i * lda, lda, 1, panels, k->nr, s + i * lds + j, lds, first);
+            }
+        }
+    }
+}
+
+void peft__attn_weigh(const peft__kernels *k, const peft__attn_span *span, int64_t rows, int64_t keys, int64_t dim,
+                      const peft__real *s, int64_t lds, const peft__real *panels, peft__real *c, int64_t ldc)
+{
+    const int64_t nr = k->nr;
+    for (int64_t p = 0; p < dim; p += nr, panels += keys * nr) {
+        const int64_t cols = PEFT__MIN(nr, dim - p);
+        for (int64_t i = 0; i < rows; i += k->mr) {
+            const int64_t r = PEFT__MIN(rows - i, (int64_t)k->mr), lo = span->lo[i], hi = span->hi[i + r - 1];
+            if (lo < hi) {
+                k->tile((int32_t)r, (int32_t)cols, hi - lo, s + i * lds + lo, lds, 1, panels + lo * nr, nr, c + i * ldc + p,
+                        ldc, false);
+            }
+        }
+    }
+}
+
+void peft__attn_clear_edges(const peft__attn_span *span, int64_t i, int64_t keys, peft__real *row)
+{
+    const int64_t edge = PEFT__TILE_ROWS - 1, lo = span->lo[i], hi = span->hi[i];
+    const int64_t from = PEFT__MAX(lo - edge, 0), to = PEFT__MIN(hi + edge, keys);
+    for (int64_t j = from; j < lo; j++) {
+        row[j] = 0;
+    }
+    for (int64_t j = hi; j < to; j++) {
+        row[j] = 0;
+    }
+}

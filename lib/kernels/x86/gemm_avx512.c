@@ -1,0 +1,21 @@
+/* gemm_avx512.c - the matrix half of the AVX-512 table: a 6 x 64 tile, packing and dequantisation.
+ *
+ * Tiling and register budget are drawn in tile.inc, block layouts in generic/dequant.c. */
+#include "kernels/generic/generic.h"
+#include "kernels/x86/x86.h"
+
+#ifdef PEFT__X86
+
+#include "kernels/x86/simd_avx512.h"
+
+#define TILE_VECS 4
+
+#include "kernels/x86/tile.inc"
+
+#include "kernels/x86/dequant.inc"
+
+#undef TILE_VECS
+
+#include "kernels/x86/simd_end.h"
+
+#endif

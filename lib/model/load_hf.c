@@ -1,0 +1,125 @@
+/* load_hf.c - a Hugging Face folder: config.json with model.safetensors, or with shards and their index.
+ *
+ * model.safetensors.index.json has {"weight_map": {tensor: file}}; the files must lie in the folder itself. Checkpoints were
+ * saved with and without the base model's prefix ("model.", "transformer."), so a name is looked for in both forms.
+ * Tensors that no architecture asks for (attn.bias, attn.masked_bias, rotary_emb.inv_freq, other heads) are ignored.
+ *
+ * Left out: pytorch_model.bin (a pickle runs code), quantised checkpoints (GPTQ, AWQ, ...). */
+#include "model/parts.h"
+
+/* A file name, not a path: nothing leads out of the folder. */
+static bool load_hf_name_is_plain(const peft__json *file) {
+    if (file->kind != PEFT__JSON_STRING || file->len == 0 || memchr(file->str, '\0', file->len) != NULL) { return false; }
+    return strpbrk(file->str, "/\\:") == NULL && strcmp(file->str, ".") != 0 && strcmp(file->str, "..") != 0;
+}
+
+static peft_status load_hf_open_shard(struct peft_model *m, const char *name, bool copy) {
+    peft_status st = PEFT_OK;
+    char *path = NULL;
+    TRY(peft__path_join(&m->arena, m->path, name, &path));
+    TRY(peft__safetensors_open(m->arena.mem, path, copy, &m->shards[m->n_shards]));
+    m->n_shards++;
+out:
+    return st;
+}
+
+/* Opens each file of the weight map once, in the map's order. */
+static peft_status load_hf_open_shards(struct peft_model *m, const char *index_path, bool copy) {
+    peft_status st = PEFT_OK;
+    const peft__json *index = NULL, *map = NULL;
+    peft__arena a;
+    peft__map seen;
+    peft__arena_init(&a, m->arena.mem);
+    peft__map_init(&seen, m->arena.mem);
+    TRY(peft__json_read(&a, index_path, &index));
+    map = peft__json_find(index, "weight_map");
+    if (map == NULL || map->kind != PEFT__JSON_OBJECT || map->len == 0) {
+        FAIL(PEFT_E_FORMAT, "%s: key \"weight_map\" is no object of tensor names and files", index_path);
+    }
+    for (size_t i = 0; i < map->len; i++) {
+        const peft__json *file = &map->items[i];
+        if (!load_hf_name_is_plain(file)) {
+            FAIL(PEFT_E_FORMAT, "%s: the file of tensor \"%s\" is no name of a file in the same folder", index_path,
+                 map->keys[i].str);
+        }
+        if (peft__map_get(&seen, file->str, file->len) < 0) { TRY(peft__map_put(&seen, file->str, file->len, 1)); }
+    }
+    m->shards = peft__arena_alloc(&m->arena, seen.len * sizeof *m->shards);
+    if (m->shards == NULL) {
+        st = PEFT_E_NOMEM;
+        goto out;
+    }
+    peft__map_free(&seen);
+    for (size_t i = 0; i < map->len; i++) {
+        const peft__json *file = &map->items[i];
+        if (peft__map_get(&seen, file->str, file->len) >= 0) { continue; }
+        TRY(peft__map_put(&seen, file->str, file->len, 1));
+        TRY(load_hf_open_shard(m, file->str, copy));
+    }
+out:
+    peft__map_free(&seen);
+    peft__arena_free(&a);
+    return st;
+}
+
+static peft_status load_hf_open_weights(struct peft_model *m, bool copy) {
+    peft_status st = PEFT_OK;
+    char *single = NULL, *index = NULL, *pickle = NULL;
+    TRY(peft__path_join(&m->arena, m->path, "model.safetensors", &single));
+    TRY(peft__path_join(&m->arena, m->path, "model.safetensors.index.json", &index));
+    TRY(peft__path_join(&m->arena, m->path, "pytorch_model.bin", &pickle));
+    if (peft__path_exists(single)) {
+        m->shards = peft__arena_alloc(&m->arena, sizeof *m->shards);
+        if (m->shards == NULL) {
+            st = PEFT_E_NOMEM;
+            goto out;
+        }
+        TRY(load_hf_open_shard(m, "model.safetensors", copy));
+    } else if (peft__path_exists(index)) {
+        TRY(load_hf_open_shards(m, index, copy));
+    } else if (peft__path_exists(pickle)) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: pytorch_model.bin is not read; save the model as safetensors", m->path);
+    } else {
+        FAIL(PEFT_E_NOT_FOUND, "%s: neither model.safetensors nor model.safetensors.index.json is there", m->path);
+    }
+out:
+    return st;
+}
+
+static const peft__io_tensor *load_hf_look_up(const struct peft_model *m, const char *name) {
+    for (size_t i = 0; i < m->n_shards; i++) {
+        const peft__io_tensor *t = peft__safetensors_find(&m->shards[i], name);
+        if (t != NULL) { return t; }
+    }
+    return NULL;
+}
+
+static peft_status load_hf_source(struct peft_model *m, void *user, const struct peft__tensor_spec *spec,
+                             peft__model_tensor *out, bool *found) {
+    (void)user;
+    const peft__io_tensor *t = load_hf_look_up(m, spec->hf_name);
+    const char *dot = strchr(spec->hf_name, '.');
+    bool prefixed = strncmp(spec->hf_name, "model.", 6) == 0 || strncmp(spec->hf_name, "transformer.", 12) == 0;
+    if (t == NULL && prefixed && dot != NULL) { t = load_hf_look_up(m, dot + 1); }
+    *found = t != NULL;
+    return t != NULL ? peft__model_accept(m->path, t, spec, spec->conv1d, out) : PEFT_OK;
+}
+
+peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
+    peft_status st = PEFT_OK;
+    char *path = NULL;
+    peft__file file;
+    memset(&file, 0, sizeof file);
+    TRY(peft__path_join(&m->arena, m->path, "config.json", &path));
+    TRY(peft__file_open(m->arena.mem, path, true, &file));
+    st = peft__model_set_config(m, (const char *)file.data, file.size);
+    if (st != PEFT_OK) {
+        if (st != PEFT_E_NOMEM) { peft__fail_prefix("%s", m->path); }
+        goto out;
+    }
+    TRY(load_hf_open_weights(m, copy));
+    TRY(peft__model_bind(m, m->path, load_hf_source, NULL));
+out:
+    peft__file_close(&file);
+    return st;
+}

@@ -1,0 +1,148 @@
+/* model.h - layer 4: opened models and the architectures that they have.
+ *
+ * An architecture is one file with one descriptor: it reads a config, names its tensors, lists its sites and records itself
+ * on a tape. load.c turns a Hugging Face folder or a GGUF file into tensors under Hugging Face names; from there on nobody
+ * knows which it was. Models know nothing of adapters. */
+#ifndef PEFT_MODEL_H
+#define PEFT_MODEL_H
+
+#include "autograd/site.h"
+#include "io/io.h"
+
+enum { PEFT__ROPE_NONE = 0, PEFT__ROPE_LINEAR = 1, PEFT__ROPE_DYNAMIC = 2, PEFT__ROPE_LLAMA3 = 3, PEFT__ROPE_YARN = 4,
+       PEFT__ROPE_LONGROPE = 5 };
+
+/* Sizes of any architecture, from config.json or GGUF metadata. */
+typedef struct peft__config {
+    int64_t hidden_size, layers, heads, kv_heads, head_dim, intermediate_size, vocab_size;
+    int64_t max_positions;       /* context length */
+    double norm_eps;
+    double rope_theta;
+    int32_t rope_scaling;        /* PEFT__ROPE_* */
+    double rope_factor, rope_low_freq, rope_high_freq; /* llama3; linear uses the factor */
+    int64_t rope_original_positions;
+    const double *rope_factors;  /* GGUF's rope_freqs.weight: what each inverse frequency is divided by, in place of the
+                                    scaling above; [head_dim / 2], in the model's arena; NULL: none */
+    int64_t window;              /* sliding window; 0: none */
+    bool tie_embeddings;
+    int32_t act;                 /* PEFT__ACT_* */
+    bool attention_bias, mlp_bias;
+    int32_t bos_id, eos_id;      /* -1: none */
+} peft__config;
+
+typedef struct peft__model_tensor { /* one tensor under its Hugging Face name */
+    peft__weight w;
+    int32_t ndim;                /* as Hugging Face has it: 1 or 2 */
+    int64_t dims[2];
+    const char *gguf_name;       /* in the arena */
+    bool conv1d;                 /* Hugging Face's dims are [in, out], those of w [out, in] */
+    bool interleaved;            /* GGUF has its rows (a vector: its elements) in pair order */
+} peft__model_tensor;
+
+struct peft__arch;
+struct peft__tensor_spec;
+
+/* The inside of peft_model. Immutable once opened; reference-counted. */
+struct peft_model {
+    uint32_t magic;              /* PEFT__MAGIC_MODEL; poisoned on free */
+    atomic_int refs;
+    peft_context *ctx;           /* retained */
+    peft__arena arena;           /* names, sites, vectors as reals, config text */
+    const struct peft__arch *arch;
+    const char *model_type;      /* config.json's "model_type" */
+    peft__config config;
+    const char *path;            /* where it was opened from; "" for a random one */
+    const char *config_json;     /* Hugging Face config.json text (written from metadata for a GGUF) */
+    size_t config_json_len;
+    peft__safetensors *shards;   /* owned; HF folder */
+    size_t n_shards;
+    peft__gguf *gguf;            /* owned; GGUF file */
+    uint8_t *owned;              /* weights of a random model, or NULL */
+    size_t owned_bytes;
+    peft__model_tensor *tensors; /* [n_tensors], in the architecture's order */
+    size_t n_tensors;
+    peft__map index;             /* HF name -> position */
+    peft__site *sites;           /* [n_sites] */
+    size_t n_sites;
+    void *arch_data;             /* of the architecture, in the arena: sites by name, inverse frequencies */
+    int64_t parameters;          /* elements of all tensors, tied ones once */
+    size_t bytes;                /* of the tensors as stored */
+};
+enum { PEFT__MAGIC_MODEL = 0x4d464550 };
+
+typedef struct peft__arch {
+    const char *name;                    /* "llama" */
+    const char *const *model_types;      /* config.json "model_type" values, NULL-ended: "llama", "mistral" */
+    const char *const *architectures;    /* the "architectures" value for each of them, for written configs */
+    const char *const *gguf_archs;       /* general.architecture values, NULL-ended */
+    int32_t gguf_act;                    /* the one PEFT__ACT_* that a GGUF file of it can mean */
+    /* Fill config; errors name the key. */
+    peft_status (*read_config)(const peft__json *config, const char *what, peft__config *out);
+    peft_status (*read_gguf)(const peft__gguf *g, peft__config *out);
+    /* Which of model_types a config read from a GGUF file is. */
+    size_t (*gguf_type)(const peft__config *c);
+    /* Writes the keys of config.json that read_config reads; "architectures" and "model_type" are the caller's. */
+    void (*write_config)(const peft__config *c, peft__json_out *j);
+    /* Writes the hyper-parameters of a GGUF file ("llama.block_count", ...). */
+    void (*write_gguf)(const struct peft_model *m, peft__gguf_out *w);
+    /* Tensors that a model of this config has, by index from 0: HF name, GGUF name (both printf'd into the arena), logical
+     * [out, in] shape, flags. false past the end. */
+    bool (*tensor)(const peft__config *c, peft__arena *a, size_t index, struct peft__tensor_spec *out);
+    /* Lists the sites and prepares arch_data. */
+    peft_status (*sites)(struct peft_model *m);
+    /* Records embeddings, layers and final norm; then the head. */
+    void (*record)(const struct peft_model *m, peft__tape *t);
+} peft__arch;
+
+struct peft__tensor_spec {
+    const char *hf_name, *gguf_name;
+    int32_t ndim;
+    int64_t rows, cols;          /* a vector: rows 1, cols n */
+    bool conv1d;                 /* HF stores [in][out] (GPT-2), GGUF [out][in] */
+    bool interleaved;            /* GGUF stores q, k rows in pair order with this config's head_dim */
+    bool optional;               /* may be absent: a tied head; rope_freqs */
+};
+
+extern const peft__arch peft__arch_llama, peft__arch_gpt2;
+const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
+
+/* load.c, load_hf.c, load_gguf.c */
+peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, struct peft_model **out);
+/* random.c: matrices N(0, 0.02), gains 1, biases 0 (tests ask for noise in both: `noise` adds N(0, noise) to every vector). */
+peft_status peft__model_random(peft_context *ctx, const char *config_json, size_t len, uint64_t seed, double noise,
+                               struct peft_model **out);
+void peft__model_retain(struct peft_model *m);
+void peft__model_release(struct peft_model *m);
+bool peft__model_probe(const char *path); /* a folder with config.json + weights, or a GGUF model */
+const peft__model_tensor *peft__model_find(const struct peft_model *m, const char *hf_name); /* NULL: absent */
+const peft__site *peft__model_site(const struct peft_model *m, const char *path); /* the first with it; NULL: absent */
+size_t peft__model_resident(const struct peft_model *m); /* bytes of the mappings that are in memory */
+peft_status peft__model_info(const struct peft_model *m, peft__str *out); /* JSON of peft_model_info_json */
+/* Tensor by index as floats, dequantised, in Hugging Face's shape and order: out[dims[0] * dims[1]]. */
+void peft__model_read(const struct peft_model *m, size_t index, float *out);
+
+/* rope.c: inverse frequencies [rotary / 2] with the config's scaling, in the arena; NULL without memory. They are numbers
+ * of float precision, as in Hugging Face. */
+double *peft__rope_frequencies(const peft__config *c, int64_t rotary, peft__arena *a);
+/* What llama3 scaling divides inverse frequency i of [0, rotary / 2) by; 1 for other scalings. */
+double peft__rope_factor(const peft__config *c, int64_t rotary, int64_t i);
+
+/* write_hf.c, write_gguf.c: the model under other weights. `value` gives tensor `index` as floats [rows * cols] in HF's
+ * stored order for changed tensors, or says false to copy the stored bytes. */
+typedef struct peft__model_change {
+    void *user;
+    bool (*changed)(void *user, size_t index);
+    peft_status (*value)(void *user, size_t index, float *out);
+    bool untie;                  /* write the head as a tensor of its own */
+    bool (*head)(void *user);    /* untie: whether the head (not the embedding) is what changed */
+} peft__model_change;
+/* dtype: -1: every tensor as stored where it can be written, else F32. Otherwise: what changed tensors and those stored
+ * plainly (F32, F16, BF16) become; quantised ones that did not change are copied where the format has their type. A row that
+ * is no whole number of blocks stays F32, and so do vectors in a GGUF. Copies tokenizer files beside (HF folder to HF
+ * folder); a crossing of formats is completed by the caller with the tokenizer's own writer. change NULL: nothing changed. */
+peft_status peft__model_write_hf(const struct peft_model *m, const peft__model_change *c, int32_t dtype, const char *dir);
+peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model_change *c, int32_t dtype,
+                                   peft__gguf_out *meta /* tokenizer keys already put; NULL: copy the base's */,
+                                   const char *path);
+
+#endif

@@ -1,0 +1,118 @@
+/* parts.h - between the files of this folder: reading configs, binding tensors, listing sites, writing. */
+#ifndef PEFT_MODEL_PARTS_H
+#define PEFT_MODEL_PARTS_H
+
+#include "model/model.h"
+
+enum { /* what a config may claim, so that no size overflows anywhere */
+    PEFT__MODEL_MAX_WIDTH = 1 << 20,
+    PEFT__MODEL_MAX_LAYERS = 1 << 12,
+    PEFT__MODEL_MAX_VOCAB = 1 << 26,
+    PEFT__MODEL_MAX_POSITIONS = 1 << 30
+};
+
+/* ---- registry.c -------------------------------------------------------------------------------------------------------- */
+
+/* The architecture of a config.json's "model_type"; `type` is its position in model_types. */
+peft_status peft__arch_of_config(const peft__json *config, const char *what, const peft__arch **out, size_t *type);
+/* The architecture of a GGUF file's general.architecture. */
+peft_status peft__arch_of_gguf(const peft__gguf *g, peft__arena *a, const peft__arch **out);
+
+/* ---- config.c ----------------------------------------------------------------------------------------------------------- */
+
+/* A required integer from 1 to max. */
+peft_status peft__config_need(const peft__json *config, const char *what, const char *key, int64_t max, int64_t *out);
+peft_status peft__config_need_gguf(const peft__gguf *g, const char *key, int64_t max, int64_t *out);
+peft_status peft__config_act(const peft__json *config, const char *what, const char *key, const char *dflt, int32_t *out);
+const char *peft__config_act_name(int32_t act); /* as config.json spells it */
+/* "rope_theta" and "rope_scaling" (or "rope_parameters" with both). */
+peft_status peft__config_rope(const peft__json *config, const char *what, peft__config *c);
+/* "bos_token_id" and "eos_token_id": an id, a list of which the first is meant, or null. */
+peft_status peft__config_ids(const peft__json *config, const char *what, int32_t bos, int32_t eos, peft__config *c);
+peft_status peft__config_ids_gguf(const peft__gguf *g, peft__config *c);
+/* A number that GGUF stores as a float: the shortest decimal that rounds to it, as it stood in the original config. */
+peft_status peft__config_float_gguf(const peft__gguf *g, const char *key, double dflt, double *out);
+/* vocab_size of a GGUF: rows of token_embd.weight, which the key A.vocab_size or else the token list must equal. */
+peft_status peft__config_vocab_gguf(const peft__gguf *g, const char *key, peft__config *c);
+/* Fills head_dim if it is 0 and checks what heads divide. */
+peft_status peft__config_heads(const char *what, const char *width_key, peft__config *c);
+/* A switch that must have its usual value, because no other is implemented. */
+peft_status peft__config_only(const peft__json *config, const char *what, const char *key, bool dflt, bool only);
+/* The text of config.json for a config of architecture `arch`. */
+peft_status peft__config_text(const peft__arch *arch, size_t type, const peft__config *c, peft__str *out);
+
+/* ---- load.c, load_hf.c, load_gguf.c -------------------------------------------------------------------------------------- */
+
+peft_status peft__model_new(peft_context *ctx, const char *path, struct peft_model **out);
+/* Where the tensors of a model are: fills out->w.data, dtype, transposed, interleave; *found false: absent. */
+typedef peft_status (*peft__model_source)(struct peft_model *m, void *user, const struct peft__tensor_spec *spec,
+                                          peft__model_tensor *out, bool *found);
+/* With arch and config filled: binds every tensor, lists the sites. `file` names the source in errors. */
+peft_status peft__model_bind(struct peft_model *m, const char *file, peft__model_source source, void *user);
+peft_status peft__model_load_hf(struct peft_model *m, bool copy);
+peft_status peft__model_load_gguf(struct peft_model *m, bool copy);
+/* The tensor of a file as spec wants it: dtype and dims are checked, data set. */
+peft_status peft__model_accept(const char *file, const peft__io_tensor *t, const struct peft__tensor_spec *spec, bool conv1d,
+                               peft__model_tensor *out);
+/* config.json as text and as `type` says; both kept by the model. */
+peft_status peft__model_set_config(struct peft_model *m, const char *text, size_t len);
+
+/* ---- sites.c --------------------------------------------------------------------------------------------------------------- */
+
+/* Builder of the list of sites: errors stick, later calls return NULL. */
+typedef struct peft__sites {
+    struct peft_model *m;
+    size_t cap;           /* sites that there is room for */
+    peft_status st;
+    int32_t layer;        /* given to what is added; -1: outside the layers */
+    const char *prefix;   /* what paths start with: "model.layers.0" */
+} peft__sites;
+peft_status peft__sites_begin(peft__sites *b, struct peft_model *m, size_t cap);
+/* "<format of layer>" as the prefix of what follows; layer -1: "" or the given text. */
+void peft__sites_in(peft__sites *b, int32_t layer, const char *prefix);
+const peft__site *peft__sites_linear(peft__sites *b, int32_t role, const char *name);
+const peft__site *peft__sites_norm(peft__sites *b, int32_t role, const char *name, bool rms, double eps);
+const peft__site *peft__sites_embed(peft__sites *b, int32_t role, const char *name);
+/* STREAM, KV, INPUT: no weight. */
+const peft__site *peft__sites_plain(peft__sites *b, int32_t kind, int32_t role, const char *name, int64_t width);
+/* The output projection "lm_head", or the matrix of `embed` when the model has no such tensor. */
+const peft__site *peft__sites_head(peft__sites *b, const char *name, const peft__site *embed);
+
+/* ---- write.c ---------------------------------------------------------------------------------------------------------------- */
+
+/* One tensor on its way into a file. */
+typedef struct peft__write_item {
+    struct peft__write_job *job;
+    size_t index;         /* in the model's tensors */
+    bool changed;         /* values come from the caller */
+    bool gguf;            /* rows as GGUF has them, else as Hugging Face */
+    bool plain;           /* bytes are copied */
+    int32_t dtype;        /* written */
+    int64_t rows, cols;   /* as written */
+    const char *name;     /* as written */
+} peft__write_item;
+
+typedef struct peft__write_job {
+    const struct peft_model *m;
+    const peft__model_change *change; /* NULL: nothing changed */
+    int32_t dtype;        /* asked for; -1 */
+    peft__mem *mem;
+    peft__arena arena;    /* owns items and sources */
+    peft__write_item *items;
+    peft__io_source *sources;
+    size_t count;
+    const peft__write_item *whole_of; /* whose tensor `whole` holds; NULL: none */
+    float *whole;         /* owned: one tensor in Hugging Face's order */
+    size_t whole_size;    /* bytes */
+    float *row;           /* owned: one row as written */
+    peft__real *real;     /* owned: the same before conversion */
+    int64_t row_cap;      /* elements */
+    int64_t row_at;       /* which row of `row_of` it is */
+    const peft__write_item *row_of;
+} peft__write_job;
+
+peft_status peft__write_begin(peft__write_job *job, const struct peft_model *m, const peft__model_change *change,
+                              int32_t dtype, bool gguf);
+void peft__write_end(peft__write_job *job);
+
+#endif

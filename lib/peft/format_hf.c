@@ -1,0 +1,286 @@
+/* format_hf.c - writing an adapter as Hugging Face PEFT does, and describing one as JSON.
+ *
+ *   DIR/adapter_config.json        two spaces of indentation, sorted keys, as json.dumps(..., indent=2, sort_keys=True)
+ *   DIR/adapter_model.safetensors  F32; "base_model.model." + name of the parameter; metadata {"format": "pt",
+ *                                  "libpeft.base": what the adapter was made for}
+ *
+ * Besides peft_version the config has the keys that every release of PEFT knows and, of the newer ones, those that are not at
+ * their default, because releases before autumn 2024 refuse keys that they do not know. The tensors are written first: a folder counts as an
+ * adapter by its config.
+ *
+ * Left out: README.md, names other than the folder itself, pickles. */
+#include "peft/method.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define FORMAT_PEFT_VERSION "0.21.2" /* whose rules this file follows */
+
+/* ---- options as JSON ------------------------------------------------------------------------------------------------------- */
+
+static void format_put_json(peft__mem *mem, const char *text, peft__json_out *j) {
+    const peft__json *node = NULL;
+    peft__arena arena;
+    peft__arena_init(&arena, mem);
+    if (peft__json_parse(&arena, text, strlen(text), "option", &node) == PEFT_OK) {
+        peft__json_put_node(j, node);
+    } else {
+        j->s->failed = true; /* options hold valid JSON: there was no memory */
+    }
+    peft__arena_free(&arena);
+}
+
+void peft__config_put(const peft__optset *opts, const char *key, peft__json_out *j) {
+    const peft__option *opt = peft__schema_find(opts->schema, key);
+    const char *text = peft__opt_str(opts, key);
+    peft__json_key(j, key);
+    switch (opt != NULL ? opt->type : -1) {
+    case PEFT__OPT_INT:
+    case PEFT__OPT_SIZE: peft__json_put_int(j, peft__opt_int(opts, key)); break;
+    case PEFT__OPT_FLOAT: {
+        double v = peft__opt_float(opts, key);
+        /* lora_alpha is an integer in PEFT, lora_dropout a float: the default's text says which. */
+        bool whole = strchr(opt->dflt, '.') == NULL && fabs(v) < 1e15 && v == floor(v);
+        if (whole) {
+            peft__json_put_int(j, (int64_t)v);
+        } else {
+            peft__json_put_double(j, v);
+        }
+        break;
+    }
+    case PEFT__OPT_BOOL: peft__json_put_bool(j, peft__opt_bool(opts, key)); break;
+    case PEFT__OPT_STR: peft__json_put_text(j, text[0] != '\0' ? text : NULL); break;
+    case PEFT__OPT_LIST:
+    case PEFT__OPT_MAP:
+        if (text[0] != '\0') {
+            format_put_json(opts->mem, text, j);
+        } else if (opt->type == PEFT__OPT_MAP) {
+            peft__json_object(j);
+            peft__json_object_end(j);
+        } else {
+            peft__json_put_null(j);
+        }
+        break;
+    default: peft__json_put_null(j); break;
+    }
+}
+
+/* ---- adapter_config.json ------------------------------------------------------------------------------------------------------ */
+
+static int format_compare_keys(const void *a, const void *b) {
+    const peft__json *const *x = a;
+    const peft__json *const *y = b;
+    return strcmp((*x)->str, (*y)->str);
+}
+
+/* The object again with its keys in order. */
+static peft_status format_sorted(peft__arena *arena, const peft__json *object, peft__str *out) {
+    const peft__json **keys = peft__arena_alloc(arena, (object->len + 1) * sizeof *keys);
+    if (keys == NULL) { return PEFT_E_NOMEM; }
+    for (size_t i = 0; i < object->len; i++) { keys[i] = &object->keys[i]; }
+    qsort(keys, object->len, sizeof *keys, format_compare_keys);
+    peft__json_out j;
+    peft__json_begin(&j, out, 2);
+    peft__json_object(&j);
+    for (size_t i = 0; i < object->len; i++) {
+        peft__json_key(&j, keys[i]->str);
+        peft__json_put_node(&j, &object->items[keys[i] - object->keys]);
+    }
+    peft__json_object_end(&j);
+    return peft__str_status(out);
+}
+
+static peft_status format_config(const peft__adapter *a, peft__str *out) {
+    peft_status st = PEFT_OK;
+    const peft__json *object = NULL;
+    const char *base = peft__opt_str(&a->opts, "base_model_name_or_path");
+    const char *task = peft__opt_str(&a->opts, "task_type");
+    peft__str text;
+    peft__arena arena;
+    peft__json_out j;
+    peft__str_init(&text, a->mem);
+    peft__arena_init(&arena, a->mem);
+    if (base[0] == '\0') { base = a->base->path != NULL ? a->base->path : ""; }
+    peft__json_begin(&j, &text, 0);
+    peft__json_object(&j);
+    peft__json_key(&j, "auto_mapping");
+    peft__json_put_null(&j);
+    peft__json_key(&j, "base_model_name_or_path");
+    peft__json_put_text(&j, base[0] != '\0' ? base : NULL);
+    peft__json_key(&j, "inference_mode");
+    peft__json_put_bool(&j, true);
+    peft__json_key(&j, "peft_type");
+    peft__json_put_text(&j, a->method->hf_type);
+    peft__json_key(&j, "peft_version");
+    peft__json_put_text(&j, FORMAT_PEFT_VERSION);
+    peft__json_key(&j, "revision");
+    peft__json_put_null(&j);
+    peft__json_key(&j, "task_type");
+    peft__json_put_text(&j, task[0] != '\0' ? task : NULL);
+    a->method->config_out(a, &j);
+    peft__json_object_end(&j);
+    TRY(peft__str_status(&text));
+    TRY(peft__json_parse(&arena, peft__str_c(&text), text.len, "adapter_config.json", &object));
+    TRY(format_sorted(&arena, object, out));
+out:
+    peft__arena_free(&arena);
+    peft__str_free(&text);
+    return st;
+}
+
+/* ---- adapter_model.safetensors --------------------------------------------------------------------------------------------------- */
+
+typedef struct format_tensor {
+    const peft__param *p;
+    bool flipped; /* the file has [cols, rows] */
+} format_tensor;
+
+/* Bytes of F32 values [offset / 4 ...), whatever peft__real is. */
+static peft_status format_produce(void *user, void *out, size_t offset, size_t size) {
+    const format_tensor *t = user;
+    uint8_t *bytes = out;
+    size_t first = offset / 4, rows = (size_t)t->p->rows, cols = (size_t)t->p->cols;
+    for (size_t i = 0; i < size / 4; i++) {
+        size_t e = first + i;
+        if (t->flipped) { e = e % rows * cols + e / rows; }
+        float v = (float)t->p->value[e];
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        peft__set_u32(bytes + 4 * i, bits);
+    }
+    return PEFT_OK;
+}
+
+static int format_compare_sources(const void *a, const void *b) {
+    const peft__io_source *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+static peft_status format_write_tensors(const peft__adapter *a, peft__arena *arena, const char *path) {
+    peft_status st = PEFT_OK;
+    size_t n = peft__adapter_param_count(a);
+    peft__io_source *sources = peft__arena_alloc(arena, n * sizeof *sources);
+    format_tensor *tensors = peft__arena_alloc(arena, n * sizeof *tensors);
+    peft__str record;
+    peft__str_init(&record, a->mem);
+    if (sources == NULL || tensors == NULL) {
+        st = PEFT_E_NOMEM;
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const peft__adapter_param *p = peft__adapter_param_at(a, i);
+        peft__io_source *s = &sources[i];
+        tensors[i] = (format_tensor){&p->p, peft__adapter_flipped(a, i)};
+        s->name = peft__arena_printf(arena, "base_model.model.%s", p->p.name);
+        if (s->name == NULL) {
+            st = PEFT_E_NOMEM;
+            goto out;
+        }
+        s->dtype = PEFT_DTYPE_F32;
+        s->ndim = p->ndim;
+        s->dims[0] = tensors[i].flipped || p->ndim == 1 ? p->p.cols : p->p.rows;
+        s->dims[1] = tensors[i].flipped ? p->p.rows : p->p.cols;
+        s->produce = format_produce;
+        s->user = &tensors[i];
+    }
+    qsort(sources, n, sizeof *sources, format_compare_sources); /* as the safetensors package does */
+    peft__base_record(a->base, &record);
+    TRY(peft__str_status(&record));
+    const char *metadata[] = {"format", "pt", "libpeft.base", peft__str_c(&record), NULL};
+    TRY(peft__safetensors_write(a->mem, path, sources, n, metadata));
+out:
+    peft__str_free(&record);
+    return st;
+}
+
+peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
+    peft_status st = PEFT_OK;
+    char *config_path = NULL, *tensors_path = NULL;
+    peft__str config;
+    peft__arena arena;
+    peft__arena_init(&arena, a->mem);
+    peft__str_init(&config, a->mem);
+    if (a->method->whole_model || a->method->hf_type == NULL) {
+        FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" is saved as a model, not as an adapter", a->name, a->method->name);
+    }
+    TRY(format_config(a, &config));
+    TRY(peft__dir_make(dir));
+    TRY(peft__path_join(&arena, dir, "adapter_config.json", &config_path));
+    TRY(peft__path_join(&arena, dir, "adapter_model.safetensors", &tensors_path));
+    TRY(format_write_tensors(a, &arena, tensors_path));
+    TRY(peft__save_text(a->mem, config_path, peft__str_c(&config), config.len));
+out:
+    peft__str_free(&config);
+    peft__arena_free(&arena);
+    return st;
+}
+
+/* ---- descriptions ------------------------------------------------------------------------------------------------------------------ */
+
+void peft__base_record(const peft__base_info *base, peft__str *out) {
+    int64_t hidden = 0, layers = 0, vocab = 0;
+    for (size_t i = 0; i < base->n_sites; i++) {
+        const peft__site *s = &base->sites[i];
+        layers = PEFT__MAX(layers, (int64_t)s->layer + 1);
+        if (s->kind == PEFT__SITE_EMBED && s->role == PEFT__ROLE_TOKENS) {
+            vocab = s->in;
+            hidden = s->out;
+        }
+    }
+    peft__json_out j;
+    peft__json_begin(&j, out, 0);
+    peft__json_object(&j);
+    peft__json_key(&j, "architecture");
+    peft__json_put_text(&j, base->architecture);
+    peft__json_key(&j, "hidden_size");
+    peft__json_put_int(&j, hidden);
+    peft__json_key(&j, "layers");
+    peft__json_put_int(&j, layers);
+    peft__json_key(&j, "vocab");
+    peft__json_put_int(&j, vocab);
+    peft__json_object_end(&j);
+}
+
+static void format_put_sites(const peft__adapter *a, peft__json_out *j) {
+    peft__json_array(j);
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__attachment *at = &PEFT__VEC_AT(&a->attachments, peft__attachment, i);
+        peft__json_object(j);
+        peft__json_key(j, "path");
+        peft__json_put_text(j, a->base->sites[at->site].path);
+        if (at->rank > 0) {
+            peft__json_key(j, "rank");
+            peft__json_put_int(j, at->rank);
+            peft__json_key(j, "scale");
+            peft__json_put_double(j, at->scale);
+        }
+        peft__json_object_end(j);
+    }
+    peft__json_array_end(j);
+}
+
+peft_status peft__adapter_info(const peft__adapter *a, peft__str *out) {
+    peft__json_out j;
+    peft__json_begin(&j, out, 0);
+    peft__json_object(&j);
+    peft__json_key(&j, "name");
+    peft__json_put_text(&j, a->name);
+    peft__json_key(&j, "method");
+    peft__json_put_text(&j, a->method->name);
+    peft__json_key(&j, "parameters");
+    peft__json_put_int(&j, a->n_values);
+    peft__json_key(&j, "trainable");
+    peft__json_put_int(&j, a->n_trainable);
+    peft__json_key(&j, "bytes");
+    peft__json_put_int(&j, a->n_values * (int64_t)sizeof(float));
+    peft__json_key(&j, "sites");
+    format_put_sites(a, &j);
+    peft__json_key(&j, "options");
+    peft__json_object(&j);
+    for (size_t i = 0; i < a->opts.schema->count; i++) { peft__config_put(&a->opts, a->opts.schema->options[i].key, &j); }
+    peft__json_object_end(&j);
+    peft__json_object_end(&j);
+    return peft__str_status(out);
+}
+
+#undef FORMAT_PEFT_VERSION

@@ -1,0 +1,385 @@
+/* format_hf_read.c - reading an adapter that Hugging Face PEFT, or this library, has written (format: see format_hf.c).
+ *
+ * Unknown keys of the config are passed over, as PEFT does; keys that would change what the adapter computes are refused by
+ * the method. Every parameter must be in the file with its shape, and the file may hold nothing else; F16 and BF16 are widened.
+ *
+ * Left out: adapter_model.bin, which is a Python pickle and may run code; folders of AdapterHub. */
+#include "peft/method.h"
+
+#include <stdio.h>
+
+/* ---- options from JSON -------------------------------------------------------------------------------------------------------- */
+
+/* A wrong value in a file is the file's fault: option errors become PEFT_E_FORMAT that names it. */
+static peft_status reader_blame(peft_status st, const char *what) {
+    if (st != PEFT_E_KEY) { return st; }
+    peft__fail_prefix("%s", what);
+    return PEFT_E_FORMAT;
+}
+
+static peft_status reader_set_json(peft__optset *opts, const char *key, const peft__json *node, const char *what) {
+    peft_status st = PEFT_OK;
+    peft__str text;
+    peft__json_out j;
+    peft__str_init(&text, opts->mem);
+    if (node->kind == PEFT__JSON_NUMBER && node->is_int) { /* layers_to_transform: 3 */
+        TRY(peft__opt_set_int(opts, key, node->i));
+        goto out;
+    }
+    bool container = node->kind == PEFT__JSON_ARRAY || node->kind == PEFT__JSON_OBJECT;
+    if (!container && node->kind != PEFT__JSON_STRING) {
+        FAIL(PEFT_E_KEY, "key \"%s\" is neither a list, an object nor a text", key);
+    }
+    if (container && node->len == 0) { goto out; }
+    peft__json_begin(&j, &text, 0);
+    peft__json_put_node(&j, node);
+    TRY(peft__str_status(&text));
+    TRY(peft__opt_set_raw(opts, key, peft__str_c(&text)));
+out:
+    peft__str_free(&text);
+    return reader_blame(st, what);
+}
+
+peft_status peft__config_get(peft__optset *opts, const peft__json *config, const char *what, const char *key) {
+    peft_status st = PEFT_OK;
+    const peft__json *node = peft__json_find(config, key);
+    const peft__option *opt = peft__schema_find(opts->schema, key);
+    int64_t whole;
+    double v;
+    bool truth;
+    const char *text;
+    if (node == NULL || opt == NULL) { return PEFT_OK; }
+    switch (opt->type) {
+    case PEFT__OPT_INT:
+    case PEFT__OPT_SIZE:
+        TRY(peft__json_int(config, what, key, 0, INT64_MIN, INT64_MAX, &whole));
+        return reader_blame(peft__opt_set_int(opts, key, whole), what);
+    case PEFT__OPT_FLOAT:
+        TRY(peft__json_float(config, what, key, 0, &v));
+        return reader_blame(peft__opt_set_float(opts, key, v), what);
+    case PEFT__OPT_BOOL:
+        TRY(peft__json_bool(config, what, key, false, &truth));
+        return peft__opt_set_bool(opts, key, truth);
+    case PEFT__OPT_STR:
+        TRY(peft__json_str(config, what, key, "", &text));
+        return reader_blame(peft__opt_set_str(opts, key, text), what);
+    default: return reader_set_json(opts, key, node, what);
+    }
+out:
+    return st;
+}
+
+/* ---- the folder ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct reader_folder {
+    peft__arena arena;
+    char *config_path, *tensors_path;
+    const peft__json *config;
+    peft__safetensors file;
+} reader_folder;
+
+static void reader_close(reader_folder *f) {
+    peft__safetensors_close(&f->file);
+    peft__arena_free(&f->arena);
+}
+
+static peft_status reader_open(reader_folder *f, peft__mem *mem, const char *dir) {
+    peft_status st = PEFT_OK;
+    char *pickle = NULL;
+    *f = (reader_folder){0};
+    peft__arena_init(&f->arena, mem);
+    TRY(peft__path_join(&f->arena, dir, "adapter_config.json", &f->config_path));
+    TRY(peft__path_join(&f->arena, dir, "adapter_model.safetensors", &f->tensors_path));
+    TRY(peft__path_join(&f->arena, dir, "adapter_model.bin", &pickle));
+    TRY(peft__json_read(&f->arena, f->config_path, &f->config));
+    if (f->config->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: not a JSON object", f->config_path); }
+    if (!peft__path_exists(f->tensors_path) && peft__path_exists(pickle)) {
+        FAIL(PEFT_E_UNSUPPORTED,
+             "%s is a Python pickle, which runs code when it is read; convert it once with PEFT: "
+             "PeftModel.from_pretrained(base, folder).save_pretrained(folder, safe_serialization=True)",
+             pickle);
+    }
+    TRY(peft__safetensors_open(mem, f->tensors_path, false, &f->file));
+out:
+    return st;
+}
+
+static peft_status reader_method(const reader_folder *f, const peft__method **out) {
+    peft_status st = PEFT_OK;
+    const char *type = NULL;
+    char known[256] = "";
+    TRY(peft__json_str(f->config, f->config_path, "peft_type", NULL, &type));
+    if (type == NULL) { FAIL(PEFT_E_FORMAT, "%s: there is no key \"peft_type\"; it is no adapter of Hugging Face PEFT", f->config_path); }
+    for (size_t i = 0; peft__method_at(i) != NULL; i++) {
+        const peft__method *m = peft__method_at(i);
+        if (m->hf_type == NULL) { continue; }
+        if (strcmp(m->hf_type, type) == 0) {
+            *out = m;
+            return PEFT_OK;
+        }
+        size_t len = strlen(known);
+        (void)snprintf(known + len, sizeof known - len, "%s%s", len > 0 ? ", " : "", m->hf_type);
+    }
+    FAIL(PEFT_E_UNSUPPORTED, "%s: peft_type is \"%s\"; this version reads: %s", f->config_path, type, known);
+out:
+    return st;
+}
+
+static peft_status reader_options(const reader_folder *f, const peft__method *method, peft__optset *opts) {
+    peft_status st = PEFT_OK;
+    const char *task = NULL;
+    TRY(peft__json_str(f->config, f->config_path, "task_type", "", &task));
+    TRY(reader_blame(peft__opt_set_str(opts, "task_type", task), f->config_path));
+    TRY(peft__config_get(opts, f->config, f->config_path, "base_model_name_or_path"));
+    TRY(method->config_in(opts, f->config, f->config_path));
+out:
+    return st;
+}
+
+/* "hidden size 64, 2 layers, vocabulary 100" of a record; false when it is not readable. */
+static bool reader_describe(const peft__json *record, char out[160]) {
+    static const char *const keys[] = {"hidden_size", "layers", "vocab"};
+    int64_t v[3];
+    const peft__json *arch = peft__json_find(record, "architecture");
+    if (arch == NULL || arch->kind != PEFT__JSON_STRING) { return false; }
+    for (size_t i = 0; i < 3; i++) {
+        const peft__json *n = peft__json_find(record, keys[i]);
+        if (n == NULL || n->kind != PEFT__JSON_NUMBER || !n->is_int) { return false; }
+        v[i] = n->i;
+    }
+    (void)snprintf(out, 160, "%.60s of hidden size %lld, %lld layers, vocabulary %lld", arch->str, (long long)v[0],
+                   (long long)v[1], (long long)v[2]);
+    return true;
+}
+
+static peft_status reader_check_base(reader_folder *f, peft__mem *mem, const peft__base_info *base) {
+    peft_status st = PEFT_OK;
+    const peft__json *record = NULL, *here = NULL, *node = peft__json_find(f->file.metadata, "libpeft.base");
+    char theirs[160] = "", ours[160] = "";
+    peft__str text;
+    peft__str_init(&text, mem);
+    if (node == NULL || node->kind != PEFT__JSON_STRING) { goto out; }
+    TRY(peft__json_parse(&f->arena, node->str, node->len, f->tensors_path, &record));
+    peft__base_record(base, &text);
+    TRY(peft__str_status(&text));
+    TRY(peft__json_parse(&f->arena, peft__str_c(&text), text.len, "base", &here));
+    if (!reader_describe(record, theirs) || !reader_describe(here, ours)) {
+        FAIL(PEFT_E_FORMAT, "%s: metadata \"libpeft.base\" is not readable", f->tensors_path);
+    }
+    if (strcmp(theirs, ours) != 0) {
+        FAIL(PEFT_E_SHAPE, "%s: the adapter was made for %s; this base is %s", f->tensors_path, theirs, ours);
+    }
+out:
+    peft__str_free(&text);
+    return st;
+}
+
+/* PEFT takes a name of modules_to_save as the end of a path without regard to dots ("norm" means every input_layernorm too).
+ * Here it is taken at dots; paths that the file has beyond that are added by name. */
+static peft_status reader_widen_saved(reader_folder *f, const peft__base_info *base, peft__optset *opts) {
+    peft_status st = PEFT_OK;
+    size_t added = 0;
+    peft__names names;
+    peft__json_out j;
+    peft__str list;
+    peft__str_init(&list, opts->mem);
+    if (peft__schema_find(opts->schema, "modules_to_save") == NULL) { goto out; }
+    TRY(peft__names_read(&f->arena, peft__opt_str(opts, "modules_to_save"), "modules_to_save", &names));
+    peft__json_begin(&j, &list, 0);
+    peft__json_array(&j);
+    for (size_t i = 0; i < names.count; i++) { peft__json_put_text(&j, names.items[i]); }
+    for (size_t s = 0; s < base->n_sites; s++) {
+        const char *path = base->sites[s].path;
+        bool bare = false, plain = false;
+        for (size_t i = 0; i < names.count; i++) {
+            size_t n = strlen(path), m = strlen(names.items[i]);
+            bare = bare || (m <= n && strcmp(path + (n - m), names.items[i]) == 0);
+            plain = plain || peft__path_within(path, names.items[i]);
+        }
+        if (!bare || plain) { continue; }
+        char *key = peft__arena_printf(&f->arena, "base_model.model.%s.weight", path);
+        if (key == NULL) {
+            st = PEFT_E_NOMEM;
+            goto out;
+        }
+        if (peft__safetensors_find(&f->file, key) == NULL) { continue; }
+        peft__json_put_text(&j, path);
+        added++;
+    }
+    peft__json_array_end(&j);
+    TRY(peft__str_status(&list));
+    if (added > 0) { TRY(peft__opt_set_raw(opts, "modules_to_save", peft__str_c(&list))); }
+out:
+    peft__str_free(&list);
+    return st;
+}
+
+/* ---- tensors ----------------------------------------------------------------------------------------------------------------------- */
+
+static float reader_element(const peft__io_tensor *t, size_t i) {
+    if (t->dtype == PEFT_DTYPE_F32) {
+        uint32_t bits = peft__get_u32(t->data + 4 * i);
+        float v;
+        memcpy(&v, &bits, sizeof v);
+        return v;
+    }
+    uint16_t half = (uint16_t)(t->data[2 * i] | t->data[2 * i + 1] << 8);
+    if (t->dtype == PEFT_DTYPE_F16) { return peft__f16_to_f32(half); }
+    uint32_t bits = (uint32_t)half << 16;
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static peft_status reader_fail_shape(const reader_folder *f, const peft__io_tensor *t, const peft__adapter_param *p,
+                                     const int64_t dims[2]) {
+    char have[160] = "", want[64];
+    for (int32_t i = 0; i < t->ndim; i++) {
+        size_t len = strlen(have);
+        (void)snprintf(have + len, sizeof have - len, "%s%lld", i > 0 ? ", " : "", (long long)t->dims[i]);
+    }
+    (void)snprintf(want, sizeof want, p->ndim == 1 ? "%lld" : "%lld, %lld", (long long)dims[0], (long long)dims[1]);
+    return peft__fail(PEFT_E_SHAPE, "%s: tensor \"%s\" is [%s], expected [%s]: the config's rank is another, or the base is",
+                      f->tensors_path, t->name, have, want);
+}
+
+static peft_status reader_tensor(const reader_folder *f, peft__adapter *a, size_t i, const char *key, const peft__kernels *k,
+                                 bool allow_nan) {
+    peft_status st = PEFT_OK;
+    const peft__adapter_param *p = peft__adapter_param_at(a, i);
+    const peft__io_tensor *t = peft__safetensors_find(&f->file, key);
+    bool flipped = peft__adapter_flipped(a, i);
+    size_t rows = (size_t)p->p.rows, cols = (size_t)p->p.cols;
+    int64_t dims[2] = {flipped || p->ndim == 1 ? p->p.cols : p->p.rows, flipped ? p->p.rows : p->p.cols};
+    if (t == NULL) { FAIL(PEFT_E_NOT_FOUND, "%s: there is no tensor \"%s\"", f->tensors_path, key); }
+    if (t->dtype != PEFT_DTYPE_F32 && t->dtype != PEFT_DTYPE_F16 && t->dtype != PEFT_DTYPE_BF16) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is %s, expected F32, F16 or BF16", f->tensors_path, key, t->dtype_name);
+    }
+    if (t->ndim != p->ndim || t->dims[0] != dims[0] || (p->ndim == 2 && t->dims[1] != dims[1])) {
+        st = reader_fail_shape(f, t, p, dims);
+        goto out;
+    }
+    for (size_t e = 0; e < rows * cols; e++) {
+        p->p.value[flipped ? e % rows * cols + e / rows : e] = PEFT__R(reader_element(t, e));
+    }
+    if (!allow_nan && !k->finite(p->p.value, p->p.rows * p->p.cols)) {
+        FAIL(PEFT_E_NUMERIC, "%s: tensor \"%s\" has a NaN or an infinite value", f->tensors_path, key);
+    }
+out:
+    return st;
+}
+
+static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapter *a, const peft__kernels *k, bool allow_nan) {
+    peft_status st = PEFT_OK;
+    size_t n = peft__adapter_param_count(a);
+    peft__map expected;
+    peft__map_init(&expected, mem);
+    for (size_t i = 0; i < n; i++) {
+        char *key = peft__arena_printf(&f->arena, "base_model.model.%s", peft__adapter_param_at(a, i)->p.name);
+        if (key == NULL) {
+            st = PEFT_E_NOMEM;
+            goto out;
+        }
+        TRY(peft__map_put(&expected, key, strlen(key), (int64_t)i));
+        TRY(reader_tensor(f, a, i, key, k, allow_nan));
+    }
+    for (size_t i = 0; i < f->file.count; i++) {
+        const char *key = f->file.tensors[i].name;
+        if (peft__map_get(&expected, key, strlen(key)) < 0) {
+            FAIL(PEFT_E_FORMAT, "%s: tensor \"%s\" has no place in this adapter of %zu tensors", f->tensors_path, key, n);
+        }
+    }
+out:
+    peft__map_free(&expected);
+    return st;
+}
+
+peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
+                                  const char *dir, bool allow_nan, peft__adapter **out) {
+    peft_status st = PEFT_OK;
+    const peft__method *method = NULL;
+    peft__adapter *a = NULL;
+    peft__optset opts = {0};
+    reader_folder f;
+    TRY(reader_open(&f, mem, dir));
+    TRY(reader_method(&f, &method));
+    TRY(reader_check_base(&f, mem, base));
+    TRY(peft__optset_init(&opts, mem, method->schema));
+    TRY(reader_options(&f, method, &opts));
+    TRY(reader_widen_saved(&f, base, &opts));
+    st = peft__adapter_create_empty(mem, base, name, method, &opts, &a);
+    if (st != PEFT_OK) {
+        if (st != PEFT_E_NOMEM) { peft__fail_prefix("%s", f.config_path); }
+        if (st == PEFT_E_KEY) { st = PEFT_E_FORMAT; } /* a value in the file, not of the caller */
+        goto out;
+    }
+    TRY(reader_tensors(&f, mem, a, k, allow_nan));
+    *out = a;
+    a = NULL;
+out:
+    peft__adapter_release(a);
+    peft__optset_free(&opts);
+    reader_close(&f);
+    return st;
+}
+
+/* ---- without a base ------------------------------------------------------------------------------------------------------------------ */
+
+bool peft__adapter_probe(const char *path) {
+    char file[4096];
+    int n = snprintf(file, sizeof file, "%s/adapter_config.json", path);
+    return n > 0 && (size_t)n < sizeof file && peft__path_exists(file);
+}
+
+static void reader_put_tensors(const reader_folder *f, peft__json_out *j) {
+    peft__json_array(j);
+    for (size_t i = 0; i < f->file.count; i++) {
+        const peft__io_tensor *t = &f->file.tensors[i];
+        peft__json_object(j);
+        peft__json_key(j, "name");
+        peft__json_put_text(j, t->name);
+        peft__json_key(j, "dtype");
+        peft__json_put_text(j, t->dtype_name);
+        peft__json_key(j, "shape");
+        peft__json_array(j);
+        for (int32_t d = 0; d < t->ndim; d++) { peft__json_put_int(j, t->dims[d]); }
+        peft__json_array_end(j);
+        peft__json_object_end(j);
+    }
+    peft__json_array_end(j);
+}
+
+peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *out) {
+    peft_status st = PEFT_OK;
+    int64_t values = 0, bytes = 0;
+    peft__json_out j;
+    reader_folder f;
+    TRY(reader_open(&f, mem, dir));
+    for (size_t i = 0; i < f.file.count; i++) {
+        int64_t n = 0;
+        TRY(peft__io_elements(f.file.tensors[i].ndim, f.file.tensors[i].dims, 0, &n));
+        values += n; /* each is at most the file's size */
+        bytes += (int64_t)f.file.tensors[i].size;
+    }
+    peft__json_begin(&j, out, 0);
+    peft__json_object(&j);
+    peft__json_key(&j, "kind");
+    peft__json_put_text(&j, "adapter");
+    peft__json_key(&j, "parameters");
+    peft__json_put_int(&j, values);
+    peft__json_key(&j, "bytes");
+    peft__json_put_int(&j, bytes);
+    peft__json_key(&j, "config");
+    peft__json_put_node(&j, f.config);
+    if (f.file.metadata != NULL) {
+        peft__json_key(&j, "metadata");
+        peft__json_put_node(&j, f.file.metadata);
+    }
+    peft__json_key(&j, "tensors");
+    reader_put_tensors(&f, &j);
+    peft__json_object_end(&j);
+    TRY(peft__str_status(out));
+out:
+    reader_close(&f);
+    return st;
+}

@@ -1,0 +1,106 @@
+/* merge.c - what a base tensor becomes when adapters are folded into it.
+ *
+ * A trained copy takes the base's place; then each adapter in order adds its own, W += s B A for LoRA, in peft__real through
+ * the same matrix product as everywhere. Tensors have Hugging Face names, values are in logical [out, in] order.
+ *
+ * Left out: writing (model/), the way back. */
+#include "peft/method.h"
+
+/* Is `tensor` the weight or the bias of the site? By the site's path, or by the name that the model gave the tensor. */
+static bool merge_is(const char *tensor, const peft__site *s, const peft__weight *w, const char *part) {
+    size_t n = strlen(s->path);
+    bool here = strncmp(tensor, s->path, n) == 0 && tensor[n] == '.' && strcmp(tensor + n + 1, part) == 0;
+    /* A tied head has the embedding's tensor, and its name: only its own path means the head. */
+    bool tied = s->kind == PEFT__SITE_HEAD && s->tied_to >= 0 && strcmp(part, "weight") == 0;
+    return here || (!tied && w != NULL && w->name != NULL && strcmp(tensor, w->name) == 0);
+}
+
+static bool merge_adds(const peft__adapter *a, const peft__attachment *at) {
+    return at->rank > 0 && a->method->merge != NULL;
+}
+
+/* What of the adapter changes the tensor: the attachment, and a trained copy or -1. NULL: nothing. */
+static const peft__attachment *merge_find(const peft__adapter *a, const char *tensor, int32_t *copy, bool *weight) {
+    const peft__attachment *all = a->attachments.data;
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__site *s = &a->base->sites[all[i].site];
+        if (merge_is(tensor, s, s->weight, "weight")) {
+            *weight = true;
+            *copy = all[i].weight_param;
+            if (*copy >= 0 || all[i].rank > 0) { return &all[i]; }
+        } else if (merge_is(tensor, s, s->bias, "bias")) {
+            *weight = false;
+            *copy = all[i].bias_param;
+            if (*copy >= 0) { return &all[i]; }
+        }
+    }
+    return NULL;
+}
+
+peft_status peft__merge_changes(peft__adapter *const *adapters, size_t n, const char *tensor, bool *out) {
+    *out = false;
+    for (size_t i = 0; i < n; i++) {
+        int32_t copy;
+        bool weight;
+        const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
+        if (at == NULL) { continue; }
+        if (copy < 0 && !merge_adds(adapters[i], at)) {
+            return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" cannot be merged into \"%s\"", adapters[i]->name,
+                              adapters[i]->method->name, tensor);
+        }
+        *out = true;
+    }
+    return PEFT_OK;
+}
+
+peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const char *tensor, const peft__weight *w,
+                              const peft__run *run, peft__real *out) {
+    peft_status st = PEFT_OK;
+    const peft__adapter *owner = NULL;
+    int32_t copy;
+    bool weight;
+    peft__weight_read(run->k, w, out);
+    for (size_t i = 0; i < n; i++) {
+        if (merge_find(adapters[i], tensor, &copy, &weight) == NULL || copy < 0) { continue; }
+        const peft__param *p = &peft__adapter_param_at(adapters[i], (size_t)copy)->p;
+        if (owner != NULL) {
+            FAIL(PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace \"%s\"", owner->name, adapters[i]->name, tensor);
+        }
+        if (p->rows != w->rows || p->cols != w->cols) {
+            FAIL(PEFT_E_SHAPE, "\"%s\" of adapter \"%s\" is %lld x %lld, and the base's %lld x %lld", p->name, adapters[i]->name,
+                 (long long)p->rows, (long long)p->cols, (long long)w->rows, (long long)w->cols);
+        }
+        owner = adapters[i];
+        memcpy(out, p->value, (size_t)(p->rows * p->cols) * sizeof *out);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
+        if (at == NULL || !weight || !merge_adds(adapters[i], at)) { continue; }
+        TRY(adapters[i]->method->merge(adapters[i], at, &adapters[i]->base->sites[at->site], run, out));
+    }
+    if (!run->k->finite(out, w->rows * w->cols)) {
+        FAIL(PEFT_E_NUMERIC, "\"%s\" has a NaN or an infinite value after merging", tensor);
+    }
+out:
+    return st;
+}
+
+bool peft__merge_unties(peft__adapter *const *adapters, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const peft__adapter *a = adapters[i];
+        const peft__attachment *all = a->attachments.data, *head = NULL, *table = NULL;
+        int32_t tied_to = -1;
+        for (size_t s = 0; s < a->base->n_sites && tied_to < 0; s++) {
+            if (a->base->sites[s].kind == PEFT__SITE_HEAD) { tied_to = a->base->sites[s].tied_to; }
+        }
+        if (tied_to < 0) { continue; }
+        for (size_t j = 0; j < a->attachments.len; j++) {
+            if (all[j].site == tied_to) { table = &all[j]; }
+            if (a->base->sites[all[j].site].kind == PEFT__SITE_HEAD) { head = &all[j]; }
+        }
+        int32_t copy[2] = {head != NULL ? head->weight_param : -1, table != NULL ? table->weight_param : -1};
+        bool adds = (head != NULL && head->rank > 0) || (table != NULL && table->rank > 0);
+        if (adds || copy[0] != copy[1]) { return true; }
+    }
+    return false;
+}

@@ -1,0 +1,221 @@
+/* method.h - layer 4: adaptation methods and the adapters made of them.
+ *
+ * A method is one `static const` descriptor in one file: which sites it takes, which parameters it has there, how they start,
+ * and the ops that it appends. It names no model. compose.c calls it at the sites; set.c owns the adapters; target.c says
+ * which sites a pattern means; format_hf.c, merge.c read and write. Adding a method is one file and one line in registry.c. */
+#ifndef PEFT_METHOD_H
+#define PEFT_METHOD_H
+
+#include "autograd/site.h"
+#include "base/options.h"
+#include "io/io.h"
+
+struct peft_adapters;
+struct peft__adapter;
+
+/* One trainable matrix that an adapter has. */
+typedef struct peft__adapter_param {
+    peft__param p;               /* name: HF key without "base_model.model."; value: into the adapter's flat vector; grad NULL */
+    int32_t site;                /* site id; -1: of no site */
+    int32_t slot;                /* which of the method's parameters at that site (lora: 0 A, 1 B, 2 bias) */
+    int32_t ndim;                /* as saved: 1 or 2 */
+    bool whole;                  /* stands in for a base tensor (bias, modules_to_save, full): saved by its plain name */
+    bool frozen;                 /* has values and a file key, but no gradient and no optimiser state (VeRA's A) */
+} peft__adapter_param;
+
+/* What a method does at one site. */
+typedef struct peft__attachment {
+    int32_t site;
+    int32_t first, count;        /* its parameters: adapter->params[first .. first + count) */
+    double scale;                /* alpha / r, ... */
+    int64_t rank;                /* of this site; 0: none */
+    double dropout;
+    uint64_t key;                /* of this site's dropout: hash of path */
+    int32_t weight_param, bias_param; /* index in adapter->params of a trained copy of the site's weight or bias; -1 */
+} peft__attachment;
+
+typedef struct peft__method {
+    const char *name;            /* "lora" */
+    const char *hf_type;         /* "LORA"; NULL: not in HF PEFT */
+    const peft__schema *schema;  /* "method:lora" */
+    bool whole_model;            /* saved as a model folder, not as an adapter (full) */
+    /* Adds attachments and parameters (peft__adapter_attach, _add_param); values come later. PEFT_E_NOT_FOUND if no site
+     * matches. `opts` may be adjusted to what was resolved. */
+    peft_status (*build)(struct peft__adapter *a);
+    /* Fills the values of parameter i from its own stream of random numbers. */
+    void (*init)(const struct peft__adapter *a, size_t i, peft__rng *rng, const peft__kernels *k);
+    /* Emitters; NULL: the base op. `a` is attached to s through `at`. */
+    peft__val (*before)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                        peft__val x);                       /* changes a linear's input */
+    peft__val (*after)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                       peft__val x, peft__val y);           /* adds to a linear's output */
+    peft__val (*replace)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                         peft__val x);                      /* instead of the linear */
+    peft__val (*stream)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                        peft__val h, peft__val residual);
+    void (*head)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                 peft__val x, peft__head_spec *spec);
+    /* delta[rows * cols] += what the adapter adds to the site's weight (logical [out, in]); NULL: cannot be merged. */
+    peft_status (*merge)(const struct peft__adapter *a, const peft__attachment *at, const peft__site *s,
+                         const peft__run *run, peft__real *weight);
+    /* adapter_config.json: writes the method's own keys / reads them into options. */
+    void (*config_out)(const struct peft__adapter *a, peft__json_out *j);
+    peft_status (*config_in)(peft__optset *opts, const peft__json *config, const char *what);
+    double learning_rate;        /* the method's default: what an unset learning_rate means */
+} peft__method;
+
+extern const peft__method peft__method_lora, peft__method_full;
+const peft__method *peft__method_at(size_t index); /* NULL past the end */
+const peft__method *peft__method_find(const char *name);
+
+/* What peft/ needs to know of the base, copied from the model by api/ (peft never includes model/). Borrowed, immutable. */
+typedef struct peft__base_info {
+    const peft__site *sites;
+    size_t n_sites;
+    const char *architecture, *model_type, *path; /* "llama"; config.json's model_type; where it came from */
+    const char *config_json;      /* Hugging Face config.json text */
+    int64_t parameters;
+    void (*retain)(void *owner);  /* of the model's reference */
+    void (*release)(void *owner);
+    void *owner;                  /* the model */
+    /* every tensor of the base, for full fine-tuning and bias="all": HF name, weight, [1, n] for vectors; site that uses it */
+    size_t n_tensors;
+    const peft__weight *(*tensor)(void *owner, size_t index, int32_t *ndim);
+} peft__base_info;
+
+/* An adapter: structure immutable once published, values written by its trainer only. Reference-counted. */
+typedef struct peft__adapter {
+    atomic_int refs;             /* the set's own, and one a trainer or session that pins it */
+    peft__mem *mem;              /* borrowed from the context */
+    peft__arena arena;           /* names, attachments */
+    const char *name;
+    const peft__method *method;
+    const peft__base_info *base; /* borrowed from the set, which the model outlives */
+    peft__optset opts;           /* schema of the method */
+    peft__vec attachments;       /* of peft__attachment */
+    peft__vec params;            /* of peft__adapter_param; trainable ones first, in one stretch of `values` */
+    peft__real *values;          /* owned, flat; 64-byte aligned */
+    int64_t n_values, n_trainable; /* reals in all, and in the trainable stretch at its start */
+    uint64_t seed;
+    bool from_file;              /* names of its options that match nothing are no error: the file's tensors say what there is */
+    peft__real *shared;          /* scratch of the method, or NULL */
+} peft__adapter;
+
+/* For methods, during build. Sizes are checked; params get their places in `values` when build is over. */
+peft_status peft__adapter_attach(peft__adapter *a, const peft__site *s, peft__attachment **out);
+peft_status peft__adapter_add_param(peft__adapter *a, peft__attachment *at, const char *key, int32_t slot, int64_t rows,
+                                    int64_t cols, int32_t ndim, bool whole, bool frozen);
+const peft__adapter_param *peft__adapter_param_at(const peft__adapter *a, size_t i);
+size_t peft__adapter_param_count(const peft__adapter *a);
+const peft__adapter_param *peft__adapter_find(const peft__adapter *a, const char *key, size_t *index); /* NULL: absent */
+/* The tape's index of parameter `slot` of an attachment; PEFT__NONE if it has none. */
+int32_t peft__adapter_tape_param(const peft__adapter *a, const peft__attachment *at, int32_t slot, peft__tape *t);
+
+/* The same of a trained copy, by its position (at->weight_param, at->bias_param); PEFT__NONE for -1. */
+int32_t peft__adapter_tape_copy(const peft__adapter *a, int32_t param, peft__tape *t);
+/* Adds trained copies of the site's weight (and bias, where it has one) under "<path>.weight", "<path>.bias". */
+peft_status peft__adapter_copy_weight(peft__adapter *a, peft__attachment *at, const peft__site *s, int32_t slot);
+peft_status peft__adapter_copy_bias(peft__adapter *a, peft__attachment *at, const peft__site *s, const char *key, int32_t slot);
+/* Fills parameter i, a trained copy, with what the base has there. */
+void peft__adapter_init_copy(const peft__adapter *a, size_t i, const peft__kernels *k);
+/* Is parameter i the trained copy of a weight that files hold as [in][out] (Conv1D)? */
+bool peft__adapter_flipped(const peft__adapter *a, size_t i);
+
+/* adapter.c: makes one outside any set. seed: initial values. */
+peft_status peft__adapter_create(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
+                                 const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out);
+/* The same with from_file set and all values 0: the reader of a file fills them. */
+peft_status peft__adapter_create_empty(peft__mem *mem, const peft__base_info *base, const char *name,
+                                       const peft__method *method, const peft__optset *opts, peft__adapter **out);
+void peft__adapter_retain(peft__adapter *a);
+void peft__adapter_release(peft__adapter *a);
+
+/* ---- set.c: the inside of peft_adapters -------------------------------------------------------------------------------- */
+
+struct peft_adapters {
+    uint32_t magic;
+    atomic_int refs;
+    peft_context *ctx;           /* retained */
+    peft__base_info base;        /* base.owner retained */
+    peft__mutex *lock;
+    peft__vec list;              /* of peft__adapter *, each with a reference */
+};
+enum { PEFT__MAGIC_ADAPTERS = 0x41464550 };
+peft_status peft__set_create(peft_context *ctx, const peft__base_info *base, struct peft_adapters **out);
+void peft__set_retain(struct peft_adapters *s);
+void peft__set_release(struct peft_adapters *s);
+peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a); /* takes the reference on success; PEFT_E_EXISTS */
+peft_status peft__set_remove(struct peft_adapters *s, const char *name); /* PEFT_E_BUSY while pinned elsewhere */
+/* A pinned adapter (retained for the caller); PEFT_E_NOT_FOUND listing the names there are. */
+peft_status peft__set_pin(struct peft_adapters *s, const char *name, peft__adapter **out);
+size_t peft__set_count(const struct peft_adapters *s);
+const char *peft__set_name(const struct peft_adapters *s, size_t index);
+
+/* ---- target.c: HF PEFT's rules of module matching (peft-formats 4.2) ------------------------------------------------------ */
+
+typedef struct peft__target {
+    const char *modules;         /* LIST text: array of suffixes, or string: regex (full match) or "all-linear" */
+    const char *exclude;         /* LIST text; "" none */
+    const char *layers;          /* LIST text of ints, "" all */
+    const char *layers_pattern;  /* LIST text; "" none */
+    const char *modules_to_save; /* LIST text; "" none: never targets */
+    const char *defaults;        /* what an unset `modules` means: LIST text, by architecture */
+    bool lenient;                /* names that match nothing are passed over, as HF does, as long as one matches */
+} peft__target;
+/* matched: [n_sites], set to true for matches among the sites whose kind is in kind_mask (1 << PEFT__SITE_*). Every element
+ * of a list must match something: PEFT_E_NOT_FOUND names the one that does not, with the names there are. */
+peft_status peft__target_match(peft__mem *mem, const peft__base_info *base, const peft__target *target,
+                               uint32_t kind_mask, bool *matched);
+/* Value of a rank_pattern / alpha_pattern (MAP text) for a path, or dflt. */
+peft_status peft__target_pattern(peft__mem *mem, const char *map, const char *path, double dflt, double *out);
+
+/* A LIST option, parsed. Items that are numbers have their text in `items` too. */
+typedef struct peft__names {
+    bool pattern;                /* one text: a regex or "all-linear" */
+    size_t count;
+    const char **items;          /* [count], in the arena */
+    int64_t *numbers;            /* [count]; -1: no whole number */
+} peft__names;
+peft_status peft__names_read(peft__arena *a, const char *list, const char *key, peft__names *out);
+bool peft__path_ends(const char *path, const char *name);   /* is it, or ends with "." and it */
+bool peft__path_within(const char *path, const char *name); /* has it as whole components anywhere */
+const char *peft__path_leaf(const char *path);              /* last component */
+/* Which sites a modules_to_save names: those at or below a module whose path ends with one of the names. */
+peft_status peft__target_saved(peft__mem *mem, const peft__base_info *base, const char *modules_to_save, bool lenient,
+                               bool *matched);
+
+/* regex.c: the part of Python's re that targets use: literals . [] classes \d \w \. () | * + ? {m,n} ^ $, in time text x
+ * pattern. full: the whole text must match; else its beginning (re.match). PEFT_E_UNSUPPORTED names the construct,
+ * PEFT_E_INVALID a mistake. */
+peft_status peft__regex_match(const char *pattern, const char *text, bool full, bool *out);
+
+/* ---- compose.c ---------------------------------------------------------------------------------------------------------------- */
+
+/* Hooks over the adapters that act, in order (one for now; groups of rows later). Owned by the arena of the tape. */
+peft_status peft__compose(peft__tape *t, const peft__base_info *base, peft__adapter *const *adapters, size_t n);
+
+/* ---- files: format_hf.c, merge.c ------------------------------------------------------------------------------------------------ */
+
+/* Writes DIR/adapter_config.json and adapter_model.safetensors as HF PEFT does. */
+peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir);
+/* Reads them; missing, surplus or mis-shaped tensors are errors by name; NaN or infinite weights too unless allowed. */
+peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
+                                  const char *dir, bool allow_nan, peft__adapter **out);
+/* One option as a key of adapter_config.json, in its own type (unset texts, lists and maps as null; maps as {}), and back:
+ * an absent or null key leaves the default; a wrong type or range is PEFT_E_FORMAT. */
+void peft__config_put(const peft__optset *opts, const char *key, peft__json_out *j);
+peft_status peft__config_get(peft__optset *opts, const peft__json *config, const char *what, const char *key);
+/* Size of the base as an adapter's file records it, compact JSON. */
+void peft__base_record(const peft__base_info *base, peft__str *out);
+bool peft__adapter_probe(const char *path); /* a folder with adapter_config.json */
+peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *out); /* config and tensors, without a base */
+peft_status peft__adapter_info(const peft__adapter *a, peft__str *out);             /* JSON of peft_adapters_info_json */
+/* Is base tensor (by HF name) changed by these adapters, and to what: [rows * cols] in logical [out, in] order. */
+peft_status peft__merge_changes(peft__adapter *const *adapters, size_t n, const char *tensor, bool *out);
+/* After merging, does a head that is tied to the embedding need a tensor of its own? (Only one of them changes, or both do
+ * and differently.) With the trained copy of a tied pair ("full") both change alike: false. */
+bool peft__merge_unties(peft__adapter *const *adapters, size_t n);
+peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const char *tensor, const peft__weight *w,
+                              const peft__run *run, peft__real *out);
+
+#endif

@@ -1,0 +1,18 @@
+/* registry.c - the methods that this library has. A new one is a line here and a file of its own. */
+#include "peft/method.h"
+
+static const peft__method *const registry_methods[] = {
+    &peft__method_lora,
+    &peft__method_full,
+};
+
+const peft__method *peft__method_at(size_t index) {
+    return index < PEFT__COUNT(registry_methods) ? registry_methods[index] : NULL;
+}
+
+const peft__method *peft__method_find(const char *name) {
+    for (size_t i = 0; i < PEFT__COUNT(registry_methods); i++) {
+        if (strcmp(registry_methods[i]->name, name) == 0) { return registry_methods[i]; }
+    }
+    return NULL;
+}

@@ -1,0 +1,124 @@
+/* set.c - the adapters of one model by name.
+ *
+ * A set holds one reference to each of its adapters; whoever uses one pins it, which is another. Removing an adapter that is
+ * pinned is refused. All changes and look-ups happen under the set's lock.
+ *
+ * Left out: which adapters act (said by the session, the job or the row), files (format_hf.c). */
+#include "peft/method.h"
+
+peft_status peft__set_create(peft_context *ctx, const peft__base_info *base, struct peft_adapters **out) {
+    struct peft_adapters *s = peft__alloc_zero(&ctx->mem, sizeof *s);
+    if (s == NULL) { return PEFT_E_NOMEM; }
+    peft_status st = peft__mutex_create(&ctx->mem, &s->lock);
+    if (st != PEFT_OK) {
+        peft__free(&ctx->mem, s, sizeof *s);
+        return st;
+    }
+    s->magic = PEFT__MAGIC_ADAPTERS;
+    atomic_init(&s->refs, 1);
+    s->ctx = ctx;
+    s->base = *base;
+    peft__vec_init(&s->list, &ctx->mem, sizeof(peft__adapter *));
+    peft__ctx_retain(ctx);
+    if (base->retain != NULL) { base->retain(base->owner); }
+    *out = s;
+    return PEFT_OK;
+}
+
+void peft__set_retain(struct peft_adapters *s) {
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+}
+
+void peft__set_release(struct peft_adapters *s) {
+    if (s == NULL || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) { return; }
+    peft_context *ctx = s->ctx;
+    for (size_t i = 0; i < s->list.len; i++) { peft__adapter_release(PEFT__VEC_AT(&s->list, peft__adapter *, i)); }
+    peft__vec_free(&s->list);
+    peft__mutex_free(&ctx->mem, s->lock);
+    if (s->base.release != NULL) { s->base.release(s->base.owner); }
+    s->magic = PEFT__MAGIC_FREED;
+    peft__free(&ctx->mem, s, sizeof *s);
+    peft__ctx_release(ctx);
+}
+
+/* Position of a name; list.len when it is not there. Under the lock. */
+static size_t set_index(const struct peft_adapters *s, const char *name) {
+    size_t i = 0;
+    while (i < s->list.len && strcmp(PEFT__VEC_AT(&s->list, peft__adapter *, i)->name, name) != 0) { i++; }
+    return i;
+}
+
+static peft_status set_fail_name(const struct peft_adapters *s, const char *name) {
+    peft__str known;
+    peft__str_init(&known, &s->ctx->mem);
+    for (size_t i = 0; i < s->list.len; i++) {
+        peft__str_putf(&known, "%s%s", i > 0 ? ", " : "", PEFT__VEC_AT(&s->list, peft__adapter *, i)->name);
+    }
+    peft_status st = peft__str_status(&known);
+    if (st == PEFT_OK) {
+        st = peft__fail(PEFT_E_NOT_FOUND, "there is no adapter \"%s\"; there %s: %s", name, s->list.len == 1 ? "is" : "are",
+                        s->list.len > 0 ? peft__str_c(&known) : "none");
+    }
+    peft__str_free(&known);
+    return st;
+}
+
+peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a) {
+    peft_status st = PEFT_OK;
+    peft__mutex_lock(s->lock);
+    if (a->name[0] == '\0') { FAIL(PEFT_E_INVALID, "the name of an adapter is empty"); }
+    if (set_index(s, a->name) < s->list.len) { FAIL(PEFT_E_EXISTS, "there is an adapter \"%s\" already", a->name); }
+    TRY(peft__vec_push(&s->list, &a));
+out:
+    peft__mutex_unlock(s->lock);
+    return st;
+}
+
+peft_status peft__set_remove(struct peft_adapters *s, const char *name) {
+    peft_status st = PEFT_OK;
+    peft__mutex_lock(s->lock);
+    size_t i = set_index(s, name);
+    peft__adapter **list = s->list.data;
+    if (i == s->list.len) {
+        st = set_fail_name(s, name);
+        goto out;
+    }
+    /* Nobody can pin it between this look and the removal: pinning takes the lock. */
+    if (atomic_load_explicit(&list[i]->refs, memory_order_acquire) > 1) {
+        FAIL(PEFT_E_BUSY, "adapter \"%s\" is in use by a trainer or a session", name);
+    }
+    peft__adapter_release(list[i]);
+    memmove(&list[i], &list[i + 1], (s->list.len - i - 1) * sizeof *list);
+    s->list.len--;
+out:
+    peft__mutex_unlock(s->lock);
+    return st;
+}
+
+peft_status peft__set_pin(struct peft_adapters *s, const char *name, peft__adapter **out) {
+    peft_status st = PEFT_OK;
+    peft__mutex_lock(s->lock);
+    size_t i = set_index(s, name);
+    if (i < s->list.len) {
+        *out = PEFT__VEC_AT(&s->list, peft__adapter *, i);
+        peft__adapter_retain(*out);
+    } else {
+        st = set_fail_name(s, name);
+    }
+    peft__mutex_unlock(s->lock);
+    return st;
+}
+
+size_t peft__set_count(const struct peft_adapters *s) {
+    peft__mutex_lock(s->lock);
+    size_t n = s->list.len;
+    peft__mutex_unlock(s->lock);
+    return n;
+}
+
+const char *peft__set_name(const struct peft_adapters *s, size_t index) {
+    peft__mutex_lock(s->lock);
+    const char *name = index < s->list.len ? PEFT__VEC_AT(&s->list, peft__adapter *, index)->name : NULL;
+    peft__mutex_unlock(s->lock);
+    return name;
+}

@@ -1,0 +1,78 @@
+/* text.h - layer 1: text to token ids and back, and chat formats.
+ *
+ * A tokenizer is: special and added tokens are cut out of the text, the rest is normalised, split into words by the
+ * pre-tokenizer and encoded by the model (byte-level BPE or SentencePiece BPE). It is immutable once opened.
+ *
+ * text/ reads its files through io/ (tokenizer.json, GGUF metadata) and knows nothing of tensors or models. */
+#ifndef PEFT_TEXT_H
+#define PEFT_TEXT_H
+
+#include "base/base.h"
+#include "io/io.h"
+
+typedef struct peft__tokenizer peft__tokenizer;
+
+/* The files that `path` may name are those of peft_tokenizer_open in the public header. */
+peft_status peft__tokenizer_open(peft__mem *mem, const char *path, peft__tokenizer **out);
+void peft__tokenizer_free(peft__tokenizer *t); /* NULL is fine */
+bool peft__tokenizer_probe(const char *path);  /* a path that peft__tokenizer_open would take for a tokenizer */
+
+int32_t peft__tokenizer_size(const peft__tokenizer *t);     /* ids are below this */
+int32_t peft__tokenizer_bos(const peft__tokenizer *t);      /* -1: none */
+int32_t peft__tokenizer_eos(const peft__tokenizer *t);      /* -1: none */
+int32_t peft__tokenizer_pad(const peft__tokenizer *t);      /* -1: none */
+bool peft__tokenizer_is_eog(const peft__tokenizer *t, int32_t id); /* ends generation: EOS, end-of-turn */
+int32_t peft__tokenizer_id(const peft__tokenizer *t, const char *token, size_t len); /* -1: absent */
+
+/* Appends ids to out (elements int32_t). flags: PEFT_TOKENIZE_*. */
+peft_status peft__tokenizer_encode(const peft__tokenizer *t, const char *text, size_t len, int32_t flags, peft__vec *out);
+/* Appends text to out. */
+peft_status peft__tokenizer_decode(const peft__tokenizer *t, const int32_t *ids, size_t n, int32_t flags, peft__str *out);
+
+/* Streaming decode: ids go in one by one, whole UTF-8 characters come out; the concatenation equals the decode of all. */
+typedef struct peft__detok {
+    const peft__tokenizer *t; /* borrowed */
+    int32_t flags;
+    bool started;             /* the first piece loses its leading space where the tokenizer adds one */
+    char held[8];             /* bytes of an unfinished character */
+    size_t held_len;
+} peft__detok;
+void peft__detok_init(peft__detok *d, const peft__tokenizer *t, int32_t flags);
+peft_status peft__detok_put(peft__detok *d, int32_t id, peft__str *out); /* appends; perhaps nothing */
+peft_status peft__detok_end(peft__detok *d, peft__str *out);             /* what is held, as it is */
+
+/* ---- chat.c: the common chat formats, recognised from the template's text ---------------------------------------- */
+
+typedef struct peft__chat_message {
+    const char *role, *content; /* borrowed; UTF-8 */
+    size_t role_len, content_len;
+} peft__chat_message;
+
+/* Name of the recognised format: "chatml", "llama2", "llama3", "mistral", "gemma", "phi3", "zephyr"; NULL for none. */
+const char *peft__chat_format(const peft__tokenizer *t);
+/* Appends the messages as the model's format writes them. spans (NULL, or a vec of 2 x size_t): the byte ranges of `out`
+ * that are an assistant's turn including its end-of-turn mark: what the loss of {"messages"} rows is taken on. Unknown
+ * template: PEFT_E_UNSUPPORTED, with a text that says how to give a plain prompt format. */
+peft_status peft__chat_render(const peft__tokenizer *t, const peft__chat_message *messages, size_t count,
+                              bool add_generation_prompt, peft__str *out, peft__vec *spans);
+
+/* The inside of peft_tokenizer: made and counted by api/, kept by data sets and sessions. */
+struct peft_tokenizer {
+    uint32_t magic;          /* PEFT__MAGIC_TOKENIZER; poisoned on free */
+    atomic_int refs;
+    peft_context *ctx;       /* retained */
+    peft__tokenizer *inner;  /* owned */
+};
+enum { PEFT__MAGIC_TOKENIZER = 0x54464550 };
+void peft__tokenizer_retain(struct peft_tokenizer *t);
+void peft__tokenizer_release(struct peft_tokenizer *t);
+
+/* The object of peft_tokenizer_info_json. */
+peft_status peft__tokenizer_info(const peft__tokenizer *t, peft__str *out);
+
+/* What a merged GGUF needs: writes all tokenizer.ggml.* keys (from a GGUF's own metadata or from tokenizer.json). */
+peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w);
+/* What a merged HF folder needs when the base was a GGUF: tokenizer.json and tokenizer_config.json in `dir`. */
+peft_status peft__tokenizer_to_hf(const peft__tokenizer *t, const char *dir);
+
+#endif

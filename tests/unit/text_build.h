@@ -1,0 +1,98 @@
+/* text_build.h - small tokenizers for the tests of lib/text: files written into a folder of the test's own, and ids as text. */
+#ifndef TEXT_BUILD_H
+#define TEXT_BUILD_H
+
+#include <stdio.h>
+
+#include "runner.h"
+
+#include "text/parts.h"
+
+/* A byte-level BPE: the printable characters of ASCII it needs, U+0120 for a space, U+010A for a line end. ids: a 0, b 1,
+ * c 2, space 3, line end 4, 1 5, bytes C3 and A9 6 and 7, ab 8, abc 9, space+a 10, space+ab 11; then <|end|> 12, <x> 13. */
+#define TEXT_BYTES_VOCAB                                                                                               \
+    "{\"a\":0,\"b\":1,\"c\":2,\"\xC4\xA0\":3,\"\xC4\x8A\":4,\"1\":5,\"\xC3\x83\":6,\"\xC2\xA9\":7,\"ab\":8,\"abc\":9," \
+    "\"\xC4\xA0"                                                                                                       \
+    "a\":10,\"\xC4\xA0"                                                                                                \
+    "ab\":11}"
+#define TEXT_BYTES_MERGES "[\"a b\",[\"ab\",\"c\"],\"\xC4\xA0 a\",[\"\xC4\xA0\",\"ab\"]]"
+#define TEXT_BYTES_ADDED                                                     \
+    "[{\"id\":12,\"content\":\"<|end|>\",\"special\":true,\"rstrip\":true}," \
+    "{\"id\":13,\"content\":\"<x>\",\"special\":false,\"lstrip\":true}]"
+#define TEXT_BYTES_PRE "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
+#define TEXT_JSON(added, normalizer, pre, post, decoder, model)                                            \
+    "{\"version\":\"1.0\",\"added_tokens\":" added ",\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre \
+    ",\"post_processor\":" post ",\"decoder\":" decoder ",\"model\":" model "}"
+#define TEXT_BPE(vocab, merges, more) "{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges more "}"
+#define TEXT_BYTES                                                                          \
+    TEXT_JSON(TEXT_BYTES_ADDED, "null", TEXT_BYTES_PRE, "null", "{\"type\":\"ByteLevel\"}", \
+              TEXT_BPE(TEXT_BYTES_VOCAB, TEXT_BYTES_MERGES, ""))
+
+/* SentencePiece BPE: <unk> 0, <s> 1, </s> 2, byte C3 3, byte A9 4, U+2581 5, a 6, b 7, U+2581 a 8, ab 9, U+2581 ab 10. */
+#define TEXT_MARK "\xE2\x96\x81"
+#define TEXT_SPM_VOCAB                                                                                             \
+    "{\"<unk>\":0,\"<s>\":1,\"</s>\":2,\"<0xC3>\":3,\"<0xA9>\":4,\"" TEXT_MARK "\":5,\"a\":6,\"b\":7,\"" TEXT_MARK \
+    "a\":8,\"ab\":9,\"" TEXT_MARK "ab\":10}"
+#define TEXT_SPM_MERGES "[\"a b\",\"" TEXT_MARK " a\",\"" TEXT_MARK " ab\"]"
+#define TEXT_SPM_ADDED                                                                                    \
+    "[{\"id\":0,\"content\":\"<unk>\",\"special\":true},{\"id\":1,\"content\":\"<s>\",\"special\":true}," \
+    "{\"id\":2,\"content\":\"</s>\",\"special\":true}]"
+#define TEXT_SPM_NORMALIZER                                                                         \
+    "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" TEXT_MARK "\"}," \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" TEXT_MARK "\"}]}"
+#define TEXT_SPM_POST                                                                                 \
+    "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}}," \
+    "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[1]}}}"
+#define TEXT_SPM_DECODER                                                                                            \
+    "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"" TEXT_MARK               \
+    "\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \"," \
+    "\"start\":1,\"stop\":0}]}"
+#define TEXT_SPM                                                                            \
+    TEXT_JSON(TEXT_SPM_ADDED, TEXT_SPM_NORMALIZER, "null", TEXT_SPM_POST, TEXT_SPM_DECODER, \
+              TEXT_BPE(TEXT_SPM_VOCAB, TEXT_SPM_MERGES,                                     \
+                       ",\"unk_token\":\"<unk>\",\"byte_fallback\":true,\"fuse_unk\":true"))
+
+static inline peft_status text_write(peft__mem *mem, const char *dir, const char *name, const char *text) {
+    return peft__save_text(mem, runner_path(dir, name), text, strlen(text));
+}
+
+/* Writes tokenizer.json, and tokenizer_config.json if there is one, into a fresh folder and opens it. */
+static inline peft_status text_open(peft__mem *mem, const char *json, const char *config, peft__tokenizer **out) {
+    const char *dir = runner_tmpdir();
+    *out = NULL;
+    peft_status st = text_write(mem, dir, "tokenizer.json", json);
+    if (st == PEFT_OK && config != NULL) { st = text_write(mem, dir, "tokenizer_config.json", config); }
+    return st != PEFT_OK ? st : peft__tokenizer_open(mem, dir, out);
+}
+
+/* "1 2 3", or "failed"; valid until the next call. */
+static inline const char *text_ids_of(const peft__tokenizer *t, const char *text, size_t len, int32_t flags) {
+    static char out[4096];
+    peft__vec ids;
+    size_t at = 0;
+    peft__vec_init(&ids, t->mem, sizeof(int32_t));
+    peft_status st = peft__tokenizer_encode(t, text, len, flags, &ids);
+    out[0] = '\0';
+    for (size_t i = 0; i < ids.len && at + 16 < sizeof out; i++) {
+        at += (size_t)snprintf(out + at, 16, "%s%d", i > 0 ? " " : "", (int)PEFT__VEC_AT(&ids, int32_t, i));
+    }
+    peft__vec_free(&ids);
+    return st == PEFT_OK ? out : "failed";
+}
+
+static inline const char *text_ids(const peft__tokenizer *t, const char *text, int32_t flags) {
+    return text_ids_of(t, text, strlen(text), flags);
+}
+
+/* The text of n ids, or "failed"; valid until the next call. */
+static inline const char *text_of(const peft__tokenizer *t, const int32_t *ids, size_t n, int32_t flags) {
+    static char out[1024];
+    peft__str s;
+    peft__str_init(&s, t->mem);
+    peft_status st = peft__tokenizer_decode(t, ids, n, flags, &s);
+    (void)snprintf(out, sizeof out, "%s", peft__str_c(&s));
+    peft__str_free(&s);
+    return st == PEFT_OK ? out : "failed";
+}
+
+#endif
