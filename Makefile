@@ -75,7 +75,7 @@ base: $(TOOL) ## train the demo's base model anew
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) sh tools/train_base.sh
 
 bench: $(STATIC) $(TOOL) ## speed and memory, as ratios inside one run
-	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash tests/bench/run.sh
+	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash bench/run.sh
 
 check-peers: $(STATIC) $(SHARED) $(TOOL) ## compare with HF PEFT, torch and llama.cpp (needs PEFT_TESTDATA)
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash tests/peers/run.sh

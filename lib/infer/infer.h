@@ -3,6 +3,7 @@
  * session.c    tape, plan and cache of one session; logits of whole batches
  * sample.c     greedy, temperature, top-k, top-p, min-p, repetition penalty
  * generate.c   the loop over tokens: prefill by chunks, one token at a time
+ * expression.c which adapters act
  * emit.c       what the caller gets of a token: text in whole characters, stop strings */
 #ifndef PEFT_INFER_H
 #define PEFT_INFER_H
@@ -13,6 +14,12 @@
 
 extern const peft__schema peft__schema_session, peft__schema_generate;
 
+enum { PEFT__EXPRESSION_MAX = 8 };
+/* Pins the adapters of an expression ("" or NULL: none; set NULL: only that is possible): list has room for
+ * PEFT__EXPRESSION_MAX. */
+peft_status peft__expression_pin(struct peft_adapters *set, const char *expression, peft__adapter **list, size_t *n);
+void peft__expression_unpin(peft__adapter **list, size_t *n);
+
 /* The inside of peft_session. */
 struct peft_session {
     uint32_t magic;            /* PEFT__MAGIC_SESSION; poisoned on free */
@@ -20,7 +27,7 @@ struct peft_session {
     struct peft_model *model;  /* retained */
     struct peft_adapters *set; /* retained, or NULL */
     peft__base_info base;      /* copied from the set, or empty */
-    peft__adapter *adapters[8]; /* pinned */
+    peft__adapter *adapters[PEFT__EXPRESSION_MAX]; /* pinned */
     size_t n_adapters;
     peft__optset opts;         /* schema "session" */
     peft__pool *pool;          /* owned */

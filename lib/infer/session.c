@@ -17,38 +17,6 @@ static const peft__option session_options[] = {
 };
 const peft__schema peft__schema_session = {"session", session_options, PEFT__COUNT(session_options)};
 
-/* ---- adapters by expression ---------------------------------------------------------------------------------------- */
-
-static peft_status session_pin(struct peft_session *s, const char *name, size_t len) {
-    char text[256];
-    if (s->set == NULL) { return peft__fail(PEFT_E_INVALID, "there are no adapters to take \"%.*s\" from", (int)len, name); }
-    if (len >= sizeof text) { return peft__fail(PEFT_E_NOT_FOUND, "there is no adapter \"%.60s...\"", name); }
-    memcpy(text, name, len);
-    text[len] = '\0';
-    for (size_t i = 0; i < s->n_adapters; i++) {
-        if (strcmp(s->adapters[i]->name, text) == 0) {
-            return peft__fail(PEFT_E_INVALID, "the expression has adapter \"%s\" twice", text);
-        }
-    }
-    if (s->n_adapters == PEFT__COUNT(s->adapters)) {
-        return peft__fail(PEFT_E_UNSUPPORTED, "the expression has more than %zu adapters", PEFT__COUNT(s->adapters));
-    }
-    peft_status st = peft__set_pin(s->set, text, &s->adapters[s->n_adapters]);
-    s->n_adapters += st == PEFT_OK;
-    return st;
-}
-
-static peft_status session_pin_all(struct peft_session *s, const char *expression) {
-    if (expression == NULL || expression[0] == '\0') { return PEFT_OK; }
-    for (const char *at = expression;; at++) {
-        size_t n = strcspn(at, ",");
-        peft_status st = session_pin(s, at, n);
-        if (st != PEFT_OK) { return st; }
-        at += n;
-        if (*at == '\0') { return PEFT_OK; }
-    }
-}
-
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
 static peft_status session_limits(struct peft_session *s) {
@@ -72,7 +40,7 @@ static peft_status session_fill(struct peft_session *s, const char *expression, 
     }
     TRY(peft__optset_copy(&s->opts, mem, opts));
     TRY(session_limits(s));
-    TRY(session_pin_all(s, expression));
+    TRY(peft__expression_pin(s->set, expression, s->adapters, &s->n_adapters));
     TRY(peft__pool_create(mem, s->ctx->threads, &s->pool));
     peft__pool_set_host(s->pool, s->ctx->parallel_for, s->ctx->parallel_user);
     s->ids = peft__alloc(mem, (size_t)s->chunk * sizeof *s->ids);
@@ -141,7 +109,7 @@ void peft__session_free(struct peft_session *s) {
     peft__free(&ctx->mem, s->positions, (size_t)s->chunk * sizeof *s->positions);
     peft__free(&ctx->mem, s->logits, (size_t)s->model->config.vocab_size * sizeof *s->logits);
     peft__optset_free(&s->opts);
-    for (size_t i = 0; i < s->n_adapters; i++) { peft__adapter_release(s->adapters[i]); }
+    peft__expression_unpin(s->adapters, &s->n_adapters);
     peft__set_release(s->set);
     peft__model_release(s->model);
     s->magic = PEFT__MAGIC_FREED;

@@ -6,6 +6,7 @@
  * Left out: adapter_model.bin, which is a Python pickle and may run code; folders of AdapterHub. */
 #include "peft/method.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* ---- options from JSON -------------------------------------------------------------------------------------------------------- */
@@ -269,6 +270,47 @@ out:
     return st;
 }
 
+/* PEFT saves the base matrix of an adapted head along with the adapter. It is no news as long as it is this base's: then it is
+ * passed over (rounding and quantisation aside); one that was changed is refused. */
+static peft_status reader_base_copy(const reader_folder *f, peft__mem *mem, const peft__adapter *a, const peft__io_tensor *t,
+                                    const peft__kernels *k, bool *known) {
+    static const char before[] = "base_model.model.", after[] = ".base_layer.weight";
+    peft_status st = PEFT_OK;
+    peft__real *row = NULL;
+    const peft__site *s = NULL;
+    size_t n = strlen(t->name), lead = sizeof before - 1, tail = sizeof after - 1;
+    *known = false;
+    if (n <= lead + tail || strncmp(t->name, before, lead) != 0 || strcmp(t->name + (n - tail), after) != 0) { goto out; }
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__site *c = &a->base->sites[PEFT__VEC_AT(&a->attachments, peft__attachment, i).site];
+        bool same = strlen(c->path) == n - lead - tail && strncmp(c->path, t->name + lead, n - lead - tail) == 0;
+        if (same && c->kind == PEFT__SITE_HEAD) { s = c; }
+    }
+    if (s == NULL || (t->dtype != PEFT_DTYPE_F32 && t->dtype != PEFT_DTYPE_F16 && t->dtype != PEFT_DTYPE_BF16)) { goto out; }
+    if (t->ndim != 2 || t->dims[0] != s->out || t->dims[1] != s->in) {
+        FAIL(PEFT_E_SHAPE, "%s: tensor \"%s\" is not [%lld, %lld] as this base's", f->tensors_path, t->name, (long long)s->out,
+             (long long)s->in);
+    }
+    row = peft__alloc(mem, (size_t)s->in * sizeof *row);
+    if (row == NULL) { return PEFT_E_NOMEM; }
+    for (int64_t r = 0; r < s->out; r++) {
+        double gap = 0, most = 0;
+        peft__weight_row(k, s->weight, r, row);
+        for (int64_t c = 0; c < s->in; c++) {
+            gap = fmax(gap, fabs((double)row[c] - (double)reader_element(t, (size_t)(r * s->in + c))));
+            most = fmax(most, fabs((double)row[c]));
+        }
+        if (gap > 0.125 * most) { /* Q4 rounds by about a fifteenth of the largest */
+            FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is not this base's: row %lld differs", f->tensors_path, t->name,
+                 (long long)r);
+        }
+    }
+    *known = true;
+out:
+    if (row != NULL) { peft__free(mem, row, (size_t)s->in * sizeof *row); }
+    return st;
+}
+
 static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapter *a, const peft__kernels *k, bool allow_nan) {
     peft_status st = PEFT_OK;
     size_t n = peft__adapter_param_count(a);
@@ -285,7 +327,9 @@ static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapte
     }
     for (size_t i = 0; i < f->file.count; i++) {
         const char *key = f->file.tensors[i].name;
-        if (peft__map_get(&expected, key, strlen(key)) < 0) {
+        bool known = peft__map_get(&expected, key, strlen(key)) >= 0;
+        if (!known) { TRY(reader_base_copy(f, mem, a, &f->file.tensors[i], k, &known)); }
+        if (!known) {
             FAIL(PEFT_E_FORMAT, "%s: tensor \"%s\" has no place in this adapter of %zu tensors", f->tensors_path, key, n);
         }
     }

@@ -255,6 +255,34 @@ TEST(format_saved_modules_by_bare_suffix) {
     fake_end(&b);
 }
 
+TEST(format_base_copy_of_an_adapted_head) {
+    fake_base b;
+    format_file f;
+    float head[80];
+    peft__adapter *a;
+    fake_llama(&b);
+    const char *dir = runner_tmpdir();
+    format_put(dir, "adapter_config.json", "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":[\"lm_head\"]}");
+    format_start(&f);
+    f.t[0].name = "base_model.model.lm_head.lora_A.weight";
+    f.t[1].name = "base_model.model.lm_head.lora_B.weight";
+    f.t[1].dims[0] = 10;
+    f.t[2].name = "base_model.model.lm_head.base_layer.weight"; /* PEFT writes it beside the adapter */
+    f.t[2].data = head;
+    f.t[2].dims[0] = 10;
+    for (int e = 0; e < 80; e++) { head[e] = fake_value(fake_find(&b, "lm_head"), e) * 1.001f; }
+    f.n = 3;
+    CHECK_OK(format_load_file(&b, dir, &f, NULL, &a));
+    CHECK_INT(peft__adapter_param_count(a), 2);
+    peft__adapter_release(a);
+    head[77] += 1;
+    CHECK_STATUS(format_load_file(&b, dir, &f, NULL, &a), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("tensor \"base_model.model.lm_head.base_layer.weight\" is not this base's: row 9 differs");
+    f.t[2].dims[0] = 5;
+    CHECK_STATUS(format_load_file(&b, dir, &f, NULL, &a), PEFT_E_SHAPE);
+    fake_end(&b);
+}
+
 /* ---- damage ------------------------------------------------------------------------------------------------------------------ */
 
 TEST(format_malformed_tensors) {

@@ -1,0 +1,152 @@
+/* session.c - peft_session: logits, evaluation, generation. */
+#include "api/api.h"
+
+peft_status peft_session_create(peft_model *m, peft_adapters *a, const char *expression, const peft_options *options,
+                                peft_session **out) {
+    peft_status st = PEFT_OK;
+    peft__optset own = {0};
+    const peft__optset *o = NULL;
+    TRY(peft__check_arg(out, "out"));
+    *out = NULL;
+    TRY(peft__check_handle(m, PEFT__MAGIC_MODEL, "model"));
+    if (a != NULL) { TRY(peft__check_handle(a, PEFT__MAGIC_ADAPTERS, "adapters")); }
+    if (expression != NULL) { TRY(peft__check_text(expression, "expression")); }
+    TRY(peft__pick_options(options, &m->ctx->mem, &peft__schema_session, &own, &o));
+    TRY(peft__session_create(m, a, expression, o, out));
+out:
+    peft__optset_free(&own);
+    return st;
+}
+
+static peft_status session_check(const peft_session *s) {
+    peft_status st = peft__check_handle(s, PEFT__MAGIC_SESSION, "session");
+    if (st == PEFT_OK && s->running) { st = peft__fail(PEFT_E_BUSY, "the session is running: a callback may only cancel it"); }
+    return st;
+}
+
+void peft_session_free(peft_session *s) {
+    if (!peft__is_handle(s, PEFT__MAGIC_SESSION)) { return; }
+    if (session_check(s) != PEFT_OK) { /* rather a leak than a crash after the callback */
+        peft__log(s->ctx, PEFT_LOG_ERROR, "peft_session_free was called by a callback of the session: it is not freed");
+        return;
+    }
+    peft__session_free(s);
+}
+
+peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    size_t n;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(session_check(s));
+    TRY(peft__check_handle(batch, PEFT__MAGIC_BATCH, "batch"));
+    if (!peft__mul(batch->ids.len, (size_t)s->model->config.vocab_size, &n)) {
+        FAIL(PEFT_E_SHAPE, "the batch has too many tokens: %zu", batch->ids.len);
+    }
+    if (needed != NULL) { *needed = n; }
+    if (cap < n) { FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, the logits are %zu", cap, n); }
+    if (n == 0) { return PEFT_OK; }
+    s->running = true;
+    st = peft__session_logits(s, batch->ids.data, batch->offsets.data, batch->offsets.len - 1, buf);
+    s->running = false;
+out:
+    return st;
+}
+
+peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, char *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    peft__str text;
+    peft__metrics metrics;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(session_check(s));
+    TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
+    TRY(peft__dataset_check(data, &s->model->config, "evaluation"));
+    peft__str_init(&text, &s->ctx->mem);
+    s->running = true;
+    st = peft__evaluate_model(s->model, &s->base, s->adapters, s->n_adapters, data, &s->cancel, &metrics);
+    s->running = false;
+    if (st == PEFT_OK) { st = peft__metrics_json(&metrics, &text); }
+    return peft__finish_text(st, &text, buf, cap, needed);
+out:
+    return st;
+}
+
+/* ---- generation -------------------------------------------------------------------------------------------------------- */
+
+/* Ids to ids and text, either of which may not be wanted. */
+static peft_status session_run(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                               const peft_options *options, peft_token_fn fn, void *user, peft__vec *out, peft__str *text) {
+    peft_status st = PEFT_OK;
+    peft__optset own = {0};
+    const peft__optset *o = NULL;
+    TRY(peft__pick_options(options, &s->ctx->mem, &peft__schema_generate, &own, &o));
+    s->running = true;
+    st = peft__session_generate(s, tokenizer, ids, n, o, fn, user, out, text);
+    s->running = false;
+out:
+    peft__optset_free(&own);
+    return st;
+}
+
+peft_status peft_session_generate(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                                  const peft_options *options, peft_token_fn fn, void *user, int32_t *out, size_t cap,
+                                  size_t *needed) {
+    peft_status st = PEFT_OK;
+    peft__vec made;
+    memset(&made, 0, sizeof made);
+    TRY(peft__check_buffer(out, cap, needed));
+    TRY(session_check(s));
+    if (tokenizer != NULL) { TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer")); }
+    TRY(peft__check_bytes(ids, n, "ids"));
+    peft__vec_init(&made, &s->ctx->mem, sizeof(int32_t));
+    TRY(session_run(s, tokenizer, ids, n, options, fn, user, &made, NULL));
+    TRY(peft__copy_elements(made.data, made.len, sizeof(int32_t), out, cap, needed));
+out:
+    if (made.mem != NULL) { peft__vec_free(&made); }
+    return st;
+}
+
+/* A prompt's ids: what its text says, after the BOS that the tokenizer adds unless the text has it already. No EOS: the
+ * text goes on. An empty prompt is BOS alone, where there is one. */
+static peft_status session_encode(const peft__tokenizer *t, const char *prompt, size_t len, peft__mem *mem, peft__vec *out) {
+    peft_status st = PEFT_OK;
+    peft__vec full;
+    int32_t bos = peft__tokenizer_bos(t);
+    peft__vec_init(&full, mem, sizeof(int32_t));
+    TRY(peft__tokenizer_encode(t, prompt, len, PEFT_TOKENIZE_SPECIAL, out));
+    TRY(peft__tokenizer_encode(t, prompt, len, PEFT_TOKENIZE_SPECIAL | PEFT_TOKENIZE_BOS_EOS, &full));
+    bool has = out->len > 0 && PEFT__VEC_AT(out, int32_t, 0) == bos;
+    bool adds = full.len > 0 && PEFT__VEC_AT(&full, int32_t, 0) == bos;
+    if (bos >= 0 && !has && (adds || out->len == 0)) {
+        TRY(peft__vec_push(out, &bos));
+        memmove((int32_t *)out->data + 1, out->data, (out->len - 1) * sizeof bos);
+        PEFT__VEC_AT(out, int32_t, 0) = bos;
+    }
+out:
+    peft__vec_free(&full);
+    return st;
+}
+
+peft_status peft_session_generate_text(peft_session *s, const peft_tokenizer *tokenizer, const char *prompt, size_t len,
+                                       const peft_options *options, peft_token_fn fn, void *user, char *buf, size_t cap,
+                                       size_t *needed) {
+    peft_status st = PEFT_OK;
+    peft__str text;
+    peft__vec ids;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(session_check(s));
+    TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer"));
+    TRY(peft__check_bytes(prompt, len, "prompt"));
+    peft__str_init(&text, &s->ctx->mem);
+    peft__vec_init(&ids, &s->ctx->mem, sizeof(int32_t));
+    st = session_encode(tokenizer->inner, prompt != NULL ? prompt : "", len, &s->ctx->mem, &ids);
+    if (st == PEFT_OK) { st = session_run(s, tokenizer, ids.data, ids.len, options, fn, user, NULL, &text); }
+    peft__vec_free(&ids);
+    return peft__finish_text(st, &text, buf, cap, needed);
+out:
+    return st;
+}
+
+/* One store: a signal handler may call it. */
+void peft_session_cancel(peft_session *s) {
+    if (peft__is_handle(s, PEFT__MAGIC_SESSION)) { atomic_store(&s->cancel, true); }
+}
