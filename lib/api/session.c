@@ -64,6 +64,7 @@ peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, cha
     s->running = true;
     st = peft__evaluate_model(s->model, &s->base, s->adapters, s->n_adapters, data, &s->cancel, &metrics);
     s->running = false;
+    if (st == PEFT_E_CANCELLED) { atomic_store(&s->cancel, false); } /* it has done its work */
     if (st == PEFT_OK) { st = peft__metrics_json(&metrics, &text); }
     return peft__finish_text(st, &text, buf, cap, needed);
 out:

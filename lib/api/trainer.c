@@ -105,7 +105,9 @@ peft_status peft_trainer_evaluate(peft_trainer *t, peft_dataset *data, char *buf
     TRY(trainer_check(t));
     TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
     peft__str_init(&text, &t->ctx->mem);
-    return peft__finish_text(peft__trainer_evaluate(t, data, &text), &text, buf, cap, needed);
+    st = peft__trainer_evaluate(t, data, &text);
+    if (st == PEFT_E_CANCELLED) { atomic_store(&t->cancel, false); } /* it has done its work */
+    return peft__finish_text(st, &text, buf, cap, needed);
 out:
     return st;
 }

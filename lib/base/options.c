@@ -10,7 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* ---- the nearest name ------------------------------------------------------------------------------------------ */
+/* ---- the nearest name ---------------------------------------------------------------------------------------- */
 
 enum { NEAREST_LONGEST = 64 }; /* longer words are compared by nobody */
 
@@ -53,7 +53,7 @@ const char *peft__nearest(const char *word, const char *const *names, size_t n) 
     return best;
 }
 
-/* ---- JSON text, checked and made compact ------------------------------------------------------------------------ */
+/* ---- JSON text, checked and made compact --------------------------------------------------------------------- */
 
 enum { OPTION_JSON_DEPTH = 16 };
 
@@ -145,7 +145,7 @@ static bool option_json_compact(const char *text, size_t len, peft__str *out) {
     return r.at == r.end;
 }
 
-/* ---- LIST and MAP from plain text ------------------------------------------------------------------------------- */
+/* ---- LIST and MAP from plain text ---------------------------------------------------------------------------- */
 
 static void option_quote(peft__str *out, const char *text, size_t len) {
     peft__str_putc(out, '"');
@@ -230,7 +230,7 @@ static bool option_map(peft__str *out, const char *text) {
     return text[0] == '{' && option_json_compact(text, len, out);
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------------------------------------------- */
 
 static peft_status option_fail_key(const peft__schema *s, const char *key) {
     const char *names[NEAREST_LONGEST] = {NULL};
@@ -274,7 +274,7 @@ static peft_status option_find(const peft__optset *o, const char *key, size_t *i
     return PEFT_OK;
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------------- */
 
 const peft__option *peft__schema_find(const peft__schema *s, const char *key) {
     for (size_t i = 0; i < s->count; i++) {
@@ -407,7 +407,7 @@ static peft_status option_put(peft__optset *o, size_t i, const char *text) {
     }
 }
 
-/* ---- sets ------------------------------------------------------------------------------------------------------------ */
+/* ---- sets ---------------------------------------------------------------------------------------------------- */
 
 peft_status peft__optset_init(peft__optset *o, peft__mem *mem, const peft__schema *schema) {
     peft_status st = PEFT_OK;
@@ -458,7 +458,7 @@ out:
     return st;
 }
 
-/* ---- setters ----------------------------------------------------------------------------------------------------------- */
+/* ---- setters ------------------------------------------------------------------------------------------------- */
 
 peft_status peft__opt_set_int(peft__optset *o, const char *key, int64_t v) {
     size_t i;
@@ -534,7 +534,7 @@ peft_status peft__opt_set_raw(peft__optset *o, const char *key, const char *json
     return option_put_text(o, i, json_text, strlen(json_text));
 }
 
-/* ---- reads --------------------------------------------------------------------------------------------------------------- */
+/* ---- reads --------------------------------------------------------------------------------------------------- */
 
 static const peft__opt_value *option_get(const peft__optset *o, const char *key) {
     static const peft__opt_value none;

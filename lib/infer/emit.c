@@ -59,7 +59,8 @@ static size_t emit_look(peft__emit *e, bool last) {
 
 static peft_status emit_text(peft__emit *e, int32_t id, bool silent, bool last, size_t *ready) {
     peft_status st = PEFT_OK;
-    if (!silent) { TRY(peft__detok_put(&e->detok, id, e->text)); }
+    bool known = id < peft__tokenizer_size(e->detok.t); /* vocabularies are often padded beyond the tokenizer's */
+    if (!silent && known) { TRY(peft__detok_put(&e->detok, id, e->text)); }
     if (last) { TRY(peft__detok_end(&e->detok, e->text)); }
     *ready = e->stops != NULL ? emit_look(e, last) : e->text->len;
 out:

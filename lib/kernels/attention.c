@@ -17,6 +17,7 @@
 enum {
     ATTN_KEYS = 256,  /* target size of a block; the block is a multiple of nr below that */
     ATTN_UNITS = 16,  /* units of a task */
+    ATTN_SHARE = 4,   /* units that share packed keys, at least, where the row is long enough */
     ATTN_FEW = 4,     /* rows of fewer queries are not packed */
     ATTN_PAD = 16     /* reals after each row of S: keeps rows out of each other's cache sets */
 };
@@ -59,7 +60,7 @@ typedef struct attn_job {
     const peft__run *run;
     const peft__attn_args *args;
     int64_t group;   /* query heads of a KV head */
-    int64_t subs;    /* sub-blocks of a task: two when a KV head has one query head, to pack it half as often */
+    int64_t subs;    /* sub-blocks of a task: more when few query heads share a KV head, to pack it less often */
     int64_t heads;   /* query heads of a task */
     int64_t chunks;  /* tasks that share a KV head and a range of queries */
 } attn_job;
@@ -249,7 +250,7 @@ static void attn_forward_task(void *arg, int64_t task, int32_t worker)
 void peft__attn_forward(const peft__run *run, const peft__attn_args *args)
 {
     attn_job job = {.run = run, .args = args, .group = args->heads / args->kv_heads};
-    job.subs = job.group == 1 ? 2 : 1;
+    job.subs = job.group < ATTN_SHARE ? ATTN_SHARE / job.group : 1;
     job.heads = PEFT__MIN(job.group, ATTN_UNITS / job.subs);
     job.chunks = peft__attn_ceil(job.group, job.heads);
     int64_t tasks = 0;

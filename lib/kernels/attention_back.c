@@ -20,7 +20,8 @@
 #include "kernels/scratch.h"
 
 enum {
-    ATTN_BACK_SPAN = 128, /* queries of a block, and the least keys of one */
+    ATTN_BACK_KEYS = 128, /* least keys of a block */
+    ATTN_BACK_SPAN = 128, /* queries of a block; twice that when the KV head has one query head, to pack it less often */
     ATTN_BACK_PAD = 16,   /* reals after each row of P and dS */
     ATTN_BACK_TILES = 64  /* upper bound of tiles of mr keys in a block */
 };
@@ -40,7 +41,7 @@ typedef struct attn_back_scratch {
 static size_t attn_back_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_back_scratch *out)
 {
     const int64_t wide = peft__attn_ceil(dim, k->nr) * k->nr;
-    out->block = peft__attn_ceil(ATTN_BACK_SPAN, k->nr) * k->nr;
+    out->block = peft__attn_ceil(ATTN_BACK_KEYS, k->nr) * k->nr;
     out->lds = peft__attn_ceil(out->block, 16) * 16 + ATTN_BACK_PAD;
     const size_t columns = (size_t)(peft__attn_ceil(out->block * dim, 16) * 16), rows = (size_t)(out->block * wide);
     const size_t queries = (size_t)(PEFT__ATTN_QUERIES * wide), s = (size_t)(PEFT__ATTN_QUERIES * out->lds);
@@ -68,6 +69,7 @@ typedef struct attn_back_job {
     const peft__attn_args *args;
     int64_t group;  /* query heads of a KV head */
     int64_t block;  /* keys of a block */
+    int64_t span;   /* queries of a block */
     int64_t phase;  /* s above, or the index of the past block */
 } attn_back_job;
 
@@ -206,7 +208,7 @@ static void attn_back_begin(attn_back_pair *t, const attn_back_job *job, int32_t
 /* Diagonals of a row's table of pairs, L; *queries its query blocks. */
 static int64_t attn_back_side(const attn_back_job *job, const peft__attn_row *row, int64_t *queries)
 {
-    *queries = peft__attn_ceil(row->n, ATTN_BACK_SPAN);
+    *queries = peft__attn_ceil(row->n, job->span);
     return PEFT__MAX(*queries, peft__attn_ceil(row->n, job->block));
 }
 
@@ -233,7 +235,7 @@ static void attn_back_own_task(void *arg, int64_t task, int32_t worker)
     t.lddv = args->ldv;
     t.dk = args->dk + (row->first + t.keys.first) * t.lddk + t.kv * args->head_dim;
     t.dv = args->dv + (row->first + t.keys.first) * t.lddv + t.kv * args->head_dim;
-    attn_back_queries(&t, a * ATTN_BACK_SPAN, PEFT__MIN(row->n - a * ATTN_BACK_SPAN, (int64_t)ATTN_BACK_SPAN));
+    attn_back_queries(&t, a * job->span, PEFT__MIN(row->n - a * job->span, job->span));
 }
 
 static void attn_back_own(attn_back_job *job)
@@ -329,7 +331,8 @@ static void attn_back_zero_task(void *arg, int64_t task, int32_t worker)
 void peft__attn_backward(const peft__run *run, const peft__attn_args *args)
 {
     attn_back_job job = {.run = run, .args = args, .group = args->heads / args->kv_heads};
-    job.block = peft__attn_ceil(ATTN_BACK_SPAN, run->k->nr) * run->k->nr;
+    job.block = peft__attn_ceil(ATTN_BACK_KEYS, run->k->nr) * run->k->nr;
+    job.span = job.group == 1 ? 2 * ATTN_BACK_SPAN : ATTN_BACK_SPAN;
     if (args->n_rows == 0) {
         return;
     }

@@ -51,16 +51,22 @@ void peft__attn_pack_keys(const peft__kernels *k, peft__real *dst, const peft__r
     }
 }
 
-void peft__attn_pack_values(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n,
+/* Rows of a panel are short: a call for each would cost more than the copy, and loops of eight become vectors. */
+void peft__attn_pack_values(const peft__kernels *k, peft__real *restrict dst, const peft__real *restrict src, int64_t ld, int64_t n,
                             int64_t dim, peft__real scale)
 {
     const int64_t nr = k->nr;
     for (int64_t p = 0; p < dim; p += nr) {
-        const int64_t cols = PEFT__MIN(nr, dim - p);
+        const int64_t cols = PEFT__MIN(nr, dim - p), eights = cols / 8 * 8;
         for (int64_t j = 0; j < n; j++, dst += nr) {
-            k->scale(dst, scale, src + j * ld + p, cols);
-            for (int64_t c = cols; c < nr; c++) {
-                dst[c] = 0;
+            const peft__real *from = src + j * ld + p;
+            for (int64_t c = 0; c < eights; c += 8) {
+                for (int64_t i = 0; i < 8; i++) {
+                    dst[c + i] = scale * from[c + i];
+                }
+            }
+            for (int64_t c = eights; c < nr; c++) {
+                dst[c] = c < cols ? scale * from[c] : 0;
             }
         }
     }

@@ -19,13 +19,14 @@
 #include "kernels/scratch.h"
 
 enum {
-    GEMM_KC = 512,               /* most of K in one block */
-    GEMM_B_BYTES = 544 << 10,    /* room for B's block: 256 columns (a K-quant's block) of GEMM_KC floats, and the padding */
+    GEMM_KC = 640,               /* most of K in one block */
+    GEMM_B_BYTES = 672 << 10,    /* room for B's block: 256 columns (a K-quant's block) of GEMM_KC floats, and the padding */
     GEMM_B_TARGET = 256 << 10,   /* wanted size of B's block: half of a small L2 */
     GEMM_STAGE_BYTES = 64 << 10, /* dequantised rows on their way into panels */
     GEMM_CHUNK = 256,            /* elements of a stored row that are dequantised at a time */
     GEMM_GROUP = 8,              /* slivers of a transposed A that are packed at a time; 10 at most, with the remainder */
     GEMM_PAD = 16,               /* numbers between panels and between slivers, which keep them off each other's L1 sets */
+    GEMM_AHEAD = 8,              /* rows of B that are asked for before they are copied: each is another page */
     GEMM_NC_MOST = 2048,         /* columns of a block, whatever its depth */
     GEMM_TASKS = 4,              /* wanted for each worker: one that is held up then costs little */
     GEMM_SERIAL = 1 << 17,       /* products below which waking a thread costs more than it saves */
@@ -84,8 +85,8 @@ static int64_t gemm_ceil(int64_t a, int64_t b)
 static int64_t gemm_kc(int64_t k)
 {
     const int64_t unit = k % 256 == 0 ? 256 : k % 32 == 0 ? 32 : 8;
-    const int64_t blocks = gemm_ceil(k, GEMM_KC), units = gemm_ceil(k, unit);
-    return PEFT__MAX(gemm_ceil(units, blocks) * unit, unit);
+    const int64_t units = gemm_ceil(k, unit), blocks = gemm_ceil(units, GEMM_KC / unit);
+    return gemm_ceil(units, blocks) * unit;
 }
 
 /* Where logical row `row` of the stored matrix lies. */
@@ -140,6 +141,17 @@ static void gemm_copy_row(peft__real *dst, const peft__real *src, int32_t nr)
     }
 }
 
+/* Asks for the cache lines of [p, p + bytes), which may lie past the end of anything. */
+static void gemm_fetch(const uint8_t *p, int64_t bytes)
+{
+#if defined(__GNUC__)
+    for (int64_t i = 0; i < bytes; i += 64) { __builtin_prefetch(p + i); }
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
+
 /* One row of B's block into the k-th row of each panel. */
 static void gemm_spread_row(const gemm_plan *p, const peft__real *src, int64_t n, int64_t kc, int64_t k, peft__real *panels)
 {
@@ -163,7 +175,9 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     const int64_t whole = gemm_ceil(n, p->block.elems) * p->block.elems;
     for (int64_t k = 0; k < kc; k++) {
         const uint8_t *row = gemm_stored_row(b, k0 + k) + at;
-        if (!p->plain) {
+        if (p->plain) {
+            gemm_fetch(row + GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
+        } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }
         gemm_spread_row(p, p->plain ? gemm_reals(row) : s->stage, n, kc, k, panels);
@@ -336,7 +350,7 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args)
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};
     p.plain = b->dtype == PEFT__DTYPE_REAL &&
               ((uintptr_t)b->data % sizeof(peft__real) == 0 && b->row_bytes % (int64_t)sizeof(peft__real) == 0);
-    p.direct = p.plain && !b->trans && b->interleave == 0 && args->alpha == 1 && args->m <= 2 * run->k->mr;
+    p.direct = p.plain && !b->trans && b->interleave == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr;
     p.mr = run->k->mr * (args->n <= run->k->lane ? 2 : 1);
     p.pack_a = args->a_trans && args->lda > 64;
     gemm_cut(&p);

@@ -196,6 +196,9 @@ peft_status peft__config_heads(const char *what, const char *width_key, peft__co
         }
         c->head_dim = c->hidden_size / c->heads;
     }
+    if (!(c->norm_eps >= 0 && c->norm_eps < 1)) {
+        return peft__fail(PEFT_E_FORMAT, "%s: the epsilon of the norms is not from 0 to 1", what);
+    }
     if (c->heads * c->head_dim > PEFT__MODEL_MAX_WIDTH) {
         return peft__fail(PEFT_E_FORMAT, "%s: %lld heads of %lld are wider than %d", what, (long long)c->heads,
                           (long long)c->head_dim, (int)PEFT__MODEL_MAX_WIDTH);

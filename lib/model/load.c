@@ -140,7 +140,7 @@ peft_status peft__model_accept(const char *file, const peft__io_tensor *t, const
         model_dims(ndim, want, expected);
         return peft__fail(PEFT_E_SHAPE, "%s: tensor \"%s\" has shape %s, expected %s", file, t->name, have, expected);
     }
-    int64_t block = peft__dtype_block(t->dtype);
+    int64_t block = peft__dtype_elems(t->dtype);
     if (block == 0) {
         return peft__fail(PEFT_E_UNSUPPORTED,
                           "%s: tensor \"%s\" has type %s, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K "
@@ -237,7 +237,7 @@ const peft__site *peft__model_site(const struct peft_model *m, const char *path)
 }
 
 size_t peft__model_resident(const struct peft_model *m) {
-    size_t bytes = m->owned_bytes;
+    size_t bytes = 0;
     for (size_t i = 0; i < m->n_shards; i++) { bytes += peft__file_resident(&m->shards[i].file); }
     if (m->gguf != NULL) { bytes += peft__file_resident(&m->gguf->file); }
     return bytes;

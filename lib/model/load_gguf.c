@@ -25,7 +25,7 @@ static peft_status load_gguf_source(struct peft_model *m, void *user, const stru
     }
     int64_t n = spec->cols, d = m->config.head_dim;
     size_t size = peft__dtype_bytes(t->dtype, 1);
-    if (peft__dtype_block(t->dtype) != 1) {
+    if (peft__dtype_elems(t->dtype) != 1) {
         FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" has type %s, expected F32, F16 or BF16", m->path, t->name,
              t->dtype_name);
     }

@@ -116,7 +116,8 @@ void peft__model_release(struct peft_model *m);
 bool peft__model_probe(const char *path); /* a folder with config.json + weights, or a GGUF model */
 const peft__model_tensor *peft__model_find(const struct peft_model *m, const char *hf_name); /* NULL: absent */
 const peft__site *peft__model_site(const struct peft_model *m, const char *path); /* the first with it; NULL: absent */
-size_t peft__model_resident(const struct peft_model *m); /* bytes of the mappings that are in memory */
+size_t peft__model_resident(const struct peft_model *m); /* bytes of the mappings that are in memory; copies and
+                                                               random weights are in the allocator's account */
 peft_status peft__model_info(const struct peft_model *m, peft__str *out); /* JSON of peft_model_info_json */
 /* Tensor by index as floats, dequantised, in Hugging Face's shape and order: out[dims[0] * dims[1]]. */
 void peft__model_read(const struct peft_model *m, size_t index, float *out);

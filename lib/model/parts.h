@@ -34,7 +34,7 @@ peft_status peft__config_ids_gguf(const peft__gguf *g, peft__config *c);
 peft_status peft__config_float_gguf(const peft__gguf *g, const char *key, double dflt, double *out);
 /* vocab_size of a GGUF: rows of token_embd.weight, which the key A.vocab_size or else the token list must equal. */
 peft_status peft__config_vocab_gguf(const peft__gguf *g, const char *key, peft__config *c);
-/* Fills head_dim if it is 0 and checks what heads divide. */
+/* Fills head_dim if it is 0; checks what heads divide and the norms' epsilon. */
 peft_status peft__config_heads(const char *what, const char *width_key, peft__config *c);
 /* A switch that must have its usual value, because no other is implemented. */
 peft_status peft__config_only(const peft__json *config, const char *what, const char *key, bool dflt, bool only);

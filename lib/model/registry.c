@@ -59,18 +59,12 @@ out:
 peft_status peft__arch_of_gguf(const peft__gguf *g, peft__arena *a, const peft__arch **out) {
     char names[256];
     const char *name = NULL, *type = NULL;
-    int64_t splits = 1;
     size_t at;
     peft_status st = PEFT_OK;
     arch_names(true, names);
     TRY(peft__gguf_text(g, "general.type", a, "model", &type));
     if (strcmp(type, "model") != 0) {
         FAIL(PEFT_E_FORMAT, "key \"general.type\" is \"%s\", expected \"model\"", type);
-    }
-    TRY(peft__gguf_int(g, "split.count", 1, 0, INT32_MAX, &splits));
-    if (splits > 1) {
-        FAIL(PEFT_E_UNSUPPORTED, "one of %lld parts of a split model; join them (gguf-split --merge) first",
-             (long long)splits);
     }
     TRY(peft__gguf_text(g, "general.architecture", a, NULL, &name));
     if (name == NULL) {

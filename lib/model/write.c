@@ -73,7 +73,7 @@ static peft_status write_produce(void *user, void *out, size_t offset, size_t si
     peft__write_item *it = user;
     uint8_t *dst = out;
     peft_status st = PEFT_OK;
-    int64_t block = peft__dtype_block(it->dtype);
+    int64_t block = peft__dtype_elems(it->dtype);
     size_t block_bytes = peft__dtype_block_bytes(it->dtype);
     int64_t at = (int64_t)(offset / block_bytes) * block, end = at + (int64_t)(size / block_bytes) * block;
     while (at < end) {
@@ -95,7 +95,7 @@ static int32_t write_choose(const peft__write_item *it) {
     if (asked >= 0 && (it->changed || write_is_plain_type(stored) || !it->gguf)) { dtype = asked; }
     bool copied = !it->changed && dtype == stored;
     bool possible = it->gguf ? copied || peft__can_quantise(dtype) : write_is_plain_type(dtype);
-    return possible && it->cols % peft__dtype_block(dtype) == 0 ? dtype : PEFT_DTYPE_F32;
+    return possible && it->cols % peft__dtype_elems(dtype) == 0 ? dtype : PEFT_DTYPE_F32;
 }
 
 /* Whether the stored bytes are what is to be written. */

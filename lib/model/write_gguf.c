@@ -33,7 +33,7 @@ static uint32_t save_gguf_file_type(const peft__write_job *job) {
 
 static bool save_gguf_is_quantised(const peft__write_job *job) {
     for (size_t i = 0; i < job->count; i++) {
-        if (peft__dtype_block(job->sources[i].dtype) > 1) { return true; }
+        if (peft__dtype_elems(job->sources[i].dtype) > 1) { return true; }
     }
     return false;
 }

@@ -4,7 +4,8 @@
  * untied or another type was asked for: then those keys are set. Weights are written first, so that a folder with a new
  * config never has old weights.
  *
- * Left out: scalings of rotary positions that are known only as a tensor, shards (files of any size are read by safetensors), tokenizers of GGUF bases (the caller's). */
+ * Left out: scalings of rotary positions that are known only as a tensor, shards (files of any size are read by
+ * safetensors), tokenizers of GGUF bases (the caller's). */
 #include "model/parts.h"
 
 static const char *save_hf_dtype_name(int32_t dtype) {

@@ -7,7 +7,7 @@
  * Left out: what a method computes (its own file), sets of adapters (set.c), files (format_hf.c). */
 #include "peft/method.h"
 
-/* ---- building ---------------------------------------------------------------------------------------------------------- */
+/* ---- building ------------------------------------------------------------------------------------------------ */
 
 peft_status peft__adapter_attach(peft__adapter *a, const peft__site *s, peft__attachment **out) {
     peft__attachment *all = a->attachments.data;
@@ -86,7 +86,7 @@ bool peft__adapter_flipped(const peft__adapter *a, size_t i) {
     return at != NULL && at->weight_param == (int32_t)i && a->base->sites[at->site].conv1d;
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------------------------------------- */
 
 static peft_status adapter_place(peft__adapter *a) {
     peft_status st = PEFT_OK;
@@ -187,7 +187,7 @@ void peft__adapter_release(peft__adapter *a) {
     if (a != NULL && atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) == 1) { adapter_free(a); }
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 const peft__adapter_param *peft__adapter_param_at(const peft__adapter *a, size_t i) {
     return &PEFT__VEC_AT(&a->params, peft__adapter_param, i);

@@ -5,18 +5,17 @@
  *                                  "libpeft.base": what the adapter was made for}
  *
  * Besides peft_version the config has the keys that every release of PEFT knows and, of the newer ones, those that are not at
- * their default, because releases before autumn 2024 refuse keys that they do not know. The tensors are written first: a folder counts as an
- * adapter by its config.
+ * their default, because releases before autumn 2024 refuse keys that they do not know. The tensors are written first: a
+ * folder counts as an adapter by its config.
  *
  * Left out: README.md, names other than the folder itself, pickles. */
 #include "peft/method.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #define FORMAT_PEFT_VERSION "0.21.2" /* whose rules this file follows */
 
-/* ---- options as JSON ------------------------------------------------------------------------------------------------------- */
+/* ---- options as JSON ----------------------------------------------------------------------------------------- */
 
 static void format_put_json(peft__mem *mem, const char *text, peft__json_out *j) {
     const peft__json *node = NULL;
@@ -65,26 +64,39 @@ void peft__config_put(const peft__optset *opts, const char *key, peft__json_out 
     }
 }
 
-/* ---- adapter_config.json ------------------------------------------------------------------------------------------------------ */
+/* ---- adapter_config.json ------------------------------------------------------------------------------------- */
 
-static int format_compare_keys(const void *a, const void *b) {
-    const peft__json *const *x = a;
-    const peft__json *const *y = b;
-    return strcmp((*x)->str, (*y)->str);
+/* order[0..n): the names' positions in alphabetical order, by binary insertion. Not qsort, because that of a C library may
+ * allocate behind the allocator's back. */
+static void format_order(const char *const *names, size_t n, size_t *order) {
+    for (size_t i = 0; i < n; i++) {
+        size_t low = 0, high = i;
+        while (low < high) {
+            size_t mid = low + (high - low) / 2;
+            if (strcmp(names[order[mid]], names[i]) <= 0) {
+                low = mid + 1;
+            } else {
+                high = mid;
+            }
+        }
+        memmove(&order[low + 1], &order[low], (i - low) * sizeof *order);
+        order[low] = i;
+    }
 }
 
 /* The object again with its keys in order. */
 static peft_status format_sorted(peft__arena *arena, const peft__json *object, peft__str *out) {
-    const peft__json **keys = peft__arena_alloc(arena, (object->len + 1) * sizeof *keys);
-    if (keys == NULL) { return PEFT_E_NOMEM; }
-    for (size_t i = 0; i < object->len; i++) { keys[i] = &object->keys[i]; }
-    qsort(keys, object->len, sizeof *keys, format_compare_keys);
+    const char **keys = peft__arena_alloc(arena, (object->len + 1) * sizeof *keys);
+    size_t *order = peft__arena_alloc(arena, (object->len + 1) * sizeof *order);
+    if (keys == NULL || order == NULL) { return PEFT_E_NOMEM; }
+    for (size_t i = 0; i < object->len; i++) { keys[i] = object->keys[i].str; }
+    format_order(keys, object->len, order);
     peft__json_out j;
     peft__json_begin(&j, out, 2);
     peft__json_object(&j);
     for (size_t i = 0; i < object->len; i++) {
-        peft__json_key(&j, keys[i]->str);
-        peft__json_put_node(&j, &object->items[keys[i] - object->keys]);
+        peft__json_key(&j, keys[order[i]]);
+        peft__json_put_node(&j, &object->items[order[i]]);
     }
     peft__json_object_end(&j);
     return peft__str_status(out);
@@ -128,7 +140,7 @@ out:
     return st;
 }
 
-/* ---- adapter_model.safetensors --------------------------------------------------------------------------------------------------- */
+/* ---- adapter_model.safetensors ------------------------------------------------------------------------------- */
 
 typedef struct format_tensor {
     const peft__param *p;
@@ -151,31 +163,32 @@ static peft_status format_produce(void *user, void *out, size_t offset, size_t s
     return PEFT_OK;
 }
 
-static int format_compare_sources(const void *a, const void *b) {
-    const peft__io_source *x = a, *y = b;
-    return strcmp(x->name, y->name);
-}
-
 static peft_status format_write_tensors(const peft__adapter *a, peft__arena *arena, const char *path) {
     peft_status st = PEFT_OK;
     size_t n = peft__adapter_param_count(a);
     peft__io_source *sources = peft__arena_alloc(arena, n * sizeof *sources);
     format_tensor *tensors = peft__arena_alloc(arena, n * sizeof *tensors);
+    const char **names = peft__arena_alloc(arena, n * sizeof *names);
+    size_t *order = peft__arena_alloc(arena, n * sizeof *order);
     peft__str record;
     peft__str_init(&record, a->mem);
-    if (sources == NULL || tensors == NULL) {
+    if (sources == NULL || tensors == NULL || names == NULL || order == NULL) {
         st = PEFT_E_NOMEM;
         goto out;
     }
     for (size_t i = 0; i < n; i++) {
-        const peft__adapter_param *p = peft__adapter_param_at(a, i);
-        peft__io_source *s = &sources[i];
-        tensors[i] = (format_tensor){&p->p, peft__adapter_flipped(a, i)};
-        s->name = peft__arena_printf(arena, "base_model.model.%s", p->p.name);
-        if (s->name == NULL) {
+        names[i] = peft__arena_printf(arena, "base_model.model.%s", peft__adapter_param_at(a, i)->p.name);
+        if (names[i] == NULL) {
             st = PEFT_E_NOMEM;
             goto out;
         }
+    }
+    format_order(names, n, order); /* as the safetensors package does */
+    for (size_t i = 0; i < n; i++) {
+        const peft__adapter_param *p = peft__adapter_param_at(a, order[i]);
+        peft__io_source *s = &sources[i];
+        tensors[i] = (format_tensor){&p->p, peft__adapter_flipped(a, order[i])};
+        s->name = names[order[i]];
         s->dtype = PEFT_DTYPE_F32;
         s->ndim = p->ndim;
         s->dims[0] = tensors[i].flipped || p->ndim == 1 ? p->p.cols : p->p.rows;
@@ -183,7 +196,6 @@ static peft_status format_write_tensors(const peft__adapter *a, peft__arena *are
         s->produce = format_produce;
         s->user = &tensors[i];
     }
-    qsort(sources, n, sizeof *sources, format_compare_sources); /* as the safetensors package does */
     peft__base_record(a->base, &record);
     TRY(peft__str_status(&record));
     const char *metadata[] = {"format", "pt", "libpeft.base", peft__str_c(&record), NULL};
@@ -201,7 +213,8 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
     peft__arena_init(&arena, a->mem);
     peft__str_init(&config, a->mem);
     if (a->method->whole_model || a->method->hf_type == NULL) {
-        FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" is saved as a model, not as an adapter", a->name, a->method->name);
+        FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" is saved as a model, not as an adapter", a->name,
+             a->method->name);
     }
     TRY(format_config(a, &config));
     TRY(peft__dir_make(dir));
@@ -215,7 +228,7 @@ out:
     return st;
 }
 
-/* ---- descriptions ------------------------------------------------------------------------------------------------------------------ */
+/* ---- descriptions -------------------------------------------------------------------------------------------- */
 
 void peft__base_record(const peft__base_info *base, peft__str *out) {
     int64_t hidden = 0, layers = 0, vocab = 0;

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* ---- options from JSON -------------------------------------------------------------------------------------------------------- */
+/* ---- options from JSON --------------------------------------------------------------------------------------- */
 
 /* A wrong value in a file is the file's fault: option errors become PEFT_E_FORMAT that names it. */
 static peft_status reader_blame(peft_status st, const char *what) {
@@ -70,7 +70,7 @@ out:
     return st;
 }
 
-/* ---- the folder ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the folder ---------------------------------------------------------------------------------------------- */
 
 typedef struct reader_folder {
     peft__arena arena;
@@ -110,7 +110,9 @@ static peft_status reader_method(const reader_folder *f, const peft__method **ou
     const char *type = NULL;
     char known[256] = "";
     TRY(peft__json_str(f->config, f->config_path, "peft_type", NULL, &type));
-    if (type == NULL) { FAIL(PEFT_E_FORMAT, "%s: there is no key \"peft_type\"; it is no adapter of Hugging Face PEFT", f->config_path); }
+    if (type == NULL) {
+        FAIL(PEFT_E_FORMAT, "%s: there is no key \"peft_type\"; it is no adapter of Hugging Face PEFT", f->config_path);
+    }
     for (size_t i = 0; peft__method_at(i) != NULL; i++) {
         const peft__method *m = peft__method_at(i);
         if (m->hf_type == NULL) { continue; }
@@ -215,7 +217,7 @@ out:
     return st;
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------------------- */
 
 static float reader_element(const peft__io_tensor *t, size_t i) {
     if (t->dtype == PEFT_DTYPE_F32) {
@@ -367,7 +369,7 @@ out:
     return st;
 }
 
-/* ---- without a base ------------------------------------------------------------------------------------------------------------------ */
+/* ---- without a base ------------------------------------------------------------------------------------------ */
 
 bool peft__adapter_probe(const char *path) {
     char file[4096];

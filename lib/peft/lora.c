@@ -79,7 +79,7 @@ static const char *lora_default_targets(const char *model_type) {
     return "";
 }
 
-/* ---- building ------------------------------------------------------------------------------------------------------------ */
+/* ---- building ------------------------------------------------------------------------------------------------ */
 
 static peft_status lora_add_pair(peft__adapter *a, peft__attachment *at, const peft__site *s) {
     peft_status st = PEFT_OK;
@@ -209,7 +209,7 @@ static void lora_init(const peft__adapter *a, size_t i, peft__rng *rng, const pe
     }
 }
 
-/* ---- emitters ------------------------------------------------------------------------------------------------------------ */
+/* ---- emitters ------------------------------------------------------------------------------------------------ */
 
 static peft__val lora_after(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
                             peft__val y) {
@@ -259,7 +259,7 @@ static peft_status lora_merge(const peft__adapter *a, const peft__attachment *at
     return PEFT_OK;
 }
 
-/* ---- adapter_config.json --------------------------------------------------------------------------------------------------- */
+/* ---- adapter_config.json ------------------------------------------------------------------------------------- */
 
 static void lora_config_out(const peft__adapter *a, peft__json_out *j) {
     static const char *const core[] = {"r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform",

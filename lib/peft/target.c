@@ -10,7 +10,7 @@
  * PEFT passes over names that match nothing as long as another does; here they are errors, unless `lenient`. */
 #include "peft/method.h"
 
-/* ---- lists and paths ------------------------------------------------------------------------------------------------ */
+/* ---- lists and paths ----------------------------------------------------------------------------------------- */
 
 static peft_status target_add_name(peft__arena *a, const peft__json *item, const char *key, peft__names *out) {
     peft_status st = PEFT_OK;
@@ -68,7 +68,7 @@ const char *peft__path_leaf(const char *path) {
     return dot != NULL ? dot + 1 : path;
 }
 
-/* ---- errors that list what there is ------------------------------------------------------------------------------------ */
+/* ---- errors that list what there is -------------------------------------------------------------------------- */
 
 enum { TARGET_LEAVES = 48 };
 
@@ -103,7 +103,7 @@ static peft_status target_fail_name(peft__mem *mem, const peft__base_info *base,
     return st;
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------------------ */
+/* ---- layers -------------------------------------------------------------------------------------------------- */
 
 static bool target_number(const char *at, int64_t *out) {
     size_t n = 0;
@@ -147,7 +147,7 @@ static bool target_in_layers(const target_rules *r, const char *path) {
     return false;
 }
 
-/* ---- rules -------------------------------------------------------------------------------------------------------------- */
+/* ---- rules --------------------------------------------------------------------------------------------------- */
 
 static peft_status target_read_rules(peft__arena *a, const peft__base_info *base, const peft__target *t, target_rules *r) {
     peft_status st = PEFT_OK;
@@ -310,7 +310,7 @@ out:
     return st;
 }
 
-/* ---- patterns ------------------------------------------------------------------------------------------------------------ */
+/* ---- patterns ------------------------------------------------------------------------------------------------ */
 
 peft_status peft__target_pattern(peft__mem *mem, const char *map, const char *path, double dflt, double *out) {
     peft_status st = PEFT_OK;

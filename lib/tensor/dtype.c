@@ -32,7 +32,7 @@ size_t peft__dtype_block_bytes(int32_t dtype) {
     return d != NULL ? d->bytes : 0;
 }
 
-int64_t peft__dtype_block(int32_t dtype) {
+int64_t peft__dtype_elems(int32_t dtype) {
     const dtype_info *d = dtype_find(dtype);
     return d != NULL ? d->elems : 0;
 }

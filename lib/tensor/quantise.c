@@ -146,7 +146,7 @@ peft_status peft__quantise(int32_t dtype, const float *src, int64_t n, void *dst
                           peft__dtype_name(dtype));
     }
     uint8_t *out = dst;
-    int64_t block = peft__dtype_block(dtype);
+    int64_t block = peft__dtype_elems(dtype);
     if (n % block != 0) {
         return peft__fail(PEFT_E_SHAPE, "%lld numbers are no whole blocks of %s, which has %lld in each", (long long)n,
                           peft__dtype_name(dtype), (long long)block);

@@ -20,7 +20,7 @@ typedef struct peft__weight {
 } peft__weight;
 
 size_t peft__dtype_block_bytes(int32_t dtype);   /* 0: unknown */
-int64_t peft__dtype_block(int32_t dtype);        /* elements of a block; 0: unknown */
+int64_t peft__dtype_elems(int32_t dtype);        /* elements of a block; 0: unknown */
 const char *peft__dtype_name(int32_t dtype);     /* "F32"; "?" */
 /* Bytes of n elements (n a multiple of the block). */
 size_t peft__dtype_bytes(int32_t dtype, int64_t n);

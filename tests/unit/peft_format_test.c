@@ -4,7 +4,7 @@
 
 #include "peft_fake.h"
 
-/* ---- helpers ----------------------------------------------------------------------------------------------------------- */
+/* ---- helpers ------------------------------------------------------------------------------------------------- */
 
 static void format_put(const char *dir, const char *name, const char *text) {
     FILE *f = fopen(runner_path(dir, name), "wb");
@@ -52,7 +52,7 @@ static peft_status format_load_file(fake_base *b, const char *dir, format_file *
 static const char *const format_small = "{\"peft_type\": \"LORA\", \"r\": 2, \"target_modules\": [\"q_proj\"], "
                                         "\"layers_to_transform\": 0}";
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------------------------- */
 
 TEST(format_config_bytes) {
     fake_base b;
@@ -155,7 +155,7 @@ TEST(format_tensors_as_hf_names_them) {
     fake_end(&b);
 }
 
-/* ---- there and back ------------------------------------------------------------------------------------------------------- */
+/* ---- there and back ------------------------------------------------------------------------------------------ */
 
 static void format_round_trip(fake_base *b, const char *const *settings) {
     peft_status st;
@@ -283,7 +283,7 @@ TEST(format_base_copy_of_an_adapted_head) {
     fake_end(&b);
 }
 
-/* ---- damage ------------------------------------------------------------------------------------------------------------------ */
+/* ---- damage -------------------------------------------------------------------------------------------------- */
 
 TEST(format_malformed_tensors) {
     fake_base b;
