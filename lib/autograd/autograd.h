@@ -45,6 +45,7 @@ typedef struct peft__param {
 
 typedef struct peft__caps { /* what a plan is made for; a larger batch is PEFT_E_SHAPE */
     int64_t max_rows, max_tokens, max_length; /* tokens: of the whole batch; length: of one row, past included */
+    int64_t virtual_tokens, position_shift;   /* of the tape, where frames are built for it: 0 without soft prompts */
 } peft__caps;
 
 /* ---- values and ops -------------------------------------------------------------------------------------------------- */
@@ -113,6 +114,8 @@ struct peft__tape {
     bool training;                /* record for training: needs_grad is followed */
     const struct peft__hooks *hooks; /* adapters (site.h); NULL: the base alone */
     int64_t virtual_tokens;       /* most tokens that an adapter adds to a row */
+    int64_t prefix_tokens;        /* keys and values that stand before each row's own (prefix) */
+    int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens */
 };
 
 void peft__tape_init(peft__tape *t, peft__mem *mem, bool training);
@@ -165,6 +168,13 @@ peft__val peft__op_glu(peft__tape *t, int32_t act, peft__val gate, peft__val up)
 peft__val peft__op_act(peft__tape *t, int32_t act, peft__val x);
 /* x + y. Residual stream first. */
 peft__val peft__op_add(peft__tape *t, peft__val x, peft__val y);
+/* A parameter as a value of its rows in SPACE_FIXED. */
+peft__val peft__op_param(peft__tape *t, int32_t param);
+/* Virtual tokens: rows of the stream become [prompt; x]. x: [INPUT, C], prompt: [FIXED, C] -> [TOKENS, C]. */
+peft__val peft__op_prepend(peft__tape *t, peft__val x, peft__val prompt);
+/* y = x * l with a trained l [1, C]; y = factor * l * x with a trained l [1, 1] (PEFT__NONE: factor alone). */
+peft__val peft__op_scale_columns(peft__tape *t, peft__val x, int32_t param);
+peft__val peft__op_scale_all(peft__tape *t, peft__val x, double factor, int32_t param);
 /* The head and what comes of it: logits = x W' + b (+ low-rank terms), over rows that have labels only, by chunks; mean-loss
  * gradient, evaluation sums or logits for the caller (exec->frame says which). x: [TOKENS, C], already normed. */
 typedef struct peft__head_spec {

@@ -45,7 +45,7 @@ static peft_status exec_check(const peft__exec *x, const peft__frame *f) {
     for (int64_t r = 0; r < f->n_rows; r++) {
         int64_t n = f->offsets[PEFT__SPACE_TOKENS][r + 1] - f->offsets[PEFT__SPACE_TOKENS][r];
         if (f->cache != NULL) { n += f->cache->length[f->cache_rows[r]]; }
-        if (n > c->max_length + x->tape->virtual_tokens) {
+        if (n > c->max_length + x->tape->virtual_tokens + x->tape->prefix_tokens) {
             return peft__fail(PEFT_E_SHAPE, "row %lld has %lld tokens, more than the plan's %lld", (long long)r, (long long)n,
                               (long long)c->max_length);
         }

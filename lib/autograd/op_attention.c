@@ -5,12 +5,12 @@
  * may be trained) or, in a session, the KV cache, into which the new keys and values are then copied. */
 #include "autograd/ops.h"
 
-enum { ATTN_Q = 0, ATTN_K = 1, ATTN_V = 2, ATTN_PAST_K = 3, ATTN_PAST_V = 4 };
+enum { ATTENTION_Q = 0, ATTENTION_K = 1, ATTENTION_V = 2, ATTENTION_PAST_K = 3, ATTENTION_PAST_V = 4 };
 
 /* Rows are described in pieces of this many at a time, on the stack. */
-enum { ATTN_ROWS = 64 };
+enum { ATTENTION_ROWS = 64 };
 
-static peft__attn_args attn_gather(peft__exec *x, const peft__op *op) {
+static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     const peft__attn_spec *s = op->aux;
     peft__attn_args a;
     memset(&a, 0, sizeof a);
@@ -22,21 +22,31 @@ static peft__attn_args attn_gather(peft__exec *x, const peft__op *op) {
     a.window = s->window;
     a.past_visible = x->frame->cache == NULL;
     a.softcap = PEFT__R(s->softcap);
-    a.n_tokens = peft__exec_rows(x, op->in[ATTN_Q]);
-    a.q = peft__exec_data(x, op->in[ATTN_Q]);
-    a.k = peft__exec_data(x, op->in[ATTN_K]);
-    a.v = peft__exec_data(x, op->in[ATTN_V]);
-    a.ldq = peft__exec_ld(x, op->in[ATTN_Q]);
-    a.ldk = peft__exec_ld(x, op->in[ATTN_K]);
-    a.ldv = peft__exec_ld(x, op->in[ATTN_V]);
+    a.n_tokens = peft__exec_rows(x, op->in[ATTENTION_Q]);
+    a.q = peft__exec_data(x, op->in[ATTENTION_Q]);
+    a.k = peft__exec_data(x, op->in[ATTENTION_K]);
+    a.v = peft__exec_data(x, op->in[ATTENTION_V]);
+    a.ldq = peft__exec_ld(x, op->in[ATTENTION_Q]);
+    a.ldk = peft__exec_ld(x, op->in[ATTENTION_K]);
+    a.ldv = peft__exec_ld(x, op->in[ATTENTION_V]);
     a.o = peft__exec_data(x, op->out[0]);
     a.ldo = peft__exec_ld(x, op->out[0]);
     a.lse = peft__exec_data(x, op->out[1]);
     return a;
 }
 
+/* The first pass of a session's row: the prefix becomes the start of its cache. */
+static void attention_cache_prefix(peft__exec *x, const peft__op *op, const peft__attn_row *r, int64_t width) {
+    const peft__real *k = peft__exec_data(x, op->in[ATTENTION_PAST_K]), *v = peft__exec_data(x, op->in[ATTENTION_PAST_V]);
+    for (int64_t i = 0; i < r->n_past; i++) {
+        peft__real *to_k = (peft__real *)(uintptr_t)r->past_k + i * width, *to_v = (peft__real *)(uintptr_t)r->past_v + i * width;
+        memcpy(to_k, k + i * peft__exec_ld(x, op->in[ATTENTION_PAST_K]), (size_t)width * sizeof *to_k);
+        memcpy(to_v, v + i * peft__exec_ld(x, op->in[ATTENTION_PAST_V]), (size_t)width * sizeof *to_v);
+    }
+}
+
 /* Describes rows [first, first + n) of the batch. */
-static void attn_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__attn_row *rows) {
+static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__attn_row *rows) {
     const peft__attn_spec *s = op->aux;
     const peft__frame *f = x->frame;
     const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
@@ -51,16 +61,20 @@ static void attn_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t 
             r->past_ld = f->cache->kv_dim;
             r->past_k = f->cache->k[s->layer] + slot * f->cache->capacity * f->cache->kv_dim;
             r->past_v = f->cache->v[s->layer] + slot * f->cache->capacity * f->cache->kv_dim;
-        } else if (op->in[ATTN_PAST_K] != PEFT__NONE) {
-            r->n_past = peft__exec_rows(x, op->in[ATTN_PAST_K]);
-            r->past_ld = peft__exec_ld(x, op->in[ATTN_PAST_K]);
-            r->past_k = peft__exec_data(x, op->in[ATTN_PAST_K]);
-            r->past_v = peft__exec_data(x, op->in[ATTN_PAST_V]);
+            if (r->n_past == 0 && op->in[ATTENTION_PAST_K] != PEFT__NONE) {
+                r->n_past = peft__exec_rows(x, op->in[ATTENTION_PAST_K]);
+                attention_cache_prefix(x, op, r, f->cache->kv_dim);
+            }
+        } else if (op->in[ATTENTION_PAST_K] != PEFT__NONE) {
+            r->n_past = peft__exec_rows(x, op->in[ATTENTION_PAST_K]);
+            r->past_ld = peft__exec_ld(x, op->in[ATTENTION_PAST_K]);
+            r->past_k = peft__exec_data(x, op->in[ATTENTION_PAST_K]);
+            r->past_v = peft__exec_data(x, op->in[ATTENTION_PAST_V]);
         }
     }
 }
 
-static void attn_store(peft__exec *x, const peft__attn_args *a, const peft__attn_row *rows, int64_t n, int64_t width) {
+static void attention_store(peft__exec *x, const peft__attn_args *a, const peft__attn_row *rows, int64_t n, int64_t width) {
     if (x->frame->cache == NULL) { return; }
     for (int64_t i = 0; i < n; i++) {
         peft__real *k = (peft__real *)(uintptr_t)rows[i].past_k + rows[i].n_past * width;
@@ -72,20 +86,20 @@ static void attn_store(peft__exec *x, const peft__attn_args *a, const peft__attn
     }
 }
 
-static void attn_forward(peft__exec *x, const peft__op *op) {
-    peft__attn_args a = attn_gather(x, op);
-    peft__attn_row rows[ATTN_ROWS];
+static void attention_forward(peft__exec *x, const peft__op *op) {
+    peft__attn_args a = attention_gather(x, op);
+    peft__attn_row rows[ATTENTION_ROWS];
     a.rows = rows;
-    for (int64_t r = 0; r < x->frame->n_rows; r += ATTN_ROWS) {
-        a.n_rows = PEFT__MIN(ATTN_ROWS, x->frame->n_rows - r);
-        attn_rows(x, op, r, a.n_rows, rows);
+    for (int64_t r = 0; r < x->frame->n_rows; r += ATTENTION_ROWS) {
+        a.n_rows = PEFT__MIN(ATTENTION_ROWS, x->frame->n_rows - r);
+        attention_rows(x, op, r, a.n_rows, rows);
         peft__attn_forward(&x->run, &a);
-        attn_store(x, &a, rows, a.n_rows, a.kv_heads * a.head_dim);
+        attention_store(x, &a, rows, a.n_rows, a.kv_heads * a.head_dim);
     }
 }
 
 /* Where a gradient goes that nobody wants: the kernel writes all three. */
-static peft__real *attn_grad(peft__exec *x, const peft__op *op, int32_t j, peft__real **spare, int64_t ld, int64_t tokens) {
+static peft__real *attention_grad(peft__exec *x, const peft__op *op, int32_t j, peft__real **spare, int64_t ld, int64_t tokens) {
     bool add = false; /* sole consumer: never */
     peft__real *g = peft__exec_grad_out(x, op, op->in[j], &add);
     if (g == NULL) {
@@ -95,40 +109,40 @@ static peft__real *attn_grad(peft__exec *x, const peft__op *op, int32_t j, peft_
     return g;
 }
 
-static void attn_backward(peft__exec *x, const peft__op *op) {
-    peft__attn_args a = attn_gather(x, op);
-    peft__attn_row rows[ATTN_ROWS];
+static void attention_backward(peft__exec *x, const peft__op *op) {
+    peft__attn_args a = attention_gather(x, op);
+    peft__attn_row rows[ATTENTION_ROWS];
     peft__real *spare = (peft__real *)(void *)x->op_scratch;
     bool add = true;
     a.rows = rows;
     a.d_o = peft__exec_grad(x, op->out[0]);
-    a.dq = attn_grad(x, op, ATTN_Q, &spare, a.ldq, a.n_tokens);
-    a.dk = attn_grad(x, op, ATTN_K, &spare, a.ldk, a.n_tokens);
-    a.dv = attn_grad(x, op, ATTN_V, &spare, a.ldv, a.n_tokens);
-    peft__real *dpk = peft__exec_grad_out(x, op, op->in[ATTN_PAST_K], &add), *dpv = NULL;
+    a.dq = attention_grad(x, op, ATTENTION_Q, &spare, a.ldq, a.n_tokens);
+    a.dk = attention_grad(x, op, ATTENTION_K, &spare, a.ldk, a.n_tokens);
+    a.dv = attention_grad(x, op, ATTENTION_V, &spare, a.ldv, a.n_tokens);
+    peft__real *dpk = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_K], &add), *dpv = NULL;
     if (dpk != NULL) {
-        size_t bytes = (size_t)(peft__exec_rows(x, op->in[ATTN_PAST_K]) * peft__exec_ld(x, op->in[ATTN_PAST_K])) * sizeof *dpk;
-        dpv = peft__exec_grad_out(x, op, op->in[ATTN_PAST_V], &add);
+        size_t bytes = (size_t)(peft__exec_rows(x, op->in[ATTENTION_PAST_K]) * peft__exec_ld(x, op->in[ATTENTION_PAST_K])) * sizeof *dpk;
+        dpv = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_V], &add);
         memset(dpk, 0, bytes);
         memset(dpv, 0, bytes);
     }
-    int64_t step = dpk != NULL ? 1 : ATTN_ROWS; /* rows add to a shared prefix one after the other, in order */
+    int64_t step = dpk != NULL ? 1 : ATTENTION_ROWS; /* rows add to a shared prefix one after the other, in order */
     for (int64_t r = 0; r < x->frame->n_rows; r += step) {
         a.n_rows = PEFT__MIN(step, x->frame->n_rows - r);
-        attn_rows(x, op, r, a.n_rows, rows);
+        attention_rows(x, op, r, a.n_rows, rows);
         rows[0].past_dk = dpk;
         rows[0].past_dv = dpv;
         peft__attn_backward(&x->run, &a);
     }
 }
 
-static uint32_t attn_reads(const peft__tape *t, const peft__op *op) {
+static uint32_t attention_reads(const peft__tape *t, const peft__op *op) {
     (void)t;
-    return 7u | (op->in[ATTN_PAST_K] != PEFT__NONE ? 24u : 0) | 3u << 8;
+    return 7u | (op->in[ATTENTION_PAST_K] != PEFT__NONE ? 24u : 0) | 3u << 8;
 }
 
 /* Two products forward, five backward, over half of the square when causal; estimated for rows of the largest length. */
-static double attn_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
+static double attention_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
     const peft__attn_spec *s = op->aux;
     (void)t;
     double keys = (double)caps->max_length * (s->causal ? 0.5 : 1.0);
@@ -136,7 +150,7 @@ static double attn_flops(const peft__tape *t, const peft__op *op, const peft__ca
     return (backward ? 10.0 : 4.0) * (double)(s->heads * s->head_dim) * keys;
 }
 
-static size_t attn_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
+static size_t attention_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
     size_t cols = 0;
     int64_t rows = caps->max_tokens + caps->max_rows * t->virtual_tokens;
     if (!op->needs_grad) { return 0; }
@@ -147,8 +161,8 @@ static size_t attn_scratch(const peft__tape *t, const peft__op *op, const peft__
     return cols * (size_t)rows * sizeof(peft__real);
 }
 
-static const peft__op_kind attn_kind = {"attention", PEFT__OPF_SOLE, attn_reads, attn_forward, attn_backward, attn_flops,
-                                        attn_scratch};
+static const peft__op_kind attention_kind = {"attention", PEFT__OPF_SOLE, attention_reads, attention_forward, attention_backward, attention_flops,
+                                        attention_scratch};
 
 peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, peft__val past_k, peft__val past_v,
                              const peft__attn_spec *spec) {
@@ -159,7 +173,7 @@ peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val 
         return PEFT__NONE;
     }
     *s = *spec;
-    peft__op *op = peft__tape_push(t, &attn_kind, 5, in);
+    peft__op *op = peft__tape_push(t, &attention_kind, 5, in);
     if (op == NULL) { return PEFT__NONE; }
     peft__value x = *peft__tape_value(t, q);
     op->aux = s;

@@ -242,7 +242,7 @@ out:
 }
 
 static void plan_scratch(peft__plan *p, const peft__tape *t, const peft__kernels *k, int32_t workers, int64_t head_dim) {
-    int64_t keys = p->caps.max_length + t->virtual_tokens;
+    int64_t keys = p->caps.max_length + t->virtual_tokens + t->prefix_tokens;
     p->scratch_bytes = peft__scratch_size(k, head_dim, keys) * (size_t)workers;
     for (size_t i = 0; i < t->ops.len; i++) {
         const peft__op *op = peft__tape_op(t, (int32_t)i);

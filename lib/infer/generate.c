@@ -70,9 +70,9 @@ static peft_status generate_prefill(generate_run *g, const int32_t *ids, int64_t
     struct peft_session *s = g->s;
     peft__session_rewind(s);
     for (int64_t at = 0; at < n; at += s->chunk) {
-        int64_t part = PEFT__MIN(s->chunk, n - at), last = part - 1;
+        int64_t part = PEFT__MIN(s->chunk, n - at);
         TRY(generate_cancelled(s));
-        TRY(peft__session_advance(s, ids + at, part, s->logits, &last, at + part == n));
+        TRY(peft__session_advance(s, ids + at, part, s->logits, at + part == n));
     }
 out:
     return st;
@@ -101,7 +101,6 @@ out:
 
 static peft_status generate_loop(generate_run *g) {
     peft_status st = PEFT_OK;
-    int64_t only = 0;
     int32_t id = 0;
     for (; g->left > 0; g->left--) {
         TRY(generate_choose(g, &id));
@@ -109,7 +108,7 @@ static peft_status generate_loop(generate_run *g) {
         TRY(peft__emit_token(&g->emit, id, ends, ends || g->left == 1));
         TRY(generate_cancelled(g->s)); /* also by the callback, at the last token too */
         if (ends || g->emit.stopped || g->left == 1) { break; }
-        TRY(peft__session_advance(g->s, &id, 1, g->s->logits, &only, 1));
+        TRY(peft__session_advance(g->s, &id, 1, g->s->logits, 1));
     }
 out:
     return st;

@@ -32,14 +32,16 @@ struct peft_session {
     peft__optset opts;         /* schema "session" */
     peft__pool *pool;          /* owned */
     const struct peft__kernels *kernels; /* of the context when the session was made */
-    peft__tape tape;
-    peft__plan plan;           /* for passes of up to `chunk` tokens */
+    peft__tape tape;           /* recorded when the session is made */
+    peft__plan plan;           /* for passes of up to `chunk` tokens; made at the first use, as are exec and cache */
     peft__exec exec;
     bool planned;
-    int64_t chunk;             /* tokens of one pass at most */
-    int64_t max_length;        /* positions of a row at most */
-    peft__kv_cache cache;      /* one row for now; grows by need */
-    int32_t *ids, *positions;  /* owned, [chunk] */
+    int64_t chunk;             /* tokens of one pass at most, virtual ones not counted */
+    int64_t max_length;        /* tokens of a row at most, virtual ones not counted */
+    peft__kv_cache cache;      /* of one row: prefix, virtual tokens, tokens; grows by need */
+    int64_t max_stream;        /* tokens of one pass at most, virtual ones counted */
+    int32_t *positions;        /* owned, [max_stream] */
+    int64_t *wanted;           /* owned, [chunk]: which tokens' logits a pass is asked for */
     float *logits;             /* owned, [vocab] */
     atomic_bool cancel;        /* asked to end; taken back by the call that does */
     bool running;              /* inside a call: callbacks may not re-enter */

@@ -2,10 +2,11 @@
  *
  * The tape is recorded without gradients; one plan, made at the first use, serves batches of many short rows and, with the
  * cache, one long row piece by piece: a pass has at most `chunk` tokens. A row's numbers do not depend on how it was cut.
+ * An adapter's virtual tokens stand before a row's first token, its prefix before them as the beginning of the cache.
  *
  * A cancel is remembered until the call that it ends: one that comes between two calls ends the second.
  *
- * Left out: several rows that decode at the same time; prefixes before a cached row. */
+ * Left out: several rows that decode at the same time; a sliding window that leaves a cached prefix visible. */
 #include "infer/parts.h"
 
 enum { SESSION_ROWS = 64, SESSION_LENGTH = 4096, SESSION_CACHE_STEP = 64 };
@@ -19,18 +20,36 @@ const peft__schema peft__schema_session = {"session", session_options, PEFT__COU
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
+/* What a row may have: the model's positions less those that the adapters take. */
 static peft_status session_limits(struct peft_session *s) {
     int64_t most = s->model->config.max_positions, asked = peft__opt_int(&s->opts, "max_length");
-    if (asked == 0) {
-        asked = most > 0 ? PEFT__MIN(most, SESSION_LENGTH) : SESSION_LENGTH;
-    } else if (most > 0 && asked > most) {
-        return peft__fail(PEFT_E_KEY, "key \"max_length\" is %lld, but the model has %lld positions", (long long)asked,
+    int64_t taken = s->tape.virtual_tokens + s->tape.position_shift;
+    if (most > 0 && most <= taken) {
+        return peft__fail(PEFT_E_SHAPE, "the adapters take %lld positions, and the model has %lld", (long long)taken,
                           (long long)most);
+    }
+    if (asked == 0) {
+        asked = most > 0 ? PEFT__MIN(most - taken, SESSION_LENGTH) : SESSION_LENGTH;
+    } else if (most > 0 && asked > most - taken) {
+        return peft__fail(PEFT_E_KEY, "key \"max_length\" is %lld, but the model has %lld positions%s", (long long)asked,
+                          (long long)(most - taken), taken > 0 ? " that the adapters leave" : "");
     }
     s->max_length = asked;
     s->chunk = PEFT__MIN(peft__opt_int(&s->opts, "chunk"), asked);
     return PEFT_OK;
 }
+
+static peft_status session_record(struct peft_session *s) {
+    peft_status st = PEFT_OK;
+    peft__tape_init(&s->tape, &s->ctx->mem, false);
+    if (s->n_adapters > 0) { TRY(peft__compose(&s->tape, &s->base, s->adapters, s->n_adapters)); }
+    s->model->arch->record(s->model, &s->tape);
+    TRY(peft__tape_finish(&s->tape));
+out:
+    return st;
+}
+
+static int64_t session_max_rows(const struct peft_session *s) { return PEFT__MIN(SESSION_ROWS, s->chunk); }
 
 static peft_status session_fill(struct peft_session *s, const char *expression, const peft__optset *opts) {
     peft_status st = PEFT_OK;
@@ -39,14 +58,16 @@ static peft_status session_fill(struct peft_session *s, const char *expression, 
         FAIL(PEFT_E_INVALID, "the adapters are of another model than the session");
     }
     TRY(peft__optset_copy(&s->opts, mem, opts));
-    TRY(session_limits(s));
     TRY(peft__expression_pin(s->set, expression, s->adapters, &s->n_adapters));
+    TRY(session_record(s));
+    TRY(session_limits(s));
     TRY(peft__pool_create(mem, s->ctx->threads, &s->pool));
     peft__pool_set_host(s->pool, s->ctx->parallel_for, s->ctx->parallel_user);
-    s->ids = peft__alloc(mem, (size_t)s->chunk * sizeof *s->ids);
-    s->positions = peft__alloc(mem, (size_t)s->chunk * sizeof *s->positions);
+    s->max_stream = s->chunk + session_max_rows(s) * s->tape.virtual_tokens;
+    s->positions = peft__alloc(mem, (size_t)s->max_stream * sizeof *s->positions);
+    s->wanted = peft__alloc(mem, (size_t)s->chunk * sizeof *s->wanted);
     s->logits = peft__alloc(mem, (size_t)s->model->config.vocab_size * sizeof *s->logits);
-    if (s->ids == NULL || s->positions == NULL || s->logits == NULL) { st = PEFT_E_NOMEM; }
+    if (s->positions == NULL || s->wanted == NULL || s->logits == NULL) { st = PEFT_E_NOMEM; }
 out:
     return st;
 }
@@ -79,8 +100,6 @@ peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set
 static void session_unplan(struct peft_session *s) {
     peft__exec_free(&s->exec);
     peft__plan_free(&s->plan);
-    if (s->tape.mem != NULL) { peft__tape_free(&s->tape); }
-    memset(&s->tape, 0, sizeof s->tape);
     s->planned = false;
 }
 
@@ -104,9 +123,10 @@ void peft__session_free(struct peft_session *s) {
     peft_context *ctx = s->ctx;
     session_unplan(s);
     session_cache_free(s);
+    if (s->tape.mem != NULL) { peft__tape_free(&s->tape); }
     peft__pool_free(s->pool);
-    peft__free(&ctx->mem, s->ids, (size_t)s->chunk * sizeof *s->ids);
-    peft__free(&ctx->mem, s->positions, (size_t)s->chunk * sizeof *s->positions);
+    peft__free(&ctx->mem, s->positions, (size_t)s->max_stream * sizeof *s->positions);
+    peft__free(&ctx->mem, s->wanted, (size_t)s->chunk * sizeof *s->wanted);
     peft__free(&ctx->mem, s->logits, (size_t)s->model->config.vocab_size * sizeof *s->logits);
     peft__optset_free(&s->opts);
     peft__expression_unpin(s->adapters, &s->n_adapters);
@@ -117,17 +137,13 @@ void peft__session_free(struct peft_session *s) {
     peft__ctx_release(ctx);
 }
 
-/* ---- tape and plan --------------------------------------------------------------------------------------------------- */
+/* ---- plan and cache -------------------------------------------------------------------------------------------------- */
 
 peft_status peft__session_plan(struct peft_session *s) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &s->ctx->mem;
-    peft__caps caps = {PEFT__MIN(SESSION_ROWS, s->chunk), s->chunk, s->max_length};
+    peft__caps caps = {session_max_rows(s), s->chunk, s->max_length, s->tape.virtual_tokens, s->tape.position_shift};
     if (s->planned) { return PEFT_OK; }
-    peft__tape_init(&s->tape, mem, false);
-    if (s->n_adapters > 0) { TRY(peft__compose(&s->tape, &s->base, s->adapters, s->n_adapters)); }
-    s->model->arch->record(s->model, &s->tape);
-    TRY(peft__tape_finish(&s->tape));
     TRY(peft__plan_make(&s->plan, mem, &s->tape, &caps, 0, s->kernels, peft__pool_size(s->pool), s->model->config.head_dim));
     TRY(peft__exec_create(&s->exec, mem, &s->tape, &s->plan, s->kernels, s->pool));
     s->planned = true;
@@ -148,7 +164,7 @@ static peft_status session_cache_grow(struct peft_session *s, int64_t need) {
         c->rows = 1;
     }
     c->capacity = PEFT__MAX(2 * old.capacity, (need + SESSION_CACHE_STEP - 1) / SESSION_CACHE_STEP * SESSION_CACHE_STEP);
-    c->capacity = PEFT__MIN(c->capacity, s->max_length);
+    c->capacity = PEFT__MIN(c->capacity, s->max_length + s->tape.virtual_tokens + s->tape.prefix_tokens);
     peft__real *block = peft__alloc(mem, session_cache_reals(s) * sizeof *block);
     if (c->k == NULL) { c->k = peft__alloc_zero(mem, 2 * layers * sizeof *c->k); }
     if (c->length == NULL) { c->length = peft__alloc_zero(mem, sizeof *c->length); }
@@ -186,32 +202,45 @@ peft_status peft__session_check_ids(const struct peft_session *s, const int32_t 
 
 bool peft__session_cancelled(struct peft_session *s) { return atomic_exchange(&s->cancel, false); }
 
-/* The next n <= chunk tokens of the cached row. */
-peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, int64_t n, float *logits,
-                                  const int64_t *logit_tokens, int64_t n_logits) {
-    peft_status st = PEFT_OK;
-    int64_t offsets[2] = {0, n};
-    int32_t slot = 0;
-    uint64_t key = 0;
+/* The frame of a pass over n_rows rows at offsets `in` of ids. `out` becomes their offsets with `virtual_tokens` before each;
+ * a row's first token (virtual or not) has position `position`. Wanted are the logits of each row's last tokens, at most
+ * `n_logits` a row. */
+static peft__frame session_frame(struct peft_session *s, const int32_t *ids, const int64_t *in, int64_t *out, int64_t n_rows,
+                                 int64_t virtual_tokens, int64_t position, int64_t n_logits) {
+    static const uint64_t keys[SESSION_ROWS]; /* of dropout, which is training's */
     peft__frame f;
-    int64_t past = s->cache.length != NULL ? s->cache.length[0] : 0;
-    TRY(session_cache_grow(s, past + n));
     memset(&f, 0, sizeof f);
-    for (int64_t i = 0; i < n; i++) { s->positions[i] = (int32_t)(past + i); }
-    f.n_rows = 1;
-    f.count[PEFT__SPACE_TOKENS] = f.count[PEFT__SPACE_INPUT] = n;
-    f.count[PEFT__SPACE_ROWS] = 1;
-    f.offsets[PEFT__SPACE_TOKENS] = f.offsets[PEFT__SPACE_INPUT] = offsets;
+    out[0] = 0;
+    for (int64_t r = 0; r < n_rows; r++) {
+        int64_t n = in[r + 1] - in[r], skipped = n - PEFT__MIN(n, n_logits);
+        out[r + 1] = out[r] + virtual_tokens + n;
+        for (int64_t t = out[r]; t < out[r + 1]; t++) { s->positions[t] = (int32_t)(position + t - out[r]); }
+        for (int64_t t = skipped; t < n; t++) { s->wanted[f.n_logits++] = out[r] + virtual_tokens + t; }
+    }
+    f.n_rows = f.count[PEFT__SPACE_ROWS] = n_rows;
+    f.count[PEFT__SPACE_INPUT] = in[n_rows];
+    f.count[PEFT__SPACE_TOKENS] = out[n_rows];
+    f.offsets[PEFT__SPACE_INPUT] = in;
+    f.offsets[PEFT__SPACE_TOKENS] = out;
     f.ids = ids;
     f.positions = s->positions;
-    f.row_keys = &key;
+    f.row_keys = keys;
+    f.logit_tokens = s->wanted;
+    return f;
+}
+
+peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, int64_t n, float *logits, int64_t n_logits) {
+    peft_status st = PEFT_OK;
+    int64_t in[2] = {0, n}, out[2], past = s->cache.length != NULL ? s->cache.length[0] : 0, prefix = s->tape.prefix_tokens;
+    int64_t virtual_tokens = past == 0 ? s->tape.virtual_tokens : 0, behind = past == 0 ? 0 : past - prefix;
+    int32_t slot = 0;
+    TRY(session_cache_grow(s, prefix + behind + virtual_tokens + n));
+    peft__frame f = session_frame(s, ids, in, out, 1, virtual_tokens, behind + s->tape.position_shift, n_logits);
     f.cache = &s->cache;
     f.cache_rows = &slot;
     f.logits = logits;
-    f.logit_tokens = logit_tokens;
-    f.n_logits = n_logits;
     TRY(peft__exec_run(&s->exec, &f, false));
-    s->cache.length[0] = past + n;
+    s->cache.length[0] = prefix + behind + virtual_tokens + n;
 out:
     return st;
 }
@@ -221,13 +250,13 @@ void peft__session_rewind(struct peft_session *s) {
 }
 
 /* A row that is longer than a pass. */
-static peft_status session_logits_long(struct peft_session *s, const int32_t *ids, int64_t n, const int64_t *all, float *out) {
+static peft_status session_logits_long(struct peft_session *s, const int32_t *ids, int64_t n, float *out) {
     peft_status st = PEFT_OK;
     peft__session_rewind(s);
     for (int64_t at = 0; at < n; at += s->chunk) {
         int64_t part = PEFT__MIN(s->chunk, n - at);
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
-        TRY(peft__session_advance(s, ids + at, part, out + at * s->model->config.vocab_size, all, part));
+        TRY(peft__session_advance(s, ids + at, part, out + at * s->model->config.vocab_size, part));
     }
 out:
     return st;
@@ -235,23 +264,11 @@ out:
 
 /* Rows [0, n_rows) at offsets from offsets[0], all in one pass. */
 static peft_status session_logits_short(struct peft_session *s, const int32_t *ids, const int64_t *offsets, int64_t n_rows,
-                                        const int64_t *all, float *out) {
-    int64_t own[SESSION_ROWS + 1];
-    uint64_t keys[SESSION_ROWS] = {0};
-    peft__frame f;
-    memset(&f, 0, sizeof f);
-    for (int64_t r = 0; r <= n_rows; r++) { own[r] = offsets[r] - offsets[0]; }
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t t = own[r]; t < own[r + 1]; t++) { s->positions[t] = (int32_t)(t - own[r]); }
-    }
-    f.n_rows = f.count[PEFT__SPACE_ROWS] = n_rows;
-    f.count[PEFT__SPACE_TOKENS] = f.count[PEFT__SPACE_INPUT] = f.n_logits = own[n_rows];
-    f.offsets[PEFT__SPACE_TOKENS] = f.offsets[PEFT__SPACE_INPUT] = own;
-    f.ids = ids;
-    f.positions = s->positions;
-    f.row_keys = keys;
+                                        float *out) {
+    int64_t in[SESSION_ROWS + 1], stream[SESSION_ROWS + 1];
+    for (int64_t r = 0; r <= n_rows; r++) { in[r] = offsets[r] - offsets[0]; }
+    peft__frame f = session_frame(s, ids, in, stream, n_rows, s->tape.virtual_tokens, s->tape.position_shift, s->chunk);
     f.logits = out;
-    f.logit_tokens = all;
     return peft__exec_run(&s->exec, &f, false);
 }
 
@@ -266,42 +283,26 @@ static peft_status session_check_rows(const struct peft_session *s, const int64_
     return PEFT_OK;
 }
 
-static peft_status session_logits_rows(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
-                                       const int64_t *all, float *out) {
+peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
+                                 float *out) {
     peft_status st = PEFT_OK;
+    int64_t vocab = s->model->config.vocab_size;
+    TRY(session_check_rows(s, offsets, n_rows));
+    TRY(peft__session_check_ids(s, ids, (size_t)(n_rows > 0 ? offsets[n_rows] : 0)));
+    TRY(peft__session_plan(s));
     for (size_t r = 0; r < n_rows;) {
         size_t end = r;
-        int64_t first = offsets[r], vocab = s->model->config.vocab_size;
-        while (end < n_rows && end - r < (size_t)s->plan.caps.max_rows && offsets[end + 1] - first <= s->chunk) { end++; }
+        int64_t first = offsets[r];
+        while (end < n_rows && end - r < (size_t)session_max_rows(s) && offsets[end + 1] - first <= s->chunk) { end++; }
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
         if (end == r) {
-            TRY(session_logits_long(s, ids + first, offsets[r + 1] - first, all, out + first * vocab));
+            TRY(session_logits_long(s, ids + first, offsets[r + 1] - first, out + first * vocab));
             end = r + 1;
         } else {
-            TRY(session_logits_short(s, ids + first, offsets + r, (int64_t)(end - r), all, out + first * vocab));
+            TRY(session_logits_short(s, ids + first, offsets + r, (int64_t)(end - r), out + first * vocab));
         }
         r = end;
     }
 out:
-    return st;
-}
-
-peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
-                                 float *out) {
-    peft_status st = PEFT_OK;
-    size_t bytes = (size_t)s->chunk * sizeof(int64_t);
-    int64_t *all = NULL;
-    TRY(session_check_rows(s, offsets, n_rows));
-    TRY(peft__session_check_ids(s, ids, (size_t)(n_rows > 0 ? offsets[n_rows] : 0)));
-    TRY(peft__session_plan(s));
-    all = peft__alloc(&s->ctx->mem, bytes);
-    if (all == NULL) {
-        st = PEFT_E_NOMEM;
-        goto out;
-    }
-    for (int64_t i = 0; i < s->chunk; i++) { all[i] = i; }
-    TRY(session_logits_rows(s, ids, offsets, n_rows, all, out));
-out:
-    peft__free(&s->ctx->mem, all, bytes);
     return st;
 }

@@ -15,25 +15,24 @@
 #include "kernels/scratch.h"
 
 enum {
-    ATTN_KEYS = 256,  /* target size of a block; the block is a multiple of nr below that */
-    ATTN_UNITS = 16,  /* units of a task */
-    ATTN_SHARE = 4,   /* units that share packed keys, at least, where the row is long enough */
-    ATTN_FEW = 4,     /* rows of fewer queries are not packed */
-    ATTN_PAD = 16     /* reals after each row of S: keeps rows out of each other's cache sets */
+    ATTN_KEYS = 256, /* target size of a block; the block is a multiple of nr below that */
+    ATTN_UNITS = 16, /* units of a task */
+    ATTN_SHARE = 4,  /* units that share packed keys, at least, where the row is long enough */
+    ATTN_FEW = 4,    /* rows of fewer queries are not packed */
+    ATTN_PAD = 16    /* reals after each row of S: keeps rows out of each other's cache sets */
 };
 
 typedef struct attn_scratch {
-    peft__real *keys;    /* panels of K', block x head_dim */
-    peft__real *values;  /* panels of V, block x head_dim rounded up to nr */
-    peft__real *s;       /* [PEFT__ATTN_QUERIES, lds] */
-    peft__real *m, *l;   /* [ATTN_UNITS][PEFT__ATTN_QUERIES]: running maximum and sum */
+    peft__real *keys;   /* panels of K', block x head_dim */
+    peft__real *values; /* panels of V, block x head_dim rounded up to nr */
+    peft__real *s;      /* [PEFT__ATTN_QUERIES, lds] */
+    peft__real *m, *l;  /* [ATTN_UNITS][PEFT__ATTN_QUERIES]: running maximum and sum */
     int64_t lds;
-    int64_t block;       /* keys of a block */
+    int64_t block; /* keys of a block */
 } attn_scratch;
 
 /* Lays the pieces out from base (which may be NULL, for the size in reals that is returned). */
-static size_t attn_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_scratch *out)
-{
+static size_t attn_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_scratch *out) {
     const int64_t wide = peft__attn_ceil(dim, k->nr) * k->nr;
     out->block = PEFT__MAX(ATTN_KEYS / k->nr, 1) * k->nr;
     out->lds = peft__attn_ceil(out->block, 16) * 16 + ATTN_PAD;
@@ -49,8 +48,7 @@ static size_t attn_layout(const peft__kernels *k, int64_t dim, peft__real *base,
     return keys + values + s + 2 * stat;
 }
 
-size_t peft__attn_forward_scratch(const peft__kernels *k, int64_t head_dim)
-{
+size_t peft__attn_forward_scratch(const peft__kernels *k, int64_t head_dim) {
     attn_scratch unused;
     return (attn_layout(k, head_dim, NULL, &unused) * sizeof(peft__real) + 63) / 64 * 64;
 }
@@ -59,10 +57,10 @@ size_t peft__attn_forward_scratch(const peft__kernels *k, int64_t head_dim)
 typedef struct attn_job {
     const peft__run *run;
     const peft__attn_args *args;
-    int64_t group;   /* query heads of a KV head */
-    int64_t subs;    /* sub-blocks of a task: more when few query heads share a KV head, to pack it less often */
-    int64_t heads;   /* query heads of a task */
-    int64_t chunks;  /* tasks that share a KV head and a range of queries */
+    int64_t group;  /* query heads of a KV head */
+    int64_t subs;   /* sub-blocks of a task: more when few query heads share a KV head, to pack it less often */
+    int64_t heads;  /* query heads of a task */
+    int64_t chunks; /* tasks that share a KV head and a range of queries */
 } attn_job;
 
 /* One row, one KV head, `heads` query heads from `head0`, queries [query, query + n). */
@@ -73,22 +71,16 @@ typedef struct attn_task {
     int64_t kv, head0, heads, query, n;
 } attn_task;
 
-static int64_t attn_row_tasks(const attn_job *job, const peft__attn_row *row)
-{
-    if (row->n < ATTN_FEW) {
-        return row->n > 0 ? job->args->heads : 0;
-    }
+static int64_t attn_row_tasks(const attn_job *job, const peft__attn_row *row) {
+    if (row->n < ATTN_FEW) { return row->n > 0 ? job->args->heads : 0; }
     return peft__attn_ceil(row->n, job->subs * PEFT__ATTN_QUERIES) * job->args->kv_heads * job->chunks;
 }
 
 /* Folds one row of scores into the running softmax; s becomes exp(scores - m). Returns the factor of what was summed. */
-static peft__real attn_softmax(const attn_job *job, peft__real *s, int64_t n, peft__real *m, peft__real *l)
-{
+static peft__real attn_softmax(const attn_job *job, peft__real *s, int64_t n, peft__real *m, peft__real *l) {
     const peft__kernels *k = job->run->k;
     peft__real a = job->args->scale;
-    if (n <= 0) {
-        return 1;
-    }
+    if (n <= 0) { return 1; }
     if (job->args->softcap > 0) {
         k->scale(s, a / job->args->softcap, s, n);
         k->act(PEFT__ACT_TANH, s, s, n);
@@ -103,8 +95,7 @@ static peft__real attn_softmax(const attn_job *job, peft__real *s, int64_t n, pe
 
 /* One unit against one packed block. */
 static void attn_unit(const attn_task *t, const peft__attn_block *block, const peft__attn_span *span, int64_t unit,
-                      int64_t head, int64_t query, int64_t rows)
-{
+                      int64_t head, int64_t query, int64_t rows) {
     const attn_job *job = t->job;
     const peft__attn_args *args = job->args;
     const peft__kernels *k = job->run->k;
@@ -117,15 +108,12 @@ static void attn_unit(const attn_task *t, const peft__attn_block *block, const p
         peft__real *s = t->w.s + i * t->w.lds;
         const peft__real factor = attn_softmax(job, s + span->lo[i], span->hi[i] - span->lo[i], &m[i], &l[i]);
         peft__attn_clear_edges(span, i, block->n, s);
-        if (factor != 1) {
-            k->scale(o + i * args->ldo, factor, o + i * args->ldo, dim);
-        }
+        if (factor != 1) { k->scale(o + i * args->ldo, factor, o + i * args->ldo, dim); }
     }
     peft__attn_weigh(k, span, rows, block->n, dim, t->w.s, t->w.lds, t->w.values, o, args->ldo);
 }
 
-static void attn_blocks(const attn_task *t, bool past)
-{
+static void attn_blocks(const attn_task *t, bool past) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
     const int64_t count = peft__attn_ceil(past ? t->row->n_past : t->row->n, t->w.block);
@@ -135,9 +123,7 @@ static void attn_blocks(const attn_task *t, bool past)
         for (int64_t at = 0, sub = 0; at < t->n; at += PEFT__ATTN_QUERIES, sub++) {
             const int64_t rows = PEFT__MIN(t->n - at, (int64_t)PEFT__ATTN_QUERIES);
             peft__attn_span span;
-            if (!peft__attn_spans(args, t->row, &block, t->query + at, rows, &span)) {
-                continue;
-            }
+            if (!peft__attn_spans(args, t->row, &block, t->query + at, rows, &span)) { continue; }
             if (!packed) {
                 peft__attn_pack_keys(k, t->w.keys, block.k, block.ldk, block.n, args->head_dim);
                 peft__attn_pack_values(k, t->w.values, block.v, block.ldv, block.n, args->head_dim, 1);
@@ -151,8 +137,7 @@ static void attn_blocks(const attn_task *t, bool past)
 }
 
 /* Zeroes the output, or divides it by the sums and keeps their logarithms. */
-static void attn_edges(const attn_task *t, bool begin)
-{
+static void attn_edges(const attn_task *t, bool begin) {
     const peft__attn_args *args = t->job->args;
     for (int64_t h = 0; h < t->heads; h++) {
         const int64_t head = t->head0 + h;
@@ -166,46 +151,35 @@ static void attn_edges(const attn_task *t, bool begin)
                 continue;
             }
             t->job->run->k->scale(o, *l == 0 ? 0 : 1 / *l, o, args->head_dim);
-            if (args->lse) {
-                args->lse[head * args->n_tokens + token] = *m + peft__ln(*l);
-            }
+            if (args->lse) { args->lse[head * args->n_tokens + token] = *m + peft__ln(*l); }
         }
     }
 }
 
 /* A query of one head against one block, unpacked. */
-static void attn_few_block(const attn_task *t, const peft__attn_block *block, peft__real *m, peft__real *l)
-{
+static void attn_few_block(const attn_task *t, const peft__attn_block *block, peft__real *m, peft__real *l) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
     const int64_t dim = args->head_dim, token = t->row->first + t->query;
     const peft__real *q = args->q + token * args->ldq + t->head0 * dim;
     peft__real *o = args->o + token * args->ldo + t->head0 * dim, *s = t->w.s;
     peft__attn_span span;
-    if (!peft__attn_spans(args, t->row, block, t->query, 1, &span)) {
-        return;
-    }
-    for (int64_t j = span.lo[0]; j < span.hi[0]; j++) {
-        s[j] = k->dot(q, block->k + j * block->ldk, dim);
-    }
+    if (!peft__attn_spans(args, t->row, block, t->query, 1, &span)) { return; }
+    for (int64_t j = span.lo[0]; j < span.hi[0]; j++) { s[j] = k->dot(q, block->k + j * block->ldk, dim); }
     const peft__real factor = attn_softmax(t->job, s + span.lo[0], span.hi[0] - span.lo[0], m, l);
-    if (factor != 1) {
-        k->scale(o, factor, o, dim);
-    }
-    for (int64_t j = span.lo[0]; j < span.hi[0]; j++) {
-        k->axpy(o, s[j], block->v + j * block->ldv, dim);
-    }
+    if (factor != 1) { k->scale(o, factor, o, dim); }
+    for (int64_t j = span.lo[0]; j < span.hi[0]; j++) { k->axpy(o, s[j], block->v + j * block->ldv, dim); }
 }
 
-static void attn_few(attn_task *t)
-{
+static void attn_few(attn_task *t) {
     t->n = 1;
     for (t->query = 0; t->query < t->row->n; t->query++) {
         attn_edges(t, true);
         for (int64_t past = 1; past >= 0; past--) {
             const int64_t count = peft__attn_ceil(past ? t->row->n_past : t->row->n, t->w.block);
             for (int64_t b = 0; b < count; b++) {
-                const peft__attn_block block = peft__attn_block_at(t->job->args, t->row, t->kv, past != 0, t->w.block, b);
+                const peft__attn_block block =
+                    peft__attn_block_at(t->job->args, t->row, t->kv, past != 0, t->w.block, b);
                 attn_few_block(t, &block, t->w.m, t->w.l);
             }
         }
@@ -213,8 +187,7 @@ static void attn_few(attn_task *t)
     }
 }
 
-static void attn_forward_task(void *arg, int64_t task, int32_t worker)
-{
+static void attn_forward_task(void *arg, int64_t task, int32_t worker) {
     const attn_job *job = (const attn_job *)arg;
     const peft__attn_args *args = job->args;
     const peft__attn_row *row = args->rows;
@@ -234,7 +207,8 @@ static void attn_forward_task(void *arg, int64_t task, int32_t worker)
         return;
     }
     const int64_t span = job->subs * PEFT__ATTN_QUERIES, ranges = peft__attn_ceil(row->n, span);
-    const int64_t range = ranges - 1 - task / (args->kv_heads * job->chunks); /* the longest tasks of a causal row first */
+    const int64_t range =
+        ranges - 1 - task / (args->kv_heads * job->chunks); /* the longest tasks of a causal row first */
     const int64_t chunk = task % job->chunks;
     t.kv = task / job->chunks % args->kv_heads;
     t.head0 = t.kv * job->group + chunk * job->heads;
@@ -247,17 +221,12 @@ static void attn_forward_task(void *arg, int64_t task, int32_t worker)
     attn_edges(&t, false);
 }
 
-void peft__attn_forward(const peft__run *run, const peft__attn_args *args)
-{
+void peft__attn_forward(const peft__run *run, const peft__attn_args *args) {
     attn_job job = {.run = run, .args = args, .group = args->heads / args->kv_heads};
     job.subs = job.group < ATTN_SHARE ? ATTN_SHARE / job.group : 1;
     job.heads = PEFT__MIN(job.group, ATTN_UNITS / job.subs);
     job.chunks = peft__attn_ceil(job.group, job.heads);
     int64_t tasks = 0;
-    for (int64_t r = 0; r < args->n_rows; r++) {
-        tasks += attn_row_tasks(&job, &args->rows[r]);
-    }
-    if (tasks > 0) {
-        peft__pool_run(run->pool, attn_forward_task, &job, tasks);
-    }
+    for (int64_t r = 0; r < args->n_rows; r++) { tasks += attn_row_tasks(&job, &args->rows[r]); }
+    if (tasks > 0) { peft__pool_run(run->pool, attn_forward_task, &job, tasks); }
 }

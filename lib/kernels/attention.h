@@ -18,7 +18,7 @@ typedef struct peft__attn_block {
     bool past;               /* the segment: past or own tokens */
 } peft__attn_block;
 
-typedef struct peft__attn_span {             /* visible keys of each query of a sub-block */
+typedef struct peft__attn_span { /* visible keys of each query of a sub-block */
     int64_t lo[PEFT__ATTN_QUERIES], hi[PEFT__ATTN_QUERIES];
 } peft__attn_span;
 
@@ -29,18 +29,20 @@ peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__at
                                      int64_t size, int64_t index);
 
 /* Fills the spans of `n` queries from `query` (counted within the row); false when none of them sees a key of the block. */
-bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block, int64_t query,
-                      int64_t n, peft__attn_span *span);
+bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block,
+                      int64_t query, int64_t n, peft__attn_span *span);
 
 /* Panels of nr columns with the head's elements along k: B operands of products with rows of queries. */
-void peft__attn_pack_keys(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n, int64_t dim);
+void peft__attn_pack_keys(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n,
+                          int64_t dim);
 /* Panels of nr columns with the keys (or queries) along k, times `scale`, zero-padded: B operands of sums over them. */
 void peft__attn_pack_values(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n,
                             int64_t dim, peft__real scale);
 
 /* s[i, j] (+)= a[i, :] . key j over the panels that any query of a tile sees; elements outside stay undefined. */
 void peft__attn_scores(const peft__kernels *k, const peft__attn_span *span, int64_t rows, int64_t keys, int64_t dim,
-                       const peft__real *a, int64_t lda, const peft__real *panels, peft__real *s, int64_t lds, bool first);
+                       const peft__real *a, int64_t lda, const peft__real *panels, peft__real *s, int64_t lds,
+                       bool first);
 /* c[i, :] += sum over visible j of s[i, j] * b[j, :], b packed by pack_values over `keys` rows. Each row of s must be zero
  * for PEFT__TILE_ROWS - 1 keys on either side of its span. */
 void peft__attn_weigh(const peft__kernels *k, const peft__attn_span *span, int64_t rows, int64_t keys, int64_t dim,

@@ -21,25 +21,26 @@
 
 enum {
     ATTN_BACK_KEYS = 128, /* least keys of a block */
-    ATTN_BACK_SPAN = 128, /* queries of a block; twice that when the KV head has one query head, to pack it less often */
-    ATTN_BACK_PAD = 16,   /* reals after each row of P and dS */
-    ATTN_BACK_TILES = 64  /* upper bound of tiles of mr keys in a block */
+    ATTN_BACK_SPAN =
+        128,            /* queries of a block; twice that when the KV head has one query head, to pack it less often */
+    ATTN_BACK_PAD = 16, /* reals after each row of P and dS */
+    ATTN_BACK_TILES = 64, /* upper bound of tiles of mr keys in a block: for an mr of 3 and more */
+    ATTN_BACK_ZERO = 8    /* tasks that zero the gradients of a row */
 };
 
 typedef struct attn_back_scratch {
-    peft__real *keys;      /* panels of K' */
-    peft__real *values;    /* panels of V' */
-    peft__real *key_rows;  /* panels of scale K */
+    peft__real *keys;       /* panels of K' */
+    peft__real *values;     /* panels of V' */
+    peft__real *key_rows;   /* panels of scale K */
     peft__real *query_rows; /* panels of scale Q, PEFT__ATTN_QUERIES of them */
-    peft__real *d_o_rows;  /* panels of dO */
+    peft__real *d_o_rows;   /* panels of dO */
     peft__real *p, *ds, *t; /* [PEFT__ATTN_QUERIES, lds]: P, dP then dS, 1 - tanh^2 */
     int64_t lds;
-    int64_t block;         /* keys of a block */
+    int64_t block; /* keys of a block */
 } attn_back_scratch;
 
 /* As attn_layout of attention.c. */
-static size_t attn_back_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_back_scratch *out)
-{
+static size_t attn_back_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_back_scratch *out) {
     const int64_t wide = peft__attn_ceil(dim, k->nr) * k->nr;
     out->block = peft__attn_ceil(ATTN_BACK_KEYS, k->nr) * k->nr;
     out->lds = peft__attn_ceil(out->block, 16) * 16 + ATTN_BACK_PAD;
@@ -58,8 +59,7 @@ static size_t attn_back_layout(const peft__kernels *k, int64_t dim, peft__real *
     return 2 * columns + rows + 2 * queries + 3 * s;
 }
 
-size_t peft__attn_backward_scratch(const peft__kernels *k, int64_t head_dim)
-{
+size_t peft__attn_backward_scratch(const peft__kernels *k, int64_t head_dim) {
     attn_back_scratch unused;
     return (attn_back_layout(k, head_dim, NULL, &unused) * sizeof(peft__real) + 63) / 64 * 64;
 }
@@ -67,27 +67,26 @@ size_t peft__attn_backward_scratch(const peft__kernels *k, int64_t head_dim)
 typedef struct attn_back_job {
     const peft__run *run;
     const peft__attn_args *args;
-    int64_t group;  /* query heads of a KV head */
-    int64_t block;  /* keys of a block */
-    int64_t span;   /* queries of a block */
-    int64_t phase;  /* s above, or the index of the past block */
+    int64_t group; /* query heads of a KV head */
+    int64_t block; /* keys of a block */
+    int64_t span;  /* queries of a block */
+    int64_t phase; /* s above, or the index of the past block */
 } attn_back_job;
 
 /* One KV head of a row: queries against one block of its keys. */
 typedef struct attn_back_pair {
     const attn_back_job *job;
     const peft__attn_row *row;
-    int64_t kv;              /* KV head */
+    int64_t kv; /* KV head */
     peft__attn_block keys;
-    peft__real *dk, *dv;     /* first key's rows; NULL: not wanted */
+    peft__real *dk, *dv; /* first key's rows; NULL: not wanted */
     int64_t lddk, lddv;
     attn_back_scratch w;
-    bool packed;             /* keys, values and key_rows hold this block */
+    bool packed; /* keys, values and key_rows hold this block */
 } attn_back_pair;
 
 /* P and dS of query i of a sub-block: in, raw scores and dP - D; out, zero outside the span as far as tiles reach. */
-static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *span, int64_t i, peft__real lse)
-{
+static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *span, int64_t i, peft__real lse) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
     const int64_t lo = span->lo[i], n = span->hi[i] - lo;
@@ -111,18 +110,13 @@ static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *sp
 
 /* c[j, :] += sum over queries i of s[i, j] * b[i, :], for the keys of the block: the transposed product. */
 static void attn_back_gather(const attn_back_pair *t, const peft__attn_span *span, int64_t rows, const peft__real *s,
-                             const peft__real *panels, peft__real *c, int64_t ldc)
-{
+                             const peft__real *panels, peft__real *c, int64_t ldc) {
     const peft__kernels *k = t->job->run->k;
     const int64_t nr = k->nr, mr = k->mr, keys = t->keys.n, dim = t->job->args->head_dim;
     int64_t begin[ATTN_BACK_TILES], end[ATTN_BACK_TILES], i0 = 0, i1 = 0;
     for (int64_t j = 0, x = 0; j < keys; j += mr, x++) { /* queries that see a key of the tile */
-        while (i0 < rows && span->hi[i0] <= j) {
-            i0++;
-        }
-        while (i1 < rows && span->lo[i1] < j + mr) {
-            i1++;
-        }
+        while (i0 < rows && span->hi[i0] <= j) { i0++; }
+        while (i1 < rows && span->lo[i1] < j + mr) { i1++; }
         begin[x] = i0;
         end[x] = i1;
     }
@@ -130,16 +124,16 @@ static void attn_back_gather(const attn_back_pair *t, const peft__attn_span *spa
         const int32_t cols = (int32_t)PEFT__MIN(nr, dim - p);
         for (int64_t j = 0, x = 0; j < keys; j += mr, x++) {
             if (begin[x] < end[x]) {
-                k->tile((int32_t)PEFT__MIN(keys - j, mr), cols, end[x] - begin[x], s + begin[x] * t->w.lds + j, 1, t->w.lds,
-                        panels + begin[x] * nr, nr, c + j * ldc + p, ldc, false);
+                k->tile((int32_t)PEFT__MIN(keys - j, mr), cols, end[x] - begin[x], s + begin[x] * t->w.lds + j, 1,
+                        t->w.lds, panels + begin[x] * nr, nr, c + j * ldc + p, ldc, false);
             }
         }
     }
 }
 
 /* One head's sub-block of queries against the packed keys. */
-static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query, int64_t rows)
-{
+static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query,
+                           int64_t rows) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
     const attn_back_scratch *w = &t->w;
@@ -151,14 +145,10 @@ static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span,
     for (int64_t i = 0; i < rows; i++) { /* dP starts at -D */
         const peft__real d = -k->dot(d_o + i * args->ldo, o + i * args->ldo, dim);
         peft__real *ds = w->ds + i * w->lds;
-        for (int64_t j = span->lo[i]; j < span->hi[i]; j++) {
-            ds[j] = d;
-        }
+        for (int64_t j = span->lo[i]; j < span->hi[i]; j++) { ds[j] = d; }
     }
     peft__attn_scores(k, span, rows, keys, dim, d_o, args->ldo, w->values, w->ds, w->lds, false);
-    for (int64_t i = 0; i < rows; i++) {
-        attn_back_softmax(t, span, i, lse[i]);
-    }
+    for (int64_t i = 0; i < rows; i++) { attn_back_softmax(t, span, i, lse[i]); }
     peft__attn_weigh(k, span, rows, keys, dim, w->ds, w->lds, w->key_rows, args->dq + token * args->ldq + head * dim,
                      args->ldq);
     if (t->dk) {
@@ -172,16 +162,13 @@ static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span,
 }
 
 /* Queries [query, query + n) of all heads of the group. */
-static void attn_back_queries(attn_back_pair *t, int64_t query, int64_t n)
-{
+static void attn_back_queries(attn_back_pair *t, int64_t query, int64_t n) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
     for (int64_t at = query; at < query + n; at += PEFT__ATTN_QUERIES) {
         const int64_t rows = PEFT__MIN(query + n - at, (int64_t)PEFT__ATTN_QUERIES);
         peft__attn_span span;
-        if (!peft__attn_spans(args, t->row, &t->keys, at, rows, &span)) {
-            continue;
-        }
+        if (!peft__attn_spans(args, t->row, &t->keys, at, rows, &span)) { continue; }
         if (!t->packed) {
             const peft__attn_block *b = &t->keys;
             peft__attn_pack_keys(k, t->w.keys, b->k, b->ldk, b->n, args->head_dim);
@@ -189,14 +176,11 @@ static void attn_back_queries(attn_back_pair *t, int64_t query, int64_t n)
             peft__attn_pack_values(k, t->w.key_rows, b->k, b->ldk, b->n, args->head_dim, args->scale);
             t->packed = true;
         }
-        for (int64_t h = 0; h < t->job->group; h++) {
-            attn_back_unit(t, &span, t->kv * t->job->group + h, at, rows);
-        }
+        for (int64_t h = 0; h < t->job->group; h++) { attn_back_unit(t, &span, t->kv * t->job->group + h, at, rows); }
     }
 }
 
-static void attn_back_begin(attn_back_pair *t, const attn_back_job *job, int32_t worker)
-{
+static void attn_back_begin(attn_back_pair *t, const attn_back_job *job, int32_t worker) {
     void *base = job->run->scratch + (size_t)worker * job->run->scratch_size;
     memset(t, 0, sizeof *t);
     t->job = job;
@@ -206,14 +190,12 @@ static void attn_back_begin(attn_back_pair *t, const attn_back_job *job, int32_t
 /* ---- own tokens: phases over pairs of blocks -------------------------------------------------------------------------- */
 
 /* Diagonals of a row's table of pairs, L; *queries its query blocks. */
-static int64_t attn_back_side(const attn_back_job *job, const peft__attn_row *row, int64_t *queries)
-{
+static int64_t attn_back_side(const attn_back_job *job, const peft__attn_row *row, int64_t *queries) {
     *queries = peft__attn_ceil(row->n, job->span);
     return PEFT__MAX(*queries, peft__attn_ceil(row->n, job->block));
 }
 
-static void attn_back_own_task(void *arg, int64_t task, int32_t worker)
-{
+static void attn_back_own_task(void *arg, int64_t task, int32_t worker) {
     const attn_back_job *job = (const attn_back_job *)arg;
     const peft__attn_args *args = job->args;
     const peft__attn_row *row = args->rows;
@@ -223,9 +205,7 @@ static void attn_back_own_task(void *arg, int64_t task, int32_t worker)
         side = attn_back_side(job, ++row, &queries);
     }
     const int64_t a = task / args->kv_heads, b = (a + side - job->phase) % side;
-    if (b * job->block >= row->n) {
-        return;
-    }
+    if (b * job->block >= row->n) { return; }
     attn_back_pair t;
     attn_back_begin(&t, job, worker);
     t.row = row;
@@ -238,8 +218,7 @@ static void attn_back_own_task(void *arg, int64_t task, int32_t worker)
     attn_back_queries(&t, a * job->span, PEFT__MIN(row->n - a * job->span, job->span));
 }
 
-static void attn_back_own(attn_back_job *job)
-{
+static void attn_back_own(attn_back_job *job) {
     const peft__attn_args *args = job->args;
     for (job->phase = 0;; job->phase++) {
         int64_t tasks = 0;
@@ -247,9 +226,7 @@ static void attn_back_own(attn_back_job *job)
             int64_t queries, side = attn_back_side(job, &args->rows[r], &queries);
             tasks += job->phase < side ? queries * args->kv_heads : 0;
         }
-        if (tasks == 0) {
-            return;
-        }
+        if (tasks == 0) { return; }
         peft__pool_run(job->run->pool, attn_back_own_task, job, tasks);
     }
 }
@@ -257,17 +234,13 @@ static void attn_back_own(attn_back_job *job)
 /* ---- past segments: one block after the other --------------------------------------------------------------------------- */
 
 /* Whether two rows add to the same past gradients. */
-static bool attn_back_shares(const peft__attn_row *x, const peft__attn_row *y)
-{
+static bool attn_back_shares(const peft__attn_row *x, const peft__attn_row *y) {
     return (x->past_dk && x->past_dk == y->past_dk) || (x->past_dv && x->past_dv == y->past_dv);
 }
 
-static void attn_back_past_row(attn_back_pair *t, const peft__attn_row *row)
-{
+static void attn_back_past_row(attn_back_pair *t, const peft__attn_row *row) {
     const peft__attn_args *args = t->job->args;
-    if (t->job->phase * t->job->block >= row->n_past) {
-        return;
-    }
+    if (t->job->phase * t->job->block >= row->n_past) { return; }
     t->row = row;
     t->packed = false;
     t->keys = peft__attn_block_at(args, row, t->kv, true, t->job->block, t->job->phase);
@@ -279,34 +252,26 @@ static void attn_back_past_row(attn_back_pair *t, const peft__attn_row *row)
 }
 
 /* A row and a KV head; the first of the rows that share a gradient does the others' work as well. */
-static void attn_back_past_task(void *arg, int64_t task, int32_t worker)
-{
+static void attn_back_past_task(void *arg, int64_t task, int32_t worker) {
     const attn_back_job *job = (const attn_back_job *)arg;
     const peft__attn_args *args = job->args;
     const int64_t r = task / args->kv_heads;
     for (int64_t i = 0; i < r; i++) {
-        if (attn_back_shares(&args->rows[i], &args->rows[r])) {
-            return;
-        }
+        if (attn_back_shares(&args->rows[i], &args->rows[r])) { return; }
     }
     attn_back_pair t;
     attn_back_begin(&t, job, worker);
     t.kv = task % args->kv_heads;
     attn_back_past_row(&t, &args->rows[r]);
     for (int64_t i = r + 1; i < args->n_rows; i++) {
-        if (attn_back_shares(&args->rows[i], &args->rows[r])) {
-            attn_back_past_row(&t, &args->rows[i]);
-        }
+        if (attn_back_shares(&args->rows[i], &args->rows[r])) { attn_back_past_row(&t, &args->rows[i]); }
     }
 }
 
-static void attn_back_past(attn_back_job *job)
-{
+static void attn_back_past(attn_back_job *job) {
     const peft__attn_args *args = job->args;
     int64_t most = 0;
-    for (int64_t r = 0; r < args->n_rows; r++) {
-        most = PEFT__MAX(most, args->rows[r].n_past);
-    }
+    for (int64_t r = 0; r < args->n_rows; r++) { most = PEFT__MAX(most, args->rows[r].n_past); }
     for (job->phase = 0; job->phase * job->block < most; job->phase++) {
         peft__pool_run(job->run->pool, attn_back_past_task, job, args->n_rows * args->kv_heads);
     }
@@ -314,29 +279,27 @@ static void attn_back_past(attn_back_job *job)
 
 /* ------------------------------------------------------------------------------------------------------------------------- */
 
-static void attn_back_zero_task(void *arg, int64_t task, int32_t worker)
-{
+static void attn_back_zero_task(void *arg, int64_t task, int32_t worker) {
     const peft__attn_args *args = ((const attn_back_job *)arg)->args;
     const size_t wide = (size_t)(args->heads * args->head_dim) * sizeof(peft__real);
     const size_t narrow = (size_t)(args->kv_heads * args->head_dim) * sizeof(peft__real);
-    const peft__attn_row *row = &args->rows[task];
+    const peft__attn_row *row = &args->rows[task / ATTN_BACK_ZERO];
+    const int64_t part = task % ATTN_BACK_ZERO;
+    const int64_t begin = row->n * part / ATTN_BACK_ZERO, end = row->n * (part + 1) / ATTN_BACK_ZERO;
     (void)worker;
-    for (int64_t i = row->first; i < row->first + row->n; i++) {
+    for (int64_t i = row->first + begin; i < row->first + end; i++) {
         memset(args->dq + i * args->ldq, 0, wide);
         memset(args->dk + i * args->ldk, 0, narrow);
         memset(args->dv + i * args->ldv, 0, narrow);
     }
 }
 
-void peft__attn_backward(const peft__run *run, const peft__attn_args *args)
-{
+void peft__attn_backward(const peft__run *run, const peft__attn_args *args) {
     attn_back_job job = {.run = run, .args = args, .group = args->heads / args->kv_heads};
     job.block = peft__attn_ceil(ATTN_BACK_KEYS, run->k->nr) * run->k->nr;
     job.span = job.group == 1 ? 2 * ATTN_BACK_SPAN : ATTN_BACK_SPAN;
-    if (args->n_rows == 0) {
-        return;
-    }
-    peft__pool_run(run->pool, attn_back_zero_task, &job, args->n_rows);
+    if (args->n_rows == 0) { return; }
+    peft__pool_run(run->pool, attn_back_zero_task, &job, args->n_rows * ATTN_BACK_ZERO);
     attn_back_past(&job);
     attn_back_own(&job);
 }

@@ -3,14 +3,12 @@
  * Left out: any softmax. */
 #include "kernels/attention.h"
 
-int64_t peft__attn_ceil(int64_t n, int64_t by)
-{
+int64_t peft__attn_ceil(int64_t n, int64_t by) {
     return (n + by - 1) / by;
 }
 
 peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__attn_row *row, int64_t head, bool past,
-                                     int64_t size, int64_t index)
-{
+                                     int64_t size, int64_t index) {
     peft__attn_block b = {.past = past, .first = index * size};
     b.n = PEFT__MIN(size, (past ? row->n_past : row->n) - b.first);
     b.ldk = past ? row->past_ld : args->ldk;
@@ -21,9 +19,8 @@ peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__at
     return b;
 }
 
-bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block, int64_t query,
-                      int64_t n, peft__attn_span *span)
-{
+bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block,
+                      int64_t query, int64_t n, peft__attn_span *span) {
     const int64_t key0 = block->first + (block->past ? 0 : row->n_past);
     const bool windowed = args->window > 0 && !(block->past && args->past_visible);
     bool any = false;
@@ -39,77 +36,65 @@ bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, co
     return any;
 }
 
-void peft__attn_pack_keys(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n, int64_t dim)
-{
+void peft__attn_pack_keys(const peft__kernels *k, peft__real *dst, const peft__real *src, int64_t ld, int64_t n,
+                          int64_t dim) {
     const peft__real *rows[PEFT__TILE_COLS];
     for (int64_t j = 0; j < n; j += k->nr, dst += dim * k->nr) {
         const int32_t cols = (int32_t)PEFT__MIN(n - j, (int64_t)k->nr);
-        for (int32_t c = 0; c < cols; c++) {
-            rows[c] = src + (j + c) * ld;
-        }
+        for (int32_t c = 0; c < cols; c++) { rows[c] = src + (j + c) * ld; }
         k->pack_rows(dst, rows, cols, dim);
     }
 }
 
 /* Rows of a panel are short: a call for each would cost more than the copy, and loops of eight become vectors. */
-void peft__attn_pack_values(const peft__kernels *k, peft__real *restrict dst, const peft__real *restrict src, int64_t ld, int64_t n,
-                            int64_t dim, peft__real scale)
-{
+void peft__attn_pack_values(const peft__kernels *k, peft__real *restrict dst, const peft__real *restrict src,
+                            int64_t ld, int64_t n, int64_t dim, peft__real scale) {
     const int64_t nr = k->nr;
     for (int64_t p = 0; p < dim; p += nr) {
         const int64_t cols = PEFT__MIN(nr, dim - p), eights = cols / 8 * 8;
         for (int64_t j = 0; j < n; j++, dst += nr) {
             const peft__real *from = src + j * ld + p;
             for (int64_t c = 0; c < eights; c += 8) {
-                for (int64_t i = 0; i < 8; i++) {
-                    dst[c + i] = scale * from[c + i];
-                }
+                for (int64_t i = 0; i < 8; i++) { dst[c + i] = scale * from[c + i]; }
             }
-            for (int64_t c = eights; c < nr; c++) {
-                dst[c] = c < cols ? scale * from[c] : 0;
-            }
+            for (int64_t c = eights; c < nr; c++) { dst[c] = c < cols ? scale * from[c] : 0; }
         }
     }
 }
 
 void peft__attn_scores(const peft__kernels *k, const peft__attn_span *span, int64_t rows, int64_t keys, int64_t dim,
-                       const peft__real *a, int64_t lda, const peft__real *panels, peft__real *s, int64_t lds, bool first)
-{
+                       const peft__real *a, int64_t lda, const peft__real *panels, peft__real *s, int64_t lds,
+                       bool first) {
     for (int64_t j = 0; j < keys; j += k->nr, panels += dim * k->nr) {
         const int64_t cols = PEFT__MIN(keys - j, (int64_t)k->nr);
         for (int64_t i = 0; i < rows; i += k->mr) {
             const int64_t r = PEFT__MIN(rows - i, (int64_t)k->mr);
             if (span->lo[i] < j + cols && span->hi[i + r - 1] > j) {
-                k->tile((int32_t)r, (int32_t)cols, dim, a + i * lda, lda, 1, panels, k->nr, s + i * lds + j, lds, first);
+                k->tile((int32_t)r, (int32_t)cols, dim, a + i * lda, lda, 1, panels, k->nr, s + i * lds + j, lds,
+                        first);
             }
         }
     }
 }
 
 void peft__attn_weigh(const peft__kernels *k, const peft__attn_span *span, int64_t rows, int64_t keys, int64_t dim,
-                      const peft__real *s, int64_t lds, const peft__real *panels, peft__real *c, int64_t ldc)
-{
+                      const peft__real *s, int64_t lds, const peft__real *panels, peft__real *c, int64_t ldc) {
     const int64_t nr = k->nr;
     for (int64_t p = 0; p < dim; p += nr, panels += keys * nr) {
         const int64_t cols = PEFT__MIN(nr, dim - p);
         for (int64_t i = 0; i < rows; i += k->mr) {
             const int64_t r = PEFT__MIN(rows - i, (int64_t)k->mr), lo = span->lo[i], hi = span->hi[i + r - 1];
             if (lo < hi) {
-                k->tile((int32_t)r, (int32_t)cols, hi - lo, s + i * lds + lo, lds, 1, panels + lo * nr, nr, c + i * ldc + p,
-                        ldc, false);
+                k->tile((int32_t)r, (int32_t)cols, hi - lo, s + i * lds + lo, lds, 1, panels + lo * nr, nr,
+                        c + i * ldc + p, ldc, false);
             }
         }
     }
 }
 
-void peft__attn_clear_edges(const peft__attn_span *span, int64_t i, int64_t keys, peft__real *row)
-{
+void peft__attn_clear_edges(const peft__attn_span *span, int64_t i, int64_t keys, peft__real *row) {
     const int64_t edge = PEFT__TILE_ROWS - 1, lo = span->lo[i], hi = span->hi[i];
     const int64_t from = PEFT__MAX(lo - edge, 0), to = PEFT__MIN(hi + edge, keys);
-    for (int64_t j = from; j < lo; j++) {
-        row[j] = 0;
-    }
-    for (int64_t j = hi; j < to; j++) {
-        row[j] = 0;
-    }
+    for (int64_t j = from; j < lo; j++) { row[j] = 0; }
+    for (int64_t j = hi; j < to; j++) { row[j] = 0; }
 }

@@ -104,13 +104,25 @@ static const peft__real *gemm_reals(const uint8_t *p)
     return (const peft__real *)(const void *)p;
 }
 
-/* Columns [j0, j0 + cols) of B (stored [n][k]) at k0 .. k0 + kc as one panel. */
+/* Asks for the cache lines of [p, p + bytes), which may lie past the end of anything. */
+static void gemm_fetch(const uint8_t *p, int64_t bytes)
+{
+#if defined(__GNUC__)
+    for (int64_t i = 0; i < bytes; i += 64) { __builtin_prefetch(p + i); }
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
+
+/* Columns [j0, j0 + cols) of B (stored [n][k]) at k0 .. k0 + kc as one panel. Stored blocks go through the stage a chunk at a
+ * time, while the same chunk of the next panel's rows is asked for: streams of so few lines end before hardware sees them. */
 static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0, int64_t kc, int64_t j0, int32_t cols,
                             peft__real *panel)
 {
     const peft__kernels *k = p->run->k;
     const peft__operand *b = &p->args->b;
-    const int64_t at = (b->first + k0) / p->block.elems * p->block.bytes;
+    const int64_t at = (b->first + k0) / p->block.elems * p->block.bytes, ahead = k->nr * b->row_bytes;
     const uint8_t *stored[PEFT__TILE_COLS];
     const peft__real *rows[PEFT__TILE_COLS];
     for (int32_t j = 0; j < cols; j++) {
@@ -122,9 +134,11 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
         return;
     }
     for (int64_t done = 0; done < kc; done += GEMM_CHUNK) {
-        const int64_t n = PEFT__MIN(kc - done, GEMM_CHUNK);
+        const int64_t n = PEFT__MIN(kc - done, GEMM_CHUNK), bytes = n / p->block.elems * p->block.bytes;
         for (int32_t j = 0; j < cols; j++) {
-            k->dequant(b->dtype, stored[j] + done / p->block.elems * p->block.bytes, n, s->stage + (int64_t)j * GEMM_CHUNK);
+            gemm_fetch(stored[j] + ahead, bytes);
+            k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK);
+            stored[j] += bytes;
         }
         k->pack_rows(panel + done * k->nr, rows, cols, n);
     }
@@ -139,17 +153,6 @@ static void gemm_copy_row(peft__real *dst, const peft__real *src, int32_t nr)
     case 64: memcpy(dst, src, 64 * sizeof *dst); break;
     default: memcpy(dst, src, (size_t)nr * sizeof *dst); break;
     }
-}
-
-/* Asks for the cache lines of [p, p + bytes), which may lie past the end of anything. */
-static void gemm_fetch(const uint8_t *p, int64_t bytes)
-{
-#if defined(__GNUC__)
-    for (int64_t i = 0; i < bytes; i += 64) { __builtin_prefetch(p + i); }
-#else
-    (void)p;
-    (void)bytes;
-#endif
 }
 
 /* One row of B's block into the k-th row of each panel. */

@@ -72,6 +72,33 @@ static peft__val compose_stream(void *user, peft__tape *t, const peft__site *s, 
     return h;
 }
 
+static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, peft__val x) {
+    const compose_all *c = user;
+    for (size_t i = 0; i < c->n; i++) {
+        const peft__adapter *a = c->members[i].adapter;
+        const peft__attachment *at = c->members[i].at[s->id];
+        if (at != NULL && a->method->input != NULL) { x = a->method->input(a, at, t, s, x); }
+    }
+    return x;
+}
+
+static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v) {
+    const compose_all *c = user;
+    const char *owner = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        const peft__adapter *a = c->members[i].adapter;
+        const peft__attachment *at = c->members[i].at[s->id];
+        if (at == NULL || a->method->kv == NULL) { continue; }
+        if (owner != NULL) {
+            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both put a prefix before \"%s\"", owner, a->name,
+                            s->path);
+            return;
+        }
+        owner = a->name;
+        a->method->kv(a, at, t, s, past_k, past_v);
+    }
+}
+
 static peft__val compose_norm(void *user, peft__tape *t, const peft__site *s, peft__val x) {
     int32_t weight, bias;
     compose_copies(user, t, s, &weight, &bias);
@@ -123,6 +150,8 @@ peft_status peft__compose(peft__tape *t, const peft__base_info *base, peft__adap
     *hooks = (peft__hooks){.user = c,
                            .linear = compose_linear,
                            .stream = compose_stream,
+                           .input = compose_input,
+                           .kv = compose_kv,
                            .norm = compose_norm,
                            .embed = compose_embed,
                            .head = compose_head};

@@ -34,6 +34,16 @@ typedef struct peft__attachment {
     int32_t weight_param, bias_param; /* index in adapter->params of a trained copy of the site's weight or bias; -1 */
 } peft__attachment;
 
+enum { PEFT__NEEDS_TOKENS = 1, PEFT__NEEDS_FORWARD = 2 };
+
+/* What peft_adapters_init hands to a method: the ids of a text and, for PEFT__NEEDS_FORWARD, what the base makes of them. */
+typedef struct peft__init_text {
+    const int32_t *ids;
+    int64_t n;
+    peft__real *const *k, *const *v; /* [layers] -> [n, kv_dim]: keys (rotated) and values of each layer; NULL */
+    int64_t kv_dim, layers;
+} peft__init_text;
+
 typedef struct peft__method {
     const char *name;            /* "lora" */
     const char *hf_type;         /* "LORA"; NULL: not in HF PEFT */
@@ -55,6 +65,13 @@ typedef struct peft__method {
                         peft__val h, peft__val residual);
     void (*head)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
                  peft__val x, peft__head_spec *spec);
+    peft__val (*input)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                       peft__val x);                        /* embeddings [INPUT, C] -> the stream [TOKENS, C] */
+    void (*kv)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+               peft__val *past_k, peft__val *past_v);       /* keys and values that stand before each row's own */
+    /* Initial values from a text, where options ask for it: PEFT__NEEDS_*. from_text gets what was asked for. */
+    uint32_t (*needs)(const struct peft__adapter *a);
+    peft_status (*from_text)(struct peft__adapter *a, const peft__init_text *text, const peft__kernels *k);
     /* delta[rows * cols] += what the adapter adds to the site's weight (logical [out, in]); NULL: cannot be merged. */
     peft_status (*merge)(const struct peft__adapter *a, const peft__attachment *at, const peft__site *s,
                          const peft__run *run, peft__real *weight);

@@ -74,12 +74,14 @@ peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *ba
     peft__tape_init(&tape, mem, false);
     TRY(peft__dataset_check(d, &m->config, "evaluation"));
     int64_t longest = peft__dataset_longest(d);
-    peft__caps caps = {EVALUATE_ROWS, PEFT__MAX(EVALUATE_TOKENS, longest), longest};
+    peft__caps caps = {EVALUATE_ROWS, PEFT__MAX(EVALUATE_TOKENS, longest), longest, 0, 0};
     TRY(peft__pool_create(mem, m->ctx->threads, &pool));
     peft__pool_set_host(pool, m->ctx->parallel_for, m->ctx->parallel_user);
     if (n > 0) { TRY(peft__compose(&tape, base, adapters, n)); }
     m->arch->record(m, &tape);
     TRY(peft__tape_finish(&tape));
+    caps.virtual_tokens = tape.virtual_tokens;
+    caps.position_shift = tape.position_shift;
     TRY(peft__plan_make(&plan, mem, &tape, &caps, 0, m->ctx->kernels, peft__pool_size(pool), m->config.head_dim));
     TRY(peft__exec_create(&exec, mem, &tape, &plan, m->ctx->kernels, pool));
     TRY(peft__frame_room_create(&room, mem, &caps));

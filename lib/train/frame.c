@@ -1,21 +1,26 @@
 /* frame.c - rows of ids packed end to end into the frame of one execution. Nothing is padded.
  *
  * Labels come as Hugging Face has them (the label AT each token) and are shifted here: the frame's label of token t is what
- * the model must say after it. */
+ * the model must say after it. Virtual tokens (soft prompts) lengthen their own row at its start; the last of them has the
+ * first token as its label where the caller labels that. */
 #include "train/train.h"
 
+/* Most tokens of a frame, virtual ones included. */
+static size_t frame_tokens(const peft__caps *c) { return (size_t)(c->max_tokens + c->max_rows * c->virtual_tokens); }
+
 peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const peft__caps *caps) {
-    size_t rows = (size_t)caps->max_rows, tokens = (size_t)caps->max_tokens;
+    size_t rows = (size_t)caps->max_rows, tokens = (size_t)caps->max_tokens, all = frame_tokens(caps);
     memset(r, 0, sizeof *r);
     r->mem = mem;
     r->caps = *caps;
     r->offsets = peft__alloc(mem, (rows + 1) * sizeof *r->offsets);
+    r->token_offsets = peft__alloc(mem, (rows + 1) * sizeof *r->token_offsets);
     r->ids = peft__alloc(mem, tokens * sizeof *r->ids);
-    r->positions = peft__alloc(mem, tokens * sizeof *r->positions);
-    r->labels = peft__alloc(mem, tokens * sizeof *r->labels);
-    r->weights = peft__alloc(mem, tokens * sizeof *r->weights);
+    r->positions = peft__alloc(mem, all * sizeof *r->positions);
+    r->labels = peft__alloc(mem, all * sizeof *r->labels);
+    r->weights = peft__alloc(mem, all * sizeof *r->weights);
     r->keys = peft__alloc(mem, rows * sizeof *r->keys);
-    if (r->offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL || r->weights == NULL ||
+    if (r->offsets == NULL || r->token_offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL || r->weights == NULL ||
         r->keys == NULL) {
         peft__frame_room_free(r);
         return PEFT_E_NOMEM;
@@ -25,20 +30,22 @@ peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const p
 
 void peft__frame_room_free(peft__frame_room *r) {
     if (r->mem == NULL) { return; }
-    size_t rows = (size_t)r->caps.max_rows, tokens = (size_t)r->caps.max_tokens;
+    size_t rows = (size_t)r->caps.max_rows, tokens = (size_t)r->caps.max_tokens, all = frame_tokens(&r->caps);
     peft__free(r->mem, r->offsets, (rows + 1) * sizeof *r->offsets);
+    peft__free(r->mem, r->token_offsets, (rows + 1) * sizeof *r->token_offsets);
     peft__free(r->mem, r->ids, tokens * sizeof *r->ids);
-    peft__free(r->mem, r->positions, tokens * sizeof *r->positions);
-    peft__free(r->mem, r->labels, tokens * sizeof *r->labels);
-    peft__free(r->mem, r->weights, tokens * sizeof *r->weights);
+    peft__free(r->mem, r->positions, all * sizeof *r->positions);
+    peft__free(r->mem, r->labels, all * sizeof *r->labels);
+    peft__free(r->mem, r->weights, all * sizeof *r->weights);
     peft__free(r->mem, r->keys, rows * sizeof *r->keys);
     memset(r, 0, sizeof *r);
 }
 
 void peft__frame_begin(peft__frame_room *r) {
     memset(&r->frame, 0, sizeof r->frame);
-    r->offsets[0] = 0;
-    r->frame.offsets[PEFT__SPACE_TOKENS] = r->frame.offsets[PEFT__SPACE_INPUT] = r->offsets;
+    r->offsets[0] = r->token_offsets[0] = 0;
+    r->frame.offsets[PEFT__SPACE_INPUT] = r->offsets;
+    r->frame.offsets[PEFT__SPACE_TOKENS] = r->token_offsets;
     r->frame.ids = r->ids;
     r->frame.positions = r->positions;
     r->frame.labels = r->labels;
@@ -49,20 +56,24 @@ void peft__frame_begin(peft__frame_room *r) {
 bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
                      uint64_t key) {
     peft__frame *f = &r->frame;
-    int64_t at = f->count[PEFT__SPACE_INPUT];
+    int64_t at = f->count[PEFT__SPACE_INPUT], to = f->count[PEFT__SPACE_TOKENS], v = r->caps.virtual_tokens;
     if (f->n_rows >= r->caps.max_rows || n > r->caps.max_tokens - at || n > r->caps.max_length) { return false; }
-    for (int64_t t = 0; t < n; t++) {
-        r->ids[at + t] = ids[t];
-        r->positions[at + t] = (int32_t)t;
-        r->labels[at + t] = t + 1 < n ? (labels != NULL ? labels[t + 1] : ids[t + 1]) : -100;
-        r->weights[at + t] = weights != NULL && t + 1 < n ? weights[t + 1] : 1.0F;
+    memcpy(r->ids + at, ids, (size_t)n * sizeof *ids);
+    for (int64_t t = 0; t < v + n; t++) {
+        int64_t next = t + 1 - v; /* the row's token that comes after place t */
+        bool labelled = next >= 0 && next < n && (labels != NULL || next > 0);
+        r->positions[to + t] = (int32_t)(t + r->caps.position_shift);
+        r->labels[to + t] = !labelled ? -100 : labels != NULL ? labels[next] : ids[next];
+        r->weights[to + t] = weights != NULL && next >= 0 && next < n ? weights[next] : 1.0F;
     }
     if (weights != NULL) { f->weights = r->weights; }
     r->keys[f->n_rows] = key;
     f->n_rows++;
-    f->count[PEFT__SPACE_INPUT] = f->count[PEFT__SPACE_TOKENS] = at + n;
+    f->count[PEFT__SPACE_INPUT] = at + n;
+    f->count[PEFT__SPACE_TOKENS] = to + v + n;
     f->count[PEFT__SPACE_ROWS] = f->n_rows;
     r->offsets[f->n_rows] = at + n;
+    r->token_offsets[f->n_rows] = to + v + n;
     return true;
 }
 

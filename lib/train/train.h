@@ -64,9 +64,10 @@ peft_status peft__dataset_info(const struct peft_dataset *d, peft__str *out);
 typedef struct peft__frame_room {
     peft__mem *mem;
     peft__caps caps;
-    int64_t *offsets;        /* [max_rows + 1] */
-    int32_t *ids, *positions, *labels; /* [max_tokens] */
-    float *weights;          /* [max_tokens] */
+    int64_t *offsets, *token_offsets;  /* [max_rows + 1]: of the caller's tokens; with virtual ones */
+    int32_t *ids;            /* [max_tokens] */
+    int32_t *positions, *labels; /* [max_tokens + max_rows * virtual_tokens] */
+    float *weights;          /* the same */
     uint64_t *keys;          /* [max_rows] */
     peft__frame frame;
 } peft__frame_room;

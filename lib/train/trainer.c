@@ -202,7 +202,7 @@ out:
 
 peft_status peft__trainer_plan(struct peft_trainer *t) {
     peft_status st = PEFT_OK;
-    peft__caps caps;
+    peft__caps caps = {0, 0, 0, 0, 0};
     size_t now, limit = (size_t)peft__opt_int(&t->opts, "memory_limit");
     peft__mem *mem = &t->ctx->mem;
     if (t->planned) { return PEFT_OK; }
@@ -211,6 +211,8 @@ peft_status peft__trainer_plan(struct peft_trainer *t) {
     TRY(trainer_memory(t, job));
     TRY(trainer_record(t, job));
     TRY(trainer_caps(t, job, &caps));
+    caps.virtual_tokens = t->tape.virtual_tokens;
+    caps.position_shift = t->tape.position_shift;
     now = atomic_load(&mem->now) + t->model->bytes;
     st = peft__plan_make(&t->plan, mem, &t->tape, &caps, trainer_room(t, now), t->ctx->kernels, peft__pool_size(t->pool),
                          t->model->config.head_dim);

@@ -11,8 +11,7 @@ typedef double (*loss_fn)(void *arg); /* a scalar of the arrays that arg points 
 
 /* Largest difference between grad and the differences of `loss` by each of the n elements of x (every `step`-th of them),
  * over the largest gradient or 1. */
-static double gap(loss_fn loss, void *arg, double *x, const double *grad, int64_t n, int64_t step)
-{
+static double gap(loss_fn loss, void *arg, double *x, const double *grad, int64_t n, int64_t step) {
     double worst = 0, most = 1;
     for (int64_t i = 0; i < n; i += step) {
         const double was = x[i], h = 1e-5;
@@ -28,12 +27,9 @@ static double gap(loss_fn loss, void *arg, double *x, const double *grad, int64_
     return worst / most;
 }
 
-static void fill(double *x, int64_t n, uint64_t seed)
-{
+static void fill(double *x, int64_t n, uint64_t seed) {
     peft__rng rng = {seed, 0};
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = peft__rng_normal(&rng);
-    }
+    for (int64_t i = 0; i < n; i++) { x[i] = peft__rng_normal(&rng); }
 }
 
 /* ---- one row of n ---------------------------------------------------------------------------------------------------- */
@@ -41,13 +37,12 @@ static void fill(double *x, int64_t n, uint64_t seed)
 typedef struct line {
     const peft__kernels *k;
     int64_t n;
-    int32_t kind;         /* of activation; -1 RMSNorm, -2 LayerNorm */
+    int32_t kind; /* of activation; -1 RMSNorm, -2 LayerNorm */
     bool gated;
     double x[64], u[64], w[64], b[64], dy[64], y[64];
 } line;
 
-static double line_loss(void *arg)
-{
+static double line_loss(void *arg) {
     line *l = (line *)arg;
     double mean;
     if (l->kind == -1) {
@@ -62,8 +57,7 @@ static double line_loss(void *arg)
     return l->k->dot(l->y, l->dy, l->n);
 }
 
-static void line_fill(line *l, int64_t n)
-{
+static void line_fill(line *l, int64_t n) {
     l->k = &peft__kernels_generic;
     l->n = n;
     fill(l->x, n, 1);
@@ -73,8 +67,7 @@ static void line_fill(line *l, int64_t n)
     fill(l->dy, n, 5);
 }
 
-TEST(kernels_grad_norms)
-{
+TEST(kernels_grad_norms) {
     for (int64_t n = 1; n < 64; n += 6) {
         line l = {.kind = -1};
         double dx[64], mean;
@@ -82,9 +75,7 @@ TEST(kernels_grad_norms)
         const double r = l.k->rms_norm(l.y, l.x, l.w, n, 1e-5);
         l.k->rms_norm_back(dx, l.dy, l.x, l.w, n, r, false);
         CHECK_NEAR(gap(line_loss, &l, l.x, dx, n, 1), 0, 1e-7);
-        if (n == 1) {
-            continue; /* one element has no variance */
-        }
+        if (n == 1) { continue; /* one element has no variance */ }
         l.kind = -2;
         const double s = l.k->layer_norm(l.y, l.x, l.w, l.b, n, 1e-5, &mean);
         l.k->layer_norm_back(dx, l.dy, l.x, l.w, n, mean, s, false);
@@ -92,8 +83,7 @@ TEST(kernels_grad_norms)
     }
 }
 
-TEST(kernels_grad_activations)
-{
+TEST(kernels_grad_activations) {
     for (int32_t kind = 0; kind < PEFT__ACT_COUNT; kind++) {
         line l = {.kind = kind};
         double dx[64], du[64];
@@ -107,8 +97,7 @@ TEST(kernels_grad_activations)
     }
 }
 
-TEST(kernels_grad_scalars)
-{
+TEST(kernels_grad_scalars) {
     for (int32_t i = -900; i <= 900; i++) {
         const double x = (double)i * 0.0137;
         CHECK_NEAR(peft__exp(x), exp(x), 1e-15 * exp(x));
@@ -130,24 +119,39 @@ typedef struct field {
     double pk[2][MAX_N], pv[2][MAX_N], pdk[2][MAX_N], pdv[2][MAX_N];
 } field;
 
-static double field_loss(void *arg)
-{
+static double field_loss(void *arg) {
     field *f = (field *)arg;
     const int64_t wide = f->args.heads * f->args.head_dim;
     peft__attn_forward(&f->run, &f->args);
     return f->run.k->dot(f->o, f->d_o, f->args.n_tokens * wide);
 }
 
-static peft_status field_fill(field *f, peft__mem *mem, int64_t heads, int64_t kv_heads, int64_t dim)
-{
+static peft_status field_fill(field *f, peft__mem *mem, int64_t heads, int64_t kv_heads, int64_t dim) {
     peft_status st = PEFT_OK;
     peft__attn_args *a = &f->args;
     const int64_t n0 = 9, n1 = 3, past0 = 4, past1 = 0, ldk = kv_heads * dim;
     f->rows[0] = (peft__attn_row){0, n0, f->pk[0], f->pv[0], f->pdk[0], f->pdv[0], ldk, past0};
     f->rows[1] = (peft__attn_row){n0, n1, f->pk[1], f->pv[1], f->pdk[1], f->pdv[1], ldk, past1};
-    *a = (peft__attn_args){.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = 0.4, .rows = f->rows, .n_rows = 2,
-                           .n_tokens = n0 + n1, .q = f->q, .k = f->k, .v = f->v, .ldq = heads * dim, .ldk = ldk, .ldv = ldk,
-                           .o = f->o, .ldo = heads * dim, .lse = f->lse, .d_o = f->d_o, .dq = f->dq, .dk = f->dk, .dv = f->dv};
+    *a = (peft__attn_args){.heads = heads,
+                           .kv_heads = kv_heads,
+                           .head_dim = dim,
+                           .scale = 0.4,
+                           .rows = f->rows,
+                           .n_rows = 2,
+                           .n_tokens = n0 + n1,
+                           .q = f->q,
+                           .k = f->k,
+                           .v = f->v,
+                           .ldq = heads * dim,
+                           .ldk = ldk,
+                           .ldv = ldk,
+                           .o = f->o,
+                           .ldo = heads * dim,
+                           .lse = f->lse,
+                           .d_o = f->d_o,
+                           .dq = f->dq,
+                           .dk = f->dk,
+                           .dv = f->dv};
     fill(f->q, MAX_N, 1);
     fill(f->k, MAX_N, 2);
     fill(f->v, MAX_N, 3);
@@ -162,15 +166,12 @@ static peft_status field_fill(field *f, peft__mem *mem, int64_t heads, int64_t k
     f->run.scratch_size = peft__scratch_size(f->run.k, dim, 16);
     TRY(peft__pool_create(mem, 1, &f->run.pool));
     f->run.scratch = (uint8_t *)peft__alloc(mem, f->run.scratch_size);
-    if (!f->run.scratch) {
-        st = PEFT_E_NOMEM;
-    }
+    if (!f->run.scratch) { st = PEFT_E_NOMEM; }
 out:
     return st;
 }
 
-static void check_field(field *f)
-{
+static void check_field(field *f) {
     const peft__attn_args *a = &f->args;
     const int64_t q = a->n_tokens * a->ldq, k = a->n_tokens * a->ldk, past = f->rows[0].n_past * a->ldk;
     const double tol = 1e-7;
@@ -185,8 +186,7 @@ static void check_field(field *f)
     CHECK_NEAR(gap(field_loss, f, f->pv[0], f->pdv[0], past, 3), 0, tol);
 }
 
-TEST(kernels_grad_attention)
-{
+TEST(kernels_grad_attention) {
     static field f;
     const int64_t shapes[][3] = {{1, 1, 8}, {4, 2, 12}, {6, 1, 5}};
     for (size_t s = 0; s < PEFT__COUNT(shapes); s++) {

@@ -48,14 +48,15 @@ def load(path, **options):
 
 
 def add_lora(model, seed, **config):
-    """HF PEFT's LoRA over model, every trained tensor moved off its initial value."""
+    """HF PEFT's LoRA over model, every trained tensor moved off its initial value. The more the product is scaled, the less,
+    so that the model stays well-conditioned: its own rounding errors would drown the comparison otherwise."""
     wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
     gen = torch.Generator().manual_seed(seed)
+    amount = 0.15 / max(1.0, config.get("lora_alpha", 8) / config.get("r", 8)) ** 0.5
     with torch.no_grad():
         for name, p in wrapped.named_parameters():
             if p.requires_grad:
-                scale = 0.15 if "lora_" in name else 0.05
-                p.add_(torch.randn(p.shape, generator=gen) * scale)
+                p.add_(torch.randn(p.shape, generator=gen) * (amount if "lora_" in name else 0.05))
     return wrapped.eval()
 
 

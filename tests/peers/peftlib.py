@@ -253,7 +253,8 @@ class Dataset(Handle):
         _ok(lib.peft_dataset_add_json(self.ptr, text, c_size_t(len(text))))
 
     def add_rows(self, rows, labels=None):
-        _ok(lib.peft_dataset_add(self.ptr, Batch(self.ctx, rows, labels).ptr))
+        batch = Batch(self.ctx, rows, labels)  # named, so that it lives during the call
+        _ok(lib.peft_dataset_add(self.ptr, batch.ptr))
         return self
 
     def info(self):

@@ -149,7 +149,7 @@ static void tiny_record(tiny *m, bool head_low_rank, double softcap) {
 static peft_status tiny_create(tiny *m, peft__mem *mem, int shape, int train, double dropout, const peft__kernels *k,
                                int32_t threads, size_t limit, double softcap) {
     peft_status st = PEFT_OK;
-    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8};
+    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};
     memset(m, 0, sizeof *m);
     m->mem = mem;
     m->shape = shape;
@@ -188,7 +188,7 @@ static void tiny_free(tiny *m) {
     peft__arena_free(&m->arena);
 }
 
-static void tiny_clear(tiny *m) {
+static inline void tiny_clear(tiny *m) {
     for (int32_t i = 0; i < m->n_params; i++) {
         memset(m->params[i].grad, 0, (size_t)(m->params[i].rows * m->params[i].cols) * sizeof(peft__real));
     }

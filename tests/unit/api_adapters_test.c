@@ -46,9 +46,9 @@ TEST(api_adapters_arguments) {
     adapters_fixture f;
     peft_options *o = NULL;
     CHECK_OK(adapters_begin(&f, API_LLAMA));
-    CHECK_STATUS(peft_adapters_create(NULL, &f.a), PEFT_E_INVALID);
-    CHECK(f.a == NULL);
-    CHECK_OK(peft_adapters_create(f.m, &f.a));
+    peft_adapters *none = f.a;
+    CHECK_STATUS(peft_adapters_create(NULL, &none), PEFT_E_INVALID);
+    CHECK(none == NULL);
     CHECK_STATUS(peft_adapters_create(f.m, NULL), PEFT_E_INVALID);
     CHECK_STATUS(peft_adapters_add(NULL, "a", "lora", NULL, 1), PEFT_E_INVALID);
     CHECK_ERROR_HAS("adapters is NULL");

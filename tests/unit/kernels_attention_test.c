@@ -24,21 +24,17 @@ typedef struct arrays {
     float *memory;
 } arrays;
 
-static float *take(arrays *a, int64_t n, uint64_t seed, float size)
-{
+static float *take(arrays *a, int64_t n, uint64_t seed, float size) {
     float *at = a->memory ? a->memory + a->count : NULL;
     a->count += (size_t)n;
     if (at && size > 0) {
         peft__rng rng = {seed, 0};
-        for (int64_t i = 0; i < n; i++) {
-            at[i] = size * (float)peft__rng_normal(&rng);
-        }
+        for (int64_t i = 0; i < n; i++) { at[i] = size * (float)peft__rng_normal(&rng); }
     }
     return at;
 }
 
-static void lay_out(arrays *a)
-{
+static void lay_out(arrays *a) {
     const problem *p = &a->p;
     const int64_t t = a->tokens, q = t * a->ldq, k = t * a->ldk;
     a->count = 0;
@@ -61,60 +57,70 @@ static void lay_out(arrays *a)
     }
 }
 
-static bool arrays_init(arrays *a, peft__mem *mem, const problem *p)
-{
+static bool arrays_init(arrays *a, peft__mem *mem, const problem *p) {
     memset(a, 0, sizeof *a);
     a->p = *p;
-    for (int64_t r = 0; r < p->n_rows; r++) {
-        a->tokens += p->n[r];
-    }
+    for (int64_t r = 0; r < p->n_rows; r++) { a->tokens += p->n[r]; }
     a->ldq = p->heads * p->dim + 3;
     a->ldk = p->kv_heads * p->dim;
     lay_out(a);
     a->memory = (float *)peft__alloc_zero(mem, a->count * sizeof(float));
-    if (!a->memory) {
-        return false;
-    }
+    if (!a->memory) { return false; }
     lay_out(a);
     return true;
 }
 
-static void arrays_free(arrays *a, peft__mem *mem)
-{
+static void arrays_free(arrays *a, peft__mem *mem) {
     peft__free(mem, a->memory, a->count * sizeof(float));
 }
 
 /* Runs forward and backward over rows [from, to). */
-static peft_status compute(arrays *a, peft__mem *mem, const peft__kernels *k, int32_t threads, int64_t from, int64_t to)
-{
+static peft_status compute(arrays *a, peft__mem *mem, const peft__kernels *k, int32_t threads, int64_t from,
+                           int64_t to) {
     const problem *p = &a->p;
     peft__attn_row rows[MAX_ROWS];
     int64_t first = 0;
     for (int64_t r = 0; r < p->n_rows; r++) {
-        rows[r] = (peft__attn_row){first, p->n[r], a->past_k[r], a->past_v[r], a->past_dk[r], a->past_dv[r], a->ldk, p->n_past[r]};
+        rows[r] = (peft__attn_row){first,         p->n[r],       a->past_k[r], a->past_v[r],
+                                   a->past_dk[r], a->past_dv[r], a->ldk,       p->n_past[r]};
         first += p->n[r];
     }
-    peft__attn_args args = {
-        .heads = p->heads, .kv_heads = p->kv_heads, .head_dim = p->dim, .scale = 1 / sqrtf((float)p->dim), .causal = p->causal,
-        .window = p->window, .past_visible = p->past_visible, .softcap = (float)p->softcap, .rows = rows + from,
-        .n_rows = to - from, .n_tokens = a->tokens, .q = a->q, .k = a->k, .v = a->v, .ldq = a->ldq, .ldk = a->ldk,
-        .ldv = a->ldk, .o = a->o, .ldo = a->ldq, .lse = a->lse, .d_o = a->d_o, .dq = a->dq, .dk = a->dk, .dv = a->dv};
+    peft__attn_args args = {.heads = p->heads,
+                            .kv_heads = p->kv_heads,
+                            .head_dim = p->dim,
+                            .scale = 1 / sqrtf((float)p->dim),
+                            .causal = p->causal,
+                            .window = p->window,
+                            .past_visible = p->past_visible,
+                            .softcap = (float)p->softcap,
+                            .rows = rows + from,
+                            .n_rows = to - from,
+                            .n_tokens = a->tokens,
+                            .q = a->q,
+                            .k = a->k,
+                            .v = a->v,
+                            .ldq = a->ldq,
+                            .ldk = a->ldk,
+                            .ldv = a->ldk,
+                            .o = a->o,
+                            .ldo = a->ldq,
+                            .lse = a->lse,
+                            .d_o = a->d_o,
+                            .dq = a->dq,
+                            .dk = a->dk,
+                            .dv = a->dv};
     peft_status st = PEFT_OK;
     peft__run run = {.k = k, .workers = threads, .scratch_size = peft__scratch_size(k, p->dim, 1000)};
     const size_t size = run.scratch_size * (size_t)threads;
     TRY(peft__pool_create(mem, threads, &run.pool));
     run.scratch = (uint8_t *)peft__alloc(mem, size);
-    if (!run.scratch) {
-        FAIL(PEFT_E_NOMEM, "no scratch");
-    }
+    if (!run.scratch) { FAIL(PEFT_E_NOMEM, "no scratch"); }
     memset(run.scratch, 0xff, size); /* NaN wherever something undefined is used */
     peft__attn_forward(&run, &args);
     peft__attn_backward(&run, &args);
 out:
     peft__free(mem, run.scratch, size);
-    if (run.pool) {
-        peft__pool_free(run.pool);
-    }
+    if (run.pool) { peft__pool_free(run.pool); }
     return st;
 }
 
@@ -126,18 +132,14 @@ typedef struct plain { /* double twins of o, lse, dq, dk, dv and the past gradie
     size_t bytes;
 } plain;
 
-static bool plain_init(plain *x, peft__mem *mem, const arrays *a)
-{
-    const size_t q = (size_t)(a->tokens * a->ldq), k = (size_t)(a->tokens * a->ldk), l = (size_t)(a->tokens * a->p.heads);
+static bool plain_init(plain *x, peft__mem *mem, const arrays *a) {
+    const size_t q = (size_t)(a->tokens * a->ldq), k = (size_t)(a->tokens * a->ldk),
+                 l = (size_t)(a->tokens * a->p.heads);
     size_t past = 0;
-    for (int64_t r = 0; r < a->p.n_rows; r++) {
-        past += (size_t)(a->p.n_past[r] * a->ldk);
-    }
+    for (int64_t r = 0; r < a->p.n_rows; r++) { past += (size_t)(a->p.n_past[r] * a->ldk); }
     x->bytes = (2 * q + 2 * k + l + 2 * past) * sizeof(double);
     x->memory = (double *)peft__alloc_zero(mem, x->bytes);
-    if (!x->memory) {
-        return false;
-    }
+    if (!x->memory) { return false; }
     x->o = x->memory;
     x->dq = x->o + q;
     x->dk = x->dq + q;
@@ -154,15 +156,13 @@ static bool plain_init(plain *x, peft__mem *mem, const arrays *a)
     return true;
 }
 
-static bool sees(const problem *p, int64_t past, int64_t query, int64_t key)
-{
+static bool sees(const problem *p, int64_t past, int64_t query, int64_t key) {
     const int64_t at = past + query;
     return (!p->causal || key <= at) && (p->window <= 0 || key > at - p->window || (p->past_visible && key < past));
 }
 
 /* One query of one head. */
-static void plain_query(plain *x, const arrays *a, int64_t r, int64_t first, int64_t h, int64_t i)
-{
+static void plain_query(plain *x, const arrays *a, int64_t r, int64_t first, int64_t h, int64_t i) {
     const problem *p = &a->p;
     const int64_t past = p->n_past[r], keys = past + p->n[r], g = h / (p->heads / p->kv_heads), col = g * p->dim;
     const int64_t row = (first + i) * a->ldq + h * p->dim;
@@ -171,9 +171,7 @@ static void plain_query(plain *x, const arrays *a, int64_t r, int64_t first, int
     for (int64_t j = 0; j < keys; j++) {
         const float *k = j < past ? a->past_k[r] + j * a->ldk + col : a->k + (first + j - past) * a->ldk + col;
         double s = 0;
-        for (int64_t d = 0; d < p->dim; d++) {
-            s += (double)a->q[row + d] * (double)k[d];
-        }
+        for (int64_t d = 0; d < p->dim; d++) { s += (double)a->q[row + d] * (double)k[d]; }
         s *= (double)(1 / sqrtf((float)p->dim));
         slope[j] = 1;
         if (p->softcap > 0) {
@@ -192,13 +190,9 @@ static void plain_query(plain *x, const arrays *a, int64_t r, int64_t first, int
     for (int64_t j = 0; j < keys; j++) {
         const float *v = j < past ? a->past_v[r] + j * a->ldk + col : a->v + (first + j - past) * a->ldk + col;
         prob[j] /= sum;
-        for (int64_t d = 0; d < p->dim; d++) {
-            x->o[row + d] += prob[j] * (double)v[d];
-        }
+        for (int64_t d = 0; d < p->dim; d++) { x->o[row + d] += prob[j] * (double)v[d]; }
     }
-    for (int64_t d = 0; d < p->dim; d++) {
-        delta += x->o[row + d] * (double)a->d_o[row + d];
-    }
+    for (int64_t d = 0; d < p->dim; d++) { delta += x->o[row + d] * (double)a->d_o[row + d]; }
     for (int64_t j = 0; j < keys; j++) {
         const bool own = j >= past;
         const int64_t at = (own ? first + j - past : j) * a->ldk + col;
@@ -216,22 +210,18 @@ static void plain_query(plain *x, const arrays *a, int64_t r, int64_t first, int
     }
 }
 
-static void plain_compute(plain *x, const arrays *a)
-{
+static void plain_compute(plain *x, const arrays *a) {
     int64_t first = 0;
     for (int64_t r = 0; r < a->p.n_rows; r++) {
         for (int64_t h = 0; h < a->p.heads; h++) {
-            for (int64_t i = 0; i < a->p.n[r]; i++) {
-                plain_query(x, a, r, first, h, i);
-            }
+            for (int64_t i = 0; i < a->p.n[r]; i++) { plain_query(x, a, r, first, h, i); }
         }
         first += a->p.n[r];
     }
 }
 
 /* Largest difference over the first `cols` of each row, over the largest value or 1: some gradients are 0 in theory. */
-static double off(const float *got, const double *want, int64_t rows, int64_t cols, int64_t ld)
-{
+static double off(const float *got, const double *want, int64_t rows, int64_t cols, int64_t ld) {
     double most = 1, diff = 0;
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < cols; j++) {
@@ -243,8 +233,7 @@ static double off(const float *got, const double *want, int64_t rows, int64_t co
     return diff / most;
 }
 
-static void check_problem(const problem *p, const peft__kernels *k)
-{
+static void check_problem(const problem *p, const peft__kernels *k) {
     peft__mem *mem = runner_mem();
     arrays a;
     plain x = {0};
@@ -267,31 +256,26 @@ static void check_problem(const problem *p, const peft__kernels *k)
     peft__free(mem, x.memory, x.bytes);
 }
 
-static bool can_run(const peft__kernels *k)
-{
+static bool can_run(const peft__kernels *k) {
     return (k->needs & ~peft__cpu_features()) == 0;
 }
 
-static void check_everywhere(const problem *p)
-{
+static void check_everywhere(const problem *p) {
     const peft__kernels *k;
     for (size_t i = 0; (k = peft__kernels_at(i)) != NULL; i++) {
-        if (can_run(k)) {
-            check_problem(p, k);
-        }
+        if (can_run(k)) { check_problem(p, k); }
     }
 }
 
-TEST(kernels_attention_causal_grouped)
-{
+TEST(kernels_attention_causal_grouped) {
     const int64_t dims[] = {8, 64, 80, 128, 5};
     for (size_t i = 0; i < PEFT__COUNT(dims); i++) {
-        check_everywhere(&(problem){.heads = 6, .kv_heads = 2, .dim = dims[i], .n_rows = 3, .n = {130, 1, 67}, .causal = true});
+        check_everywhere(
+            &(problem){.heads = 6, .kv_heads = 2, .dim = dims[i], .n_rows = 3, .n = {130, 1, 67}, .causal = true});
     }
 }
 
-TEST(kernels_attention_lengths)
-{
+TEST(kernels_attention_lengths) {
     const int64_t n[] = {1, 2, 3, 4, 5, 63, 64, 65, 128, 129, 257, 300};
     for (size_t i = 0; i < PEFT__COUNT(n); i++) {
         check_everywhere(&(problem){.heads = 2, .kv_heads = 2, .dim = 16, .n_rows = 1, .n = {n[i]}, .causal = true});
@@ -299,30 +283,43 @@ TEST(kernels_attention_lengths)
     }
 }
 
-TEST(kernels_attention_many_heads_of_one_kv_head)
-{
+TEST(kernels_attention_many_heads_of_one_kv_head) {
     check_everywhere(&(problem){.heads = 37, .kv_heads = 1, .dim = 8, .n_rows = 2, .n = {70, 2}, .causal = true});
 }
 
-TEST(kernels_attention_past)
-{
-    check_everywhere(&(problem){.heads = 4, .kv_heads = 2, .dim = 16, .n_rows = 4, .n = {20, 1, 130, 3},
-                                .n_past = {0, 300, 7, 513}, .causal = true});
+TEST(kernels_attention_past) {
+    check_everywhere(&(problem){.heads = 4,
+                                .kv_heads = 2,
+                                .dim = 16,
+                                .n_rows = 4,
+                                .n = {20, 1, 130, 3},
+                                .n_past = {0, 300, 7, 513},
+                                .causal = true});
     check_everywhere(&(problem){.heads = 3, .kv_heads = 1, .dim = 64, .n_rows = 2, .n = {40, 90}, .n_past = {200, 9}});
 }
 
-TEST(kernels_attention_shared_prefix)
-{
-    check_everywhere(&(problem){.heads = 4, .kv_heads = 2, .dim = 16, .n_rows = 4, .n = {20, 1, 130, 3},
-                                .n_past = {150, 150, 150, 150}, .causal = true, .share_past = true});
+TEST(kernels_attention_shared_prefix) {
+    check_everywhere(&(problem){.heads = 4,
+                                .kv_heads = 2,
+                                .dim = 16,
+                                .n_rows = 4,
+                                .n = {20, 1, 130, 3},
+                                .n_past = {150, 150, 150, 150},
+                                .causal = true,
+                                .share_past = true});
 }
 
-TEST(kernels_attention_window)
-{
+TEST(kernels_attention_window) {
     const int64_t windows[] = {1, 2, 17, 64, 200};
     for (size_t i = 0; i < PEFT__COUNT(windows); i++) {
-        problem p = {.heads = 2, .kv_heads = 1, .dim = 16, .n_rows = 3, .n = {400, 50, 1}, .n_past = {0, 30, 290},
-                     .window = windows[i], .causal = true};
+        problem p = {.heads = 2,
+                     .kv_heads = 1,
+                     .dim = 16,
+                     .n_rows = 3,
+                     .n = {400, 50, 1},
+                     .n_past = {0, 30, 290},
+                     .window = windows[i],
+                     .causal = true};
         check_everywhere(&p);
         p.past_visible = true;
         check_everywhere(&p);
@@ -331,21 +328,28 @@ TEST(kernels_attention_window)
     }
 }
 
-TEST(kernels_attention_softcap)
-{
-    check_everywhere(&(problem){.heads = 4, .kv_heads = 2, .dim = 32, .n_rows = 3, .n = {150, 1, 9}, .n_past = {0, 20, 3},
-                                .causal = true, .softcap = 1.5});
+TEST(kernels_attention_softcap) {
+    check_everywhere(&(problem){.heads = 4,
+                                .kv_heads = 2,
+                                .dim = 32,
+                                .n_rows = 3,
+                                .n = {150, 1, 9},
+                                .n_past = {0, 20, 3},
+                                .causal = true,
+                                .softcap = 1.5});
 }
 
-TEST(kernels_attention_same_bits_with_any_threads)
-{
-    const problem p = {.heads = 6, .kv_heads = 2, .dim = 16, .n_rows = 4, .n = {200, 1, 333, 64}, .n_past = {0, 100, 5, 0},
+TEST(kernels_attention_same_bits_with_any_threads) {
+    const problem p = {.heads = 6,
+                       .kv_heads = 2,
+                       .dim = 16,
+                       .n_rows = 4,
+                       .n = {200, 1, 333, 64},
+                       .n_past = {0, 100, 5, 0},
                        .causal = true};
     const peft__kernels *k;
     for (size_t i = 0; (k = peft__kernels_at(i)) != NULL; i++) {
-        if (!can_run(k)) {
-            continue;
-        }
+        if (!can_run(k)) { continue; }
         peft__mem *mem = runner_mem();
         arrays one, many;
         CHECK(arrays_init(&one, mem, &p));
@@ -357,9 +361,7 @@ TEST(kernels_attention_same_bits_with_any_threads)
             arrays_free(&many, mem);
         }
         CHECK(arrays_init(&many, mem, &p)); /* each row alone */
-        for (int64_t r = 0; r < p.n_rows; r++) {
-            CHECK_OK(compute(&many, mem, k, 2, r, r + 1));
-        }
+        for (int64_t r = 0; r < p.n_rows; r++) { CHECK_OK(compute(&many, mem, k, 2, r, r + 1)); }
         CHECK_MEM(many.memory, one.memory, one.count * sizeof(float));
         arrays_free(&many, mem);
         arrays_free(&one, mem);

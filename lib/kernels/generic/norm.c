@@ -10,27 +10,20 @@
 
 #include "kernels/generic/generic.h"
 
-static peft__real generic_rsqrt(peft__real x)
-{
+static peft__real generic_rsqrt(peft__real x) {
     return 1 / (peft__real)sqrt((double)x);
 }
 
-peft__real peft__generic_rms_norm(peft__real *y, const peft__real *x, const peft__real *w, int64_t n, peft__real eps)
-{
+peft__real peft__generic_rms_norm(peft__real *y, const peft__real *x, const peft__real *w, int64_t n, peft__real eps) {
     peft__real rstd = generic_rsqrt(peft__generic_dot(x, x, n) / (peft__real)n + eps);
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = x[i] * rstd * (w ? w[i] : 1);
-    }
+    for (int64_t i = 0; i < n; i++) { y[i] = x[i] * rstd * (w ? w[i] : 1); }
     return rstd;
 }
 
-void peft__generic_rms_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w, int64_t n,
-                                 peft__real rstd, bool add)
-{
+void peft__generic_rms_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w,
+                                 int64_t n, peft__real rstd, bool add) {
     peft__real s = 0;
-    for (int64_t i = 0; i < n; i++) {
-        s += dy[i] * (w ? w[i] : 1) * x[i];
-    }
+    for (int64_t i = 0; i < n; i++) { s += dy[i] * (w ? w[i] : 1) * x[i]; }
     s = s / (peft__real)n * rstd * rstd;
     for (int64_t i = 0; i < n; i++) {
         peft__real d = rstd * (dy[i] * (w ? w[i] : 1) - x[i] * s);
@@ -38,25 +31,21 @@ void peft__generic_rms_norm_back(peft__real *dx, const peft__real *dy, const pef
     }
 }
 
-peft__real peft__generic_layer_norm(peft__real *y, const peft__real *x, const peft__real *w, const peft__real *b, int64_t n,
-                                    peft__real eps, peft__real *mean)
-{
+peft__real peft__generic_layer_norm(peft__real *y, const peft__real *x, const peft__real *w, const peft__real *b,
+                                    int64_t n, peft__real eps, peft__real *mean) {
     peft__real mu = peft__generic_sum(x, n) / (peft__real)n, var = 0;
     for (int64_t i = 0; i < n; i++) {
         peft__real d = x[i] - mu;
         var += d * d;
     }
     peft__real rstd = generic_rsqrt(var / (peft__real)n + eps);
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = (x[i] - mu) * rstd * (w ? w[i] : 1) + (b ? b[i] : 0);
-    }
+    for (int64_t i = 0; i < n; i++) { y[i] = (x[i] - mu) * rstd * (w ? w[i] : 1) + (b ? b[i] : 0); }
     *mean = mu;
     return rstd;
 }
 
-void peft__generic_layer_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w, int64_t n,
-                                   peft__real mean, peft__real rstd, bool add)
-{
+void peft__generic_layer_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w,
+                                   int64_t n, peft__real mean, peft__real rstd, bool add) {
     peft__real sg = 0, sgh = 0;
     for (int64_t i = 0; i < n; i++) {
         peft__real g = dy[i] * (w ? w[i] : 1);

@@ -9,8 +9,8 @@
 #include "kernels/generic/generic.h"
 
 void peft__generic_adamw(peft__real *p, const peft__real *g, peft__real *m, peft__real *v, int64_t n, peft__real gscale,
-                         peft__real b1, peft__real b2, peft__real step, peft__real vscale, peft__real eps, peft__real decay)
-{
+                         peft__real b1, peft__real b2, peft__real step, peft__real vscale, peft__real eps,
+                         peft__real decay) {
     for (int64_t i = 0; i < n; i++) {
         peft__real d = g[i] * gscale;
         m[i] = b1 * m[i] + (1 - b1) * d;
@@ -21,8 +21,7 @@ void peft__generic_adamw(peft__real *p, const peft__real *g, peft__real *m, peft
 }
 
 void peft__generic_lion(peft__real *p, const peft__real *g, peft__real *m, int64_t n, peft__real gscale, peft__real b1,
-                        peft__real b2, peft__real step, peft__real decay)
-{
+                        peft__real b2, peft__real step, peft__real decay) {
     for (int64_t i = 0; i < n; i++) {
         peft__real d = g[i] * gscale, u = b1 * m[i] + (1 - b1) * d;
         peft__real sign = u > 0 ? 1 : u < 0 ? -1 : 0;

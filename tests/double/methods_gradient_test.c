@@ -1,0 +1,147 @@
+/* Every method on every architecture, in double: the gradient of each trained parameter against central differences of the
+ * loss, from non-zero random values, over rows of several lengths. A new method or architecture is covered by being
+ * registered; options that a method needs are in `method_options`. */
+#include <math.h>
+#include <stdio.h>
+
+#include "api/api.h"
+#include "runner.h"
+#include "train/loop.h"
+
+static const char *const gradient_configs[][2] = {
+    {"llama", "{\"model_type\":\"llama\",\"hidden_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":2,"
+              "\"num_key_value_heads\":1,\"intermediate_size\":12,\"vocab_size\":13,\"max_position_embeddings\":32,"
+              "\"rms_norm_eps\":1e-5,\"rope_theta\":100.0,\"hidden_act\":\"silu\",\"tie_word_embeddings\":true,"
+              "\"attention_bias\":true}"},
+    {"mistral", "{\"model_type\":\"mistral\",\"hidden_size\":8,\"num_hidden_layers\":2,\"num_attention_heads\":2,"
+                "\"num_key_value_heads\":2,\"intermediate_size\":12,\"vocab_size\":13,\"max_position_embeddings\":32,"
+                "\"rms_norm_eps\":1e-5,\"rope_theta\":100.0,\"hidden_act\":\"silu\",\"sliding_window\":3,"
+                "\"tie_word_embeddings\":false}"},
+    {"gpt2", "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":2,\"n_head\":2,\"n_positions\":32,\"n_ctx\":32,"
+             "\"vocab_size\":13,\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\"}"},
+};
+
+/* method, options as JSON: one line a case; every registered method must have at least one. */
+static const char *const method_options[][2] = {
+    {"lora", "r=2;lora_alpha=3;target_modules=all-linear;lora_dropout=0.2;bias=all"},
+    {"lora", "r=3;use_rslora=true;modules_to_save=lm_head"},
+    {"full", ""},
+};
+
+typedef struct gradient_case {
+    peft_context *ctx;
+    peft_model *model;
+    peft_adapters *set;
+    struct peft_trainer *trainer;
+    peft_batch *batch;
+    peft__adapter *adapter; /* borrowed from the trainer's job */
+} gradient_case;
+
+static peft_status gradient_options(peft_options *o, const char *text) {
+    peft_status st = PEFT_OK;
+    char key[64], value[128];
+    while (*text != '\0' && st == PEFT_OK) {
+        int used = 0;
+        if (sscanf(text, "%63[^=]=%127[^;]%n", key, value, &used) != 2) { return PEFT_E_INVALID; }
+        st = peft_options_set_text(o, key, value);
+        text += used;
+        text += *text == ';';
+    }
+    return st;
+}
+
+static peft_status gradient_open(gradient_case *c, const char *config, const char *method, const char *options) {
+    static const int32_t ids[11] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 12, 0};
+    static const int32_t labels[11] = {-100, 1, 4, 1, -100, 9, -100, 6, 5, 12, 7};
+    static const int64_t offsets[4] = {0, 6, 10, 11};
+    char schema[64];
+    peft_status st = PEFT_OK;
+    peft_options *o = NULL;
+    memset(c, 0, sizeof *c);
+    (void)snprintf(schema, sizeof schema, "method:%s", method);
+    TRY(peft_context_create(NULL, &c->ctx));
+    TRY(peft_context_set_threads(c->ctx, 1));
+    TRY(peft__model_random(c->ctx, config, strlen(config), 7, 0.2, &c->model));
+    TRY(peft_adapters_create(c->model, &c->set));
+    TRY(peft_options_create(c->ctx, schema, &o));
+    TRY(gradient_options(o, options));
+    TRY(peft_adapters_add(c->set, "a", method, o, 3));
+    TRY(peft_trainer_create(c->set, NULL, &c->trainer));
+    TRY(peft_trainer_add_job(c->trainer, "a", NULL, NULL, NULL));
+    TRY(peft_batch_create(c->ctx, &c->batch));
+    TRY(peft_batch_set_i32(c->batch, "input_ids", ids, offsets, 3));
+    TRY(peft_batch_set_i32(c->batch, "labels", labels, offsets, 3));
+    c->adapter = peft__trainer_job(c->trainer)->adapter;
+    peft__rng rng = {99, 0};
+    for (int64_t i = 0; i < c->adapter->n_values; i++) { c->adapter->values[i] += 0.3 * peft__rng_normal(&rng); }
+out:
+    peft_options_free(o);
+    return st;
+}
+
+static void gradient_close(gradient_case *c) {
+    peft_batch_free(c->batch);
+    peft_trainer_free(c->trainer);
+    peft_adapters_free(c->set);
+    peft_model_free(c->model);
+    peft_context_free(c->ctx);
+}
+
+static double gradient_loss(gradient_case *c) {
+    double loss = NAN;
+    memset(peft__trainer_job(c->trainer)->grads, 0, (size_t)c->adapter->n_trainable * sizeof(peft__real));
+    c->trainer->accumulated = 0;
+    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * (double)c->trainer->accumulated : NAN;
+}
+
+/* Largest error relative to the parameter's gradient, or to a tenth of the largest one where that is more. */
+static double gradient_worst(gradient_case *c) {
+    double worst = 0, top = 0, h = 2e-5;
+    int64_t n = c->adapter->n_trainable;
+    if (peft__trainer_plan(c->trainer) != PEFT_OK || isnan(gradient_loss(c))) { return NAN; }
+    peft__mem *mem = &c->ctx->mem;
+    peft__real *grads = peft__alloc(mem, (size_t)n * sizeof *grads);
+    memcpy(grads, peft__trainer_job(c->trainer)->grads, (size_t)n * sizeof *grads);
+    for (int64_t i = 0; i < n; i++) { top = fmax(top, fabs(grads[i])); }
+    for (int64_t i = 0; i < n; i++) {
+        peft__real *v = &c->adapter->values[i], v0 = *v;
+        double f[4];
+        for (int k = 0; k < 4; k++) { /* five-point rule: an error of h^4 */
+            static const double at[4] = {-2, -1, 1, 2};
+            *v = v0 + at[k] * h;
+            f[k] = gradient_loss(c);
+        }
+        *v = v0;
+        double slope = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h);
+        worst = fmax(worst, fabs(slope - grads[i]) / fmax(fabs(grads[i]), 0.1 * top));
+    }
+    peft__free(mem, grads, (size_t)n * sizeof *grads);
+    return top > 0 ? worst : NAN;
+}
+
+TEST(methods_gradient_of_every_method_and_architecture) {
+    for (size_t m = 0; m < PEFT__COUNT(method_options); m++) {
+        for (size_t a = 0; a < PEFT__COUNT(gradient_configs); a++) {
+            gradient_case c;
+            peft_status st = gradient_open(&c, gradient_configs[a][1], method_options[m][0], method_options[m][1]);
+            double worst = st == PEFT_OK ? gradient_worst(&c) : NAN;
+            gradient_close(&c);
+            if (!(worst < 1e-7)) {
+                fprintf(stderr, "%s [%s] on %s: %.3g %s\n", method_options[m][0], method_options[m][1],
+                        gradient_configs[a][0], worst, peft_last_error());
+            }
+            CHECK_OK(st);
+            CHECK_NEAR(worst, 0, 1e-7);
+        }
+    }
+}
+
+TEST(methods_gradient_test_knows_every_method) {
+    for (size_t i = 0; peft_method_name(i) != NULL; i++) {
+        bool known = false;
+        for (size_t m = 0; m < PEFT__COUNT(method_options); m++) {
+            known = known || strcmp(method_options[m][0], peft_method_name(i)) == 0;
+        }
+        CHECK_STR(known ? peft_method_name(i) : "a case in method_options", peft_method_name(i));
+    }
+}

@@ -1,0 +1,50 @@
+#!/bin/sh
+# train_base.sh - makes examples/demo/base/model.gguf anew: corpus, tokenizer, random weights, full fine-tuning, GGUF.
+# PEFT is the tool and BUILD the build folder, as `make base` sets them. PEFT_TESTDATA holds the public sets in data/ (by
+# default ../shared beside the project; without them the base is trained on the project's own text alone, which is said).
+# PYTHON must have the package "tokenizers". Everything but the result goes to BUILD/base; an interrupted run goes on from
+# where it was saved last.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=${BUILD:-$root/build} peft=${PEFT:-$root/build/peft} python=${PYTHON:-python3} cc=${CC:-cc}
+data=${PEFT_TESTDATA:-$root/../shared}/data work=$build/base target=$root/examples/demo/base
+mkdir -p "$work" "$target"
+
+"$python" -c 'import tokenizers' 2> /dev/null || {
+    echo "train_base: $python has no package \"tokenizers\"; say which Python has it, as in: make base PYTHON=venv/bin/python" >&2
+    exit 1
+}
+set --
+heldout_set=
+if [ -d "$data" ]; then
+    set -- --data "$data"
+    heldout_set="--split dev --outside 15000"
+else
+    echo "train_base: $data does not exist: training on the project's own text alone"
+fi
+
+echo "train_base: corpus"
+"$python" "$root/tools/gen_corpus.py" --out "$work/corpus.jsonl" --documents 50000 --seed 1 "$@"
+# shellcheck disable=SC2086 # these are words
+"$python" "$root/tools/gen_corpus.py" --out "$work/heldout.jsonl" --documents 400 --seed 2 "$@" $heldout_set
+if [ ! -e "$work/init/tokenizer.json" ]; then
+    echo "train_base: tokenizer and random weights"
+    "$python" "$root/tools/gen_model.py" --out "$work/init" --seed 1 --vocab 2048 --hidden 192 --layers 4 --heads 6 \
+        --kv-heads 2 --intermediate 512 --context 512
+    "$python" "$root/tools/train_tokenizer.py" --out "$work/init" --size 2048 --digits --key text --key content \
+        "$work/corpus.jsonl"
+fi
+
+echo "train_base: training"
+resume=
+[ -e "$work/model/trainer" ] && resume=--resume
+"$peft" train --model "$work/init" --data "$work/corpus.jsonl" --eval "$work/heldout.jsonl" --method full \
+    --out "$work/model" --json-log "$work/log.jsonl" --seed 42 $resume \
+    --set packing=true --set max_length=512 --set batch_size=4 --set num_train_epochs=1 \
+    --set learning_rate=2.5e-3 --set lr_scheduler_type=cosine --set lr_min_ratio=0.05 --set warmup_steps=60 \
+    --set adam_beta2=0.98 --set weight_decay=0.05 --set eval_steps=300 --set save_steps=300
+
+echo "train_base: $target/model.gguf"
+"$cc" -std=c11 -O2 -I"$root/include" -o "$work/to_gguf" "$root/tools/to_gguf.c" "$build/libpeft.a" -lm -lpthread
+"$work/to_gguf" "$work/model" "$target/model.gguf" q8_0
+"$peft" eval --model "$target/model.gguf" --data "$work/heldout.jsonl" --set packing=true --set max_length=512
