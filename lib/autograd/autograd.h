@@ -242,6 +242,7 @@ typedef struct peft__plan {
     bool *dropped;               /* owned, [values]: not kept from forward to backward */
     int64_t n_values;
     bool *recompute;             /* owned, [segments]: this segment is rebuilt in the backward pass */
+    size_t *kept;                /* owned, [segments]: bytes that live from its forward into its backward pass */
     int32_t segments, recomputed;
     size_t least_bytes;          /* after PEFT_E_NOMEM for the limit: the smallest limit that would do */
     size_t block_bytes;          /* activations and gradients */

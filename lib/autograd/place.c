@@ -102,6 +102,15 @@ static void place_collect(place_piece *pieces, size_t n, const peft__tape *t, co
     }
 }
 
+/* What each segment leaves for the backward pass. */
+static void place_kept(peft__plan *p, const peft__tape *t, const place_piece *data) {
+    memset(p->kept, 0, (size_t)p->segments * sizeof *p->kept);
+    for (int64_t v = 0; v < p->n_values; v++) {
+        if (data[v].first < 0 || data[v].first >= p->n_forward || data[v].last < p->n_forward) { continue; }
+        p->kept[peft__tape_op(t, peft__tape_value(t, (peft__val)v)->producer)->segment] += data[v].size;
+    }
+}
+
 peft_status peft__plan_place(peft__plan *p, const peft__tape *t, const peft__aliases *al) {
     peft_status st = PEFT_OK;
     size_t n = t->values.len, used = 0, placed = 0, bytes = 3 * n * sizeof(place_piece), order_bytes = 6 * n * sizeof(void *);
@@ -123,6 +132,7 @@ peft_status peft__plan_place(peft__plan *p, const peft__tape *t, const peft__ali
     for (size_t i = 0; i < 3 * n; i++) {
         if (pieces[i].first >= 0 && pieces[i].size > 0) { order[used++] = &pieces[i]; }
     }
+    place_kept(p, t, L.data);
     place_sort(order, used);
     p->block_bytes = 0;
     for (size_t i = 0; i < used; i++) {

@@ -274,11 +274,12 @@ peft_status peft__plan_make(peft__plan *p, peft__mem *mem, const peft__tape *t, 
     p->grad_place = peft__alloc(mem, n * sizeof(size_t));
     p->dropped = peft__alloc_zero(mem, n * sizeof(bool));
     p->recompute = peft__alloc_zero(mem, (size_t)p->segments * sizeof(bool));
+    p->kept = peft__alloc_zero(mem, (size_t)p->segments * sizeof(size_t));
     b.rebuilt = peft__alloc_zero(mem, n * sizeof(bool));
     al.data = peft__alloc(mem, n * sizeof(int32_t));
     al.grad = peft__alloc(mem, n * sizeof(int32_t));
     if (p->place == NULL || p->rebuilt_place == NULL || p->grad_place == NULL || p->dropped == NULL ||
-        p->recompute == NULL || b.rebuilt == NULL || al.data == NULL || al.grad == NULL) {
+        p->recompute == NULL || p->kept == NULL || b.rebuilt == NULL || al.data == NULL || al.grad == NULL) {
         st = PEFT_E_NOMEM;
         goto out;
     }
@@ -312,6 +313,7 @@ void peft__plan_free(peft__plan *p) {
     peft__free(p->mem, p->grad_place, n * sizeof(size_t));
     peft__free(p->mem, p->dropped, n * sizeof(bool));
     peft__free(p->mem, p->recompute, (size_t)p->segments * sizeof(bool));
+    peft__free(p->mem, p->kept, (size_t)p->segments * sizeof(size_t));
     memset(p, 0, sizeof *p);
 }
 

@@ -104,13 +104,15 @@ static const peft__real *gemm_reals(const uint8_t *p)
     return (const peft__real *)(const void *)p;
 }
 
-/* Asks for the cache lines of [p, p + bytes), which may lie past the end of anything. */
-static void gemm_fetch(const uint8_t *p, int64_t bytes)
+/* Asks for the cache lines of `bytes` from p + ahead on, which may lie past the end of anything. */
+static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes)
 {
 #if defined(__GNUC__)
-    for (int64_t i = 0; i < bytes; i += 64) { __builtin_prefetch(p + i); }
+    const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead;
+    for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
 #else
     (void)p;
+    (void)ahead;
     (void)bytes;
 #endif
 }
@@ -123,7 +125,7 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
     const peft__kernels *k = p->run->k;
     const peft__operand *b = &p->args->b;
     const int64_t at = (b->first + k0) / p->block.elems * p->block.bytes, ahead = k->nr * b->row_bytes;
-    const uint8_t *stored[PEFT__TILE_COLS];
+    const uint8_t *stored[PEFT__TILE_COLS] = {NULL};
     const peft__real *rows[PEFT__TILE_COLS];
     for (int32_t j = 0; j < cols; j++) {
         stored[j] = gemm_stored_row(b, j0 + j) + at;
@@ -135,12 +137,13 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
     }
     for (int64_t done = 0; done < kc; done += GEMM_CHUNK) {
         const int64_t n = PEFT__MIN(kc - done, GEMM_CHUNK), bytes = n / p->block.elems * p->block.bytes;
-        for (int32_t j = 0; j < cols; j++) {
-            gemm_fetch(stored[j] + ahead, bytes);
-            k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK);
-            stored[j] += bytes;
+        peft__real *to = panel + done * k->nr;
+        for (int32_t j = 0; j < cols; j++) { gemm_fetch(stored[j], ahead, bytes); }
+        if (cols < k->nr || k->pack_stored == NULL || !k->pack_stored(b->dtype, to, stored, n)) {
+            for (int32_t j = 0; j < cols; j++) { k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK); }
+            k->pack_rows(to, rows, cols, n);
         }
-        k->pack_rows(panel + done * k->nr, rows, cols, n);
+        for (int32_t j = 0; j < cols; j++) { stored[j] += bytes; }
     }
 }
 
@@ -179,7 +182,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t k = 0; k < kc; k++) {
         const uint8_t *row = gemm_stored_row(b, k0 + k) + at;
         if (p->plain) {
-            gemm_fetch(row + GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
+            gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
         } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }

@@ -41,7 +41,7 @@ typedef struct peft__kernels {
 
     /* -- matrix micro-kernel. C[rows, cols] = (first ? 0 : C) + sum over k of A[i,k] * B[k,j], 1 <= rows <= mr, 1 <= cols <= nr;
      * A[i,k] is a[i*a_row + k*a_col]; B[k,j] is b[k*ldb + j], readable up to nr columns (a panel is zero-padded). Each C element
-     * is one chain of FMAs over k in order. */
+     * is one chain of FMAs over k in order. With cols <= lane, up to 2 mr rows. */
     int32_t mr, nr;
     int32_t lane;       /* columns of one vector: tiles of `lane`, 2*lane ... nr columns exist without waste */
     void (*tile)(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,
@@ -49,6 +49,9 @@ typedef struct peft__kernels {
     /* dst[k*nr + j] = src_row(j)[k] for j < cols (zero beyond), 0 <= k < kc: a panel from rows stored along k. rows[j] point
      * to the first of kc values of each row. */
     void (*pack_rows)(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc);
+    /* The same panel, in the same bits, straight from nr stored rows: rows[j] point to the first of kc elements, kc a multiple
+     * of the type's block. False: not for this type. May be NULL. */
+    bool (*pack_stored)(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);
 
     /* -- n elements of a stored type to reals; n a multiple of the type's block. */
     void (*dequant)(int32_t dtype, const void *src, int64_t n, peft__real *dst);
@@ -176,7 +179,8 @@ typedef struct peft__attn_args {
     peft__real *dq, *dk, *dv;      /* overwritten for the rows' own tokens, strides ldq, ldk, ldv; NULL dk/dv not allowed */
 } peft__attn_args;
 void peft__attn_forward(const peft__run *run, const peft__attn_args *args);
-/* Tasks are a KV head of a row and a fixed range of its queries; partial sums of dk, dv are added in order. */
+/* Wants lse and a scale above 0. Pairs of a block of queries and a block of keys run in phases in which no two tasks write the
+ * same rows: every sum has one order. Rows that share a past gradient add to it in row order. */
 void peft__attn_backward(const peft__run *run, const peft__attn_args *args);
 
 /* ---- rows.c: parallel loops over rows, for the element-wise operations ---------------------------------------------------- */

@@ -16,9 +16,10 @@ static const peft__option optim_options[] = {
     {"optimizer", PEFT__OPT_STR, "adamw", 1, 0, "adamw|sgd|lion", "update rule"},
     {"learning_rate", PEFT__OPT_FLOAT, "0", 0, 1e6, NULL, "peak learning rate; 0: the method's own default"},
     {"weight_decay", PEFT__OPT_FLOAT, "0", 0, 1e6, NULL, "decoupled weight decay"},
-    {"adam_beta1", PEFT__OPT_FLOAT, "0.9", 0, 1, NULL, "decay of the gradient's average (adamw, lion)"},
-    {"adam_beta2", PEFT__OPT_FLOAT, "0.999", 0, 1, NULL, "decay of the squared gradient's average (adamw), of the momentum (lion)"},
-    {"adam_epsilon", PEFT__OPT_FLOAT, "1e-8", 0, 1, NULL, "added to the denominator (adamw)"},
+    {"adam_beta1", PEFT__OPT_FLOAT, "0.9", 0, 0.999999, NULL, "decay of the gradient's average (adamw, lion)"},
+    {"adam_beta2", PEFT__OPT_FLOAT, "0.999", 0, 0.999999, NULL,
+     "decay of the squared gradient's average (adamw), of the momentum (lion)"},
+    {"adam_epsilon", PEFT__OPT_FLOAT, "1e-8", 1e-30, 1, NULL, "added to the denominator (adamw)"},
     {"momentum", PEFT__OPT_FLOAT, "0", 0, 1, NULL, "momentum (sgd)"},
     {"lr_scheduler_type", PEFT__OPT_STR, "linear", 1, 0, "linear|cosine|constant|polynomial|constant_with_warmup",
      "course of the learning rate"},
@@ -90,6 +91,7 @@ void peft__optim_free(peft__optim *o) {
 double peft__optim_rate(const peft__optim *o, int64_t step) {
     double s = (double)step, warm = (double)o->warmup_steps, total = (double)o->total_steps, factor = 1;
     if (step < o->warmup_steps) { return o->learning_rate * s / PEFT__MAX(warm, 1.0); }
+    if (o->total_steps == 0) { return o->learning_rate; } /* the end is not known */
     double progress = total > warm ? PEFT__MIN((s - warm) / (total - warm), 1.0) : 1.0;
     if (o->schedule == PEFT__SCHEDULE_LINEAR) { factor = 1 - progress; }
     if (o->schedule == PEFT__SCHEDULE_COSINE) {

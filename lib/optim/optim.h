@@ -34,7 +34,8 @@ typedef struct peft__optim {
 extern const peft__schema peft__schema_optimizer;
 const peft__optim_kind *peft__optim_at(size_t index); /* NULL past the end */
 
-/* opts: schema "optimizer". default_lr stands in for a learning rate of 0. total_steps: length of the schedule. */
+/* opts: schema "optimizer". default_lr stands in for a learning rate of 0. total_steps: length of the schedule,
+ * 0: unknown, the rate then stays at its peak. */
 peft_status peft__optim_create(peft__optim *o, peft__mem *mem, const peft__optset *opts, double default_lr,
                                peft__real *params, peft__real *grads, int64_t n, int64_t total_steps);
 void peft__optim_free(peft__optim *o); /* a zeroed one is fine */

@@ -395,11 +395,59 @@ static void reader_put_tensors(const reader_folder *f, peft__json_out *j) {
     peft__json_array_end(j);
 }
 
+/* The module that a tensor belongs to: its name without the wrappers' prefix and the parameter ("lora_A.weight"). */
+static void reader_module(const char *name, const char **path, size_t *len) {
+    static const char wrapper[] = "base_model.model.";
+    *path = strncmp(name, wrapper, sizeof wrapper - 1) == 0 ? name + sizeof wrapper - 1 : name;
+    const char *end = strstr(*path, ".lora_");
+    for (const char *next = end; next != NULL; next = strstr(next + 1, ".lora_")) { end = next; }
+    if (end == NULL) { end = strrchr(*path, '.'); }
+    *len = end != NULL ? (size_t)(end - *path) : strlen(*path);
+}
+
+/* Modules in file order, each once: tensors of one module stand together. */
+static void reader_put_sites(const reader_folder *f, peft__json_out *j) {
+    const char *path, *last = "";
+    size_t len, last_len = 0;
+    peft__json_array(j);
+    for (size_t i = 0; i < f->file.count; i++) {
+        reader_module(f->file.tensors[i].name, &path, &len);
+        if (len != last_len || memcmp(path, last, len) != 0) { peft__json_put_str(j, path, len); }
+        last = path;
+        last_len = len;
+    }
+    peft__json_array_end(j);
+}
+
+/* The method by its name here, or as the file calls it; and the base's architecture where the file records it. */
+static peft_status reader_put_kind(const reader_folder *f, peft__arena *arena, peft__json_out *j) {
+    peft_status st = PEFT_OK;
+    const char *type = NULL, *architecture = NULL;
+    const peft__json *record = peft__json_find(f->file.metadata, "libpeft.base"), *base = NULL;
+    TRY(peft__json_str(f->config, f->config_path, "peft_type", NULL, &type));
+    for (size_t i = 0; peft__method_at(i) != NULL; i++) {
+        const peft__method *m = peft__method_at(i);
+        if (type != NULL && m->hf_type != NULL && strcmp(m->hf_type, type) == 0) { type = m->name; }
+    }
+    if (record != NULL && record->kind == PEFT__JSON_STRING) {
+        TRY(peft__json_parse(arena, record->str, record->len, f->tensors_path, &base));
+        TRY(peft__json_str(base, f->tensors_path, "architecture", NULL, &architecture));
+    }
+    peft__json_key(j, "method");
+    peft__json_put_text(j, type);
+    peft__json_key(j, "architecture");
+    peft__json_put_text(j, architecture);
+out:
+    return st;
+}
+
 peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *out) {
     peft_status st = PEFT_OK;
     int64_t values = 0, bytes = 0;
     peft__json_out j;
     reader_folder f;
+    peft__arena arena;
+    peft__arena_init(&arena, mem);
     TRY(reader_open(&f, mem, dir));
     for (size_t i = 0; i < f.file.count; i++) {
         int64_t n = 0;
@@ -411,6 +459,7 @@ peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *ou
     peft__json_object(&j);
     peft__json_key(&j, "kind");
     peft__json_put_text(&j, "adapter");
+    TRY(reader_put_kind(&f, &arena, &j));
     peft__json_key(&j, "parameters");
     peft__json_put_int(&j, values);
     peft__json_key(&j, "bytes");
@@ -421,11 +470,14 @@ peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *ou
         peft__json_key(&j, "metadata");
         peft__json_put_node(&j, f.file.metadata);
     }
+    peft__json_key(&j, "sites");
+    reader_put_sites(&f, &j);
     peft__json_key(&j, "tensors");
     reader_put_tensors(&f, &j);
     peft__json_object_end(&j);
     TRY(peft__str_status(out));
 out:
     reader_close(&f);
+    peft__arena_free(&arena);
     return st;
 }

@@ -1,7 +1,7 @@
 /* checkpoint.c - everything that a run needs to go on bit for bit, in one file that is replaced atomically:
  *
  *   DIR/state.safetensors
- *     params, <optimiser's states>, best    flat vectors, F32
+ *     params, <optimiser's states>, best, grads    flat vectors, F32; grads where a step is half accumulated
  *     __metadata__ "state"                  JSON: version, adapter, method, step, position in the data order, best loss
  *
  * The data order and the dropout masks follow from the seed, the epoch and the step, so no random state is stored. */
@@ -9,8 +9,35 @@
 
 #include "train/loop.h"
 
-enum { CHECKPOINT_VERSION = 1, CHECKPOINT_TENSORS = 4 };
+enum { CHECKPOINT_VERSION = 1, CHECKPOINT_TENSORS = 5 };
 #define CHECKPOINT_FILE "state.safetensors"
+
+/* What the vectors mean: names, shapes and factors of the adapter's parts. Positive, so that JSON holds it as an integer. */
+static int64_t checkpoint_layout(const peft__adapter *a) {
+    uint64_t h = 0;
+    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
+        const peft__adapter_param *p = peft__adapter_param_at(a, i);
+        h = peft__hash_str(peft__mix64(h ^ (uint64_t)p->p.rows) ^ (uint64_t)p->p.cols, p->p.name, strlen(p->p.name));
+    }
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__attachment *at = &PEFT__VEC_AT(&a->attachments, peft__attachment, i);
+        double factors[2] = {at->scale, at->dropout};
+        h = peft__hash_str(h, (const char *)factors, sizeof factors);
+    }
+    return (int64_t)(h >> 2);
+}
+
+static int64_t checkpoint_data(const struct peft_dataset *d) {
+    if (d == NULL) { return 0; }
+    uint64_t h = peft__hash_str(peft__dataset_size(d), d->ids.data, d->ids.len * sizeof(int32_t));
+    return (int64_t)(peft__hash_str(h, d->labels.data, d->labels.len * sizeof(int32_t)) >> 2);
+}
+
+/* How rows are ordered: 0 as they are, 1 shuffled, 2 and 3 the same in groups of like length, which depend on batch_size. */
+static int64_t checkpoint_order(const struct peft_trainer *t) {
+    int64_t grouped = peft__opt_bool(&t->opts, "group_by_length"), batch = peft__opt_int(&t->opts, "batch_size");
+    return (int64_t)peft__opt_bool(&t->opts, "shuffle") + grouped * (2 + 4 * batch);
+}
 
 static void checkpoint_state(const struct peft_trainer *t, const peft__job *job, peft__str *out) {
     peft__json_out j;
@@ -28,6 +55,8 @@ static void checkpoint_state(const struct peft_trainer *t, const peft__job *job,
         {"parameters", job->adapter->n_trainable}, {"rows", job->train != NULL ? (int64_t)peft__dataset_size(job->train) : 0},
         {"tokens", job->train != NULL ? (int64_t)job->train->ids.len : 0}, {"seed", (int64_t)t->seed}, {"step", t->step},
         {"optimizer_step", job->optim.step}, {"epoch", job->epoch}, {"position", job->position},
+        {"layout", checkpoint_layout(job->adapter)}, {"data", checkpoint_data(job->train)}, {"order", checkpoint_order(t)},
+        {"accumulated", t->accumulated}, {"accumulated_rows", t->accumulated_rows},
     };
     for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
         peft__json_key(&j, ints[i].key);
@@ -35,11 +64,13 @@ static void checkpoint_state(const struct peft_trainer *t, const peft__job *job,
     }
     peft__json_key(&j, "best_loss");
     peft__json_put_double(&j, job->best_loss);
+    peft__json_key(&j, "accumulated_loss");
+    peft__json_put_double(&j, t->accumulated_loss);
     peft__json_object_end(&j);
 }
 
 /* The vectors of a job, by name. */
-static size_t checkpoint_vectors(peft__job *job, const char **names, peft__real **data) {
+static size_t checkpoint_vectors(peft__job *job, bool best, bool grads, const char **names, peft__real **data) {
     size_t n = 0;
     names[n] = "params";
     data[n++] = job->adapter->values;
@@ -47,9 +78,13 @@ static size_t checkpoint_vectors(peft__job *job, const char **names, peft__real 
         names[n] = job->optim.kind->state_names[i];
         data[n++] = job->optim.state[i];
     }
-    if (job->best != NULL && isfinite(job->best_loss)) {
+    if (best) {
         names[n] = "best";
         data[n++] = job->best;
+    }
+    if (grads) {
+        names[n] = "grads";
+        data[n++] = job->grads;
     }
     return n;
 }
@@ -74,7 +109,8 @@ peft_status peft__checkpoint_save(struct peft_trainer *t, const char *dir) {
     peft__str_init(&state, mem);
     TRY(peft__trainer_plan(t));
     peft__job *job = peft__trainer_job(t);
-    size_t n = checkpoint_vectors(job, names, data);
+    bool best = job->best != NULL && isfinite(job->best_loss);
+    size_t n = checkpoint_vectors(job, best, t->accumulated_rows > 0, names, data);
     memset(tensors, 0, sizeof tensors);
     for (size_t i = 0; i < n; i++) {
         tensors[i].name = names[i];
@@ -98,40 +134,47 @@ out:
 
 typedef struct checkpoint_read { /* what the state says */
     int64_t version, parameters, rows, tokens, seed, step, optimizer_step, epoch, position;
-    const char *adapter, *method, *optimizer;
-    double best_loss;
+    int64_t layout, data, order, accumulated, accumulated_rows;
+    const char *method, *optimizer;
+    double best_loss, accumulated_loss;
 } checkpoint_read;
 
 static peft_status checkpoint_parse(const peft__json *s, const char *path, checkpoint_read *r) {
     peft_status st = PEFT_OK;
-    int64_t max = INT64_MAX;
-    TRY(peft__json_int(s, path, "version", 0, 1, max, &r->version));
-    if (r->version > CHECKPOINT_VERSION) {
-        FAIL(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", path, (long long)r->version, CHECKPOINT_VERSION);
+    struct { const char *key; int64_t min; int64_t *out; } ints[] = {
+        {"version", 1, &r->version}, {"parameters", 0, &r->parameters}, {"rows", 0, &r->rows}, {"tokens", 0, &r->tokens},
+        {"seed", 0, &r->seed}, {"step", 0, &r->step}, {"optimizer_step", 0, &r->optimizer_step}, {"epoch", -1, &r->epoch},
+        {"position", 0, &r->position}, {"layout", 0, &r->layout}, {"data", 0, &r->data}, {"order", 0, &r->order},
+        {"accumulated", 0, &r->accumulated}, {"accumulated_rows", 0, &r->accumulated_rows},
+    };
+    for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
+        if (peft__json_find(s, ints[i].key) == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" is missing", path, ints[i].key); }
+        TRY(peft__json_int(s, path, ints[i].key, 0, ints[i].min, INT64_MAX, ints[i].out));
+        if (r->version > CHECKPOINT_VERSION) { /* the first: another version may have other keys */
+            FAIL(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", path, (long long)r->version,
+                 CHECKPOINT_VERSION);
+        }
     }
-    TRY(peft__json_int(s, path, "parameters", 0, 0, max, &r->parameters));
-    TRY(peft__json_int(s, path, "rows", 0, 0, max, &r->rows));
-    TRY(peft__json_int(s, path, "tokens", 0, 0, max, &r->tokens));
-    TRY(peft__json_int(s, path, "seed", 0, 0, max, &r->seed));
-    TRY(peft__json_int(s, path, "step", 0, 0, max, &r->step));
-    TRY(peft__json_int(s, path, "optimizer_step", 0, 0, max, &r->optimizer_step));
-    TRY(peft__json_int(s, path, "epoch", -1, -1, max, &r->epoch));
-    TRY(peft__json_int(s, path, "position", 0, 0, max, &r->position));
-    TRY(peft__json_str(s, path, "adapter", "", &r->adapter));
     TRY(peft__json_str(s, path, "method", "", &r->method));
     TRY(peft__json_str(s, path, "optimizer", "", &r->optimizer));
     TRY(peft__json_float(s, path, "best_loss", HUGE_VAL, &r->best_loss));
+    TRY(peft__json_float(s, path, "accumulated_loss", 0, &r->accumulated_loss));
 out:
     return st;
 }
 
-static peft_status checkpoint_match(const struct peft_trainer *t, const peft__job *job, const checkpoint_read *r, const char *path) {
+static peft_status checkpoint_match(const struct peft_trainer *t, const peft__job *job, const checkpoint_read *r,
+                                    const char *path) {
     int64_t rows = job->train != NULL ? (int64_t)peft__dataset_size(job->train) : 0;
     int64_t tokens = job->train != NULL ? (int64_t)job->train->ids.len : 0;
     if (strcmp(r->method, job->adapter->method->name) != 0 || r->parameters != job->adapter->n_trainable) {
         return peft__fail(PEFT_E_SHAPE, "%s is of a \"%s\" with %lld parameters, and adapter \"%s\" is a \"%s\" with %lld", path,
                           r->method, (long long)r->parameters, job->adapter->name, job->adapter->method->name,
                           (long long)job->adapter->n_trainable);
+    }
+    if (r->layout != checkpoint_layout(job->adapter)) {
+        return peft__fail(PEFT_E_SHAPE, "%s is of another adapter than \"%s\": targets, ranks, scale or dropout differ", path,
+                          job->adapter->name);
     }
     if (strcmp(r->optimizer, job->optim.kind->name) != 0) {
         return peft__fail(PEFT_E_SHAPE, "%s was made with optimizer \"%s\", and the job has \"%s\"", path, r->optimizer,
@@ -140,6 +183,13 @@ static peft_status checkpoint_match(const struct peft_trainer *t, const peft__jo
     if (r->rows != rows || r->tokens != tokens || r->position > rows) {
         return peft__fail(PEFT_E_SHAPE, "%s was made with data of %lld rows and %lld tokens, and the job has %lld and %lld", path,
                           (long long)r->rows, (long long)r->tokens, (long long)rows, (long long)tokens);
+    }
+    if (r->data != checkpoint_data(job->train)) {
+        return peft__fail(PEFT_E_SHAPE, "%s was made with other data than the job's: the token ids or labels differ", path);
+    }
+    if (r->order != checkpoint_order(t)) {
+        return peft__fail(PEFT_E_SHAPE, "%s was made with other data order: shuffle, group_by_length or, with groups, batch_size "
+                          "differs", path);
     }
     if (r->seed != (int64_t)t->seed) {
         return peft__fail(PEFT_E_SHAPE, "%s was made with seed %lld, and the trainer has %lld", path, (long long)r->seed,
@@ -181,18 +231,20 @@ peft_status peft__checkpoint_load(struct peft_trainer *t, const char *dir) {
     TRY(peft__json_parse(&arena, text->str, text->len, path, &state));
     TRY(checkpoint_parse(state, path, &r));
     TRY(checkpoint_match(t, job, &r, path));
-    double best = job->best_loss;
-    job->best_loss = r.best_loss;
-    size_t n = checkpoint_vectors(job, names, data);
-    job->best_loss = best;
+    bool best = job->best != NULL && isfinite(r.best_loss);
+    size_t n = checkpoint_vectors(job, best, r.accumulated_rows > 0, names, data);
     for (size_t i = 0; i < n; i++) { TRY(checkpoint_vector(&file, path, names[i], job->adapter->n_trainable, &found[i])); }
-    for (size_t i = 0; i < n; i++) { /* nothing can fail any more */
+    memset(job->grads, 0, (size_t)job->adapter->n_trainable * sizeof *job->grads); /* nothing can fail any more */
+    for (size_t i = 0; i < n; i++) {
         for (int64_t k = 0; k < job->adapter->n_trainable; k++) {
             float v;
             memcpy(&v, found[i]->data + (size_t)k * sizeof v, sizeof v);
             data[i][k] = (peft__real)v;
         }
     }
+    t->accumulated = r.accumulated;
+    t->accumulated_rows = r.accumulated_rows;
+    t->accumulated_loss = r.accumulated_loss;
     job->best_loss = r.best_loss;
     job->optim.step = r.optimizer_step;
     t->step = r.step;

@@ -63,17 +63,24 @@ void peft__dataset_release(struct peft_dataset *d) {
 typedef struct dataset_mark { /* what to go back to when a load fails */
     size_t ids, rows;
     int64_t truncated;
+    int32_t max_id;
 } dataset_mark;
 
-static dataset_mark dataset_where(const struct peft_dataset *d) {
-    dataset_mark m = {d->ids.len, d->rows.len, d->truncated};
-    return m;
+/* Trainers have made room for the rows that they saw. */
+static peft_status dataset_begin(const struct peft_dataset *d, dataset_mark *m) {
+    if (atomic_load(&d->refs) > 1) { return peft__fail(PEFT_E_BUSY, "a trainer uses the data set: no rows can be added"); }
+    m->ids = d->ids.len;
+    m->rows = d->rows.len;
+    m->truncated = d->truncated;
+    m->max_id = d->max_id;
+    return PEFT_OK;
 }
 
 static void dataset_back(struct peft_dataset *d, dataset_mark m) {
     d->ids.len = d->labels.len = m.ids;
     d->rows.len = m.rows;
     d->truncated = m.truncated;
+    d->max_id = m.max_id;
 }
 
 /* Ends the row that began at `start`: cuts it and enters it. */
@@ -102,11 +109,12 @@ out:
     return st;
 }
 
-/* Joins consecutive rows while they fit. */
+/* Joins consecutive rows while they fit. Fails before it changes anything. */
 static peft_status dataset_pack(struct peft_dataset *d) {
     peft_status st = PEFT_OK;
-    d->packed.len = 0;
     if (!peft__opt_bool(&d->opts, "packing")) { return PEFT_OK; }
+    TRY(peft__vec_reserve(&d->packed, d->rows.len));
+    d->packed.len = 0;
     int64_t max = peft__opt_int(&d->opts, "max_length");
     peft__row open = {0, 0, 0};
     for (size_t i = 0; i < d->rows.len; i++) {
@@ -139,7 +147,8 @@ out:
 
 peft_status peft__dataset_add_json(struct peft_dataset *d, const char *json, size_t len, const char *what) {
     peft_status st = PEFT_OK;
-    dataset_mark mark = dataset_where(d);
+    dataset_mark mark;
+    if ((st = dataset_begin(d, &mark)) != PEFT_OK) { return st; }
     TRY(dataset_one(d, json, len, what));
     TRY(dataset_pack(d));
 out:
@@ -156,10 +165,11 @@ static bool dataset_blank(const char *s, size_t n) {
 
 peft_status peft__dataset_load(struct peft_dataset *d, const char *path) {
     peft_status st = PEFT_OK;
-    dataset_mark mark = dataset_where(d);
+    dataset_mark mark;
     peft__file file;
     int64_t line = 0, limit = peft__opt_int(&d->opts, "max_rows");
     memset(&file, 0, sizeof file);
+    if ((st = dataset_begin(d, &mark)) != PEFT_OK) { return st; }
     TRY(peft__file_open(&d->ctx->mem, path, false, &file));
     const char *text = (const char *)file.data;
     size_t at = file.size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
@@ -186,8 +196,12 @@ out:
 
 peft_status peft__dataset_add_batch(struct peft_dataset *d, const struct peft_batch *b) {
     peft_status st = PEFT_OK;
-    dataset_mark mark = dataset_where(d);
+    dataset_mark mark;
     const int32_t *ids = b->ids.data, *labels = b->labels.len > 0 ? b->labels.data : b->ids.data;
+    if (b->weights.len > 0) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "a data set keeps no \"loss_weights\": give the batch to a trainer");
+    }
+    if ((st = dataset_begin(d, &mark)) != PEFT_OK) { return st; }
     for (size_t r = 0; r + 1 < b->offsets.len; r++) {
         int64_t first = PEFT__VEC_AT(&b->offsets, int64_t, r), end = PEFT__VEC_AT(&b->offsets, int64_t, r + 1);
         size_t start = d->ids.len;
@@ -240,6 +254,8 @@ peft_status peft__dataset_info(const struct peft_dataset *d, peft__str *out) {
 }
 
 peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, const char *what) {
+    bool labelled = false;
+    for (size_t i = 0; i < d->labels.len && !labelled; i++) { labelled = PEFT__VEC_AT(&d->labels, int32_t, i) >= 0; }
     if (peft__dataset_size(d) == 0) { return peft__fail(PEFT_E_INVALID, "the %s data has no rows", what); }
     if (d->max_id >= config->vocab_size) {
         return peft__fail(PEFT_E_SHAPE, "the %s data has token id %d, and the model's vocabulary %lld: is it the model's tokenizer?",
@@ -248,6 +264,10 @@ peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config
     if (config->max_positions > 0 && peft__dataset_longest(d) > config->max_positions) {
         return peft__fail(PEFT_E_SHAPE, "a row of the %s data has %lld tokens, more than the model's %lld positions: lower max_length",
                           what, (long long)peft__dataset_longest(d), (long long)config->max_positions);
+    }
+    if (!labelled) {
+        return peft__fail(PEFT_E_INVALID, "no token of the %s data has a label: does max_length cut off all completions?",
+                          what);
     }
     return PEFT_OK;
 }

@@ -20,12 +20,19 @@ peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const p
     r->labels = peft__alloc(mem, all * sizeof *r->labels);
     r->weights = peft__alloc(mem, all * sizeof *r->weights);
     r->keys = peft__alloc(mem, rows * sizeof *r->keys);
-    if (r->offsets == NULL || r->token_offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL || r->weights == NULL ||
-        r->keys == NULL) {
+    if (r->offsets == NULL || r->token_offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL ||
+        r->weights == NULL || r->keys == NULL) {
         peft__frame_room_free(r);
         return PEFT_E_NOMEM;
     }
     return PEFT_OK;
+}
+
+size_t peft__frame_room_bytes(const peft__caps *caps) {
+    const peft__frame_room *r = NULL; /* for its types */
+    size_t rows = (size_t)caps->max_rows, tokens = (size_t)caps->max_tokens, all = frame_tokens(caps);
+    return 2 * (rows + 1) * sizeof *r->offsets + rows * sizeof *r->keys + tokens * sizeof *r->ids +
+           all * (sizeof *r->positions + sizeof *r->labels + sizeof *r->weights);
 }
 
 void peft__frame_room_free(peft__frame_room *r) {

@@ -16,6 +16,7 @@ static peft_status loop_backward(struct peft_trainer *t) {
     TRY(peft__exec_run(&t->exec, f, true));
     t->accumulated += f->labelled;
     t->accumulated_loss += f->loss_sum;
+    t->accumulated_rows += f->n_rows;
     if (!isfinite(f->loss_sum)) {
         FAIL(PEFT_E_NUMERIC, "the loss of adapter \"%s\" at step %lld is not a finite number",
              peft__trainer_job(t)->adapter->name, (long long)t->step + 1);
@@ -29,6 +30,7 @@ static void loop_clear(struct peft_trainer *t) {
     memset(job->grads, 0, (size_t)job->adapter->n_trainable * sizeof(peft__real));
     t->accumulated = 0;
     t->accumulated_loss = 0;
+    t->accumulated_rows = 0;
 }
 
 /* Clips and updates; the gradients are cleared. */
@@ -65,13 +67,17 @@ peft_status peft__trainer_accumulate(struct peft_trainer *t, const struct peft_b
             }
         }
         if (!peft__frame_add(&t->room, ids + first, labels != NULL ? labels + first : NULL,
-                             weights != NULL ? weights + first : NULL, n, r)) {
+                             weights != NULL ? weights + first : NULL, n, (uint64_t)t->accumulated_rows + r)) {
             FAIL(PEFT_E_SHAPE, "the batch is larger than the plan's %lld rows, %lld tokens and %lld tokens a row",
                  (long long)t->room.caps.max_rows, (long long)t->room.caps.max_tokens, (long long)t->room.caps.max_length);
         }
     }
     if (t->room.frame.n_rows == 0) { FAIL(PEFT_E_INVALID, "the batch has no rows"); }
-    TRY(loop_backward(t));
+    st = loop_backward(t);
+    if (st != PEFT_OK) { /* NaN in the sums: earlier batches of the step cannot be told from it */
+        loop_clear(t);
+        goto out;
+    }
     if (loss != NULL) { *loss = t->room.frame.loss_sum / (double)PEFT__MAX(t->room.frame.labelled, 1); }
 out:
     return st;
@@ -79,7 +85,9 @@ out:
 
 peft_status peft__trainer_apply(struct peft_trainer *t) {
     double norm = 0;
-    if (!t->planned) { return peft__fail(PEFT_E_INVALID, "there are no gradients to apply: accumulate a batch first"); }
+    if (!t->planned || t->accumulated_rows == 0) {
+        return peft__fail(PEFT_E_INVALID, "there are no gradients to apply: accumulate a batch first");
+    }
     return loop_update(t, &norm);
 }
 
@@ -89,7 +97,8 @@ peft_status peft__trainer_gradient(struct peft_trainer *t, const char *adapter, 
         return peft__fail(PEFT_E_NOT_FOUND, "the trainer has no job for adapter \"%s\"", adapter);
     }
     const peft__job *job = peft__trainer_job(t);
-    const peft__adapter_param *p = peft__adapter_find(job->adapter, tensor, NULL);
+    size_t index = 0;
+    const peft__adapter_param *p = peft__adapter_find(job->adapter, tensor, &index);
     if (p == NULL) { return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"", adapter, tensor); }
     if (p->frozen) { return peft__fail(PEFT_E_INVALID, "tensor \"%s\" is not trained", tensor); }
     size_t n = (size_t)(p->p.rows * p->p.cols);
@@ -99,7 +108,12 @@ peft_status peft__trainer_gradient(struct peft_trainer *t, const char *adapter, 
     }
     const peft__real *g = job->grads == NULL ? NULL : job->grads + (p->p.value - job->adapter->values);
     double scale = 1.0 / (double)PEFT__MAX(t->accumulated, 1);
-    for (size_t i = 0; i < n; i++) { buf[i] = g == NULL ? 0 : (float)((double)g[i] * scale); }
+    size_t rows = (size_t)p->p.rows, cols = (size_t)p->p.cols;
+    bool flipped = peft__adapter_flipped(job->adapter, index); /* in the order of the file, as values are read */
+    for (size_t i = 0; i < n; i++) {
+        size_t at = flipped ? i % rows * cols + i / rows : i;
+        buf[i] = g == NULL ? 0 : (float)((double)g[at] * scale);
+    }
     return PEFT_OK;
 }
 
@@ -107,7 +121,13 @@ peft_status peft__trainer_evaluate(struct peft_trainer *t, struct peft_dataset *
     peft_status st = PEFT_OK;
     peft__metrics m;
     if (t->jobs.len == 0) { FAIL(PEFT_E_INVALID, "the trainer has no job"); }
-    TRY(peft__evaluate_model(t->model, &t->set->base, &peft__trainer_job(t)->adapter, 1, d, &t->cancel, &m));
+    peft__job *job = peft__trainer_job(t);
+    if (t->planned && peft__dataset_longest(d) <= PEFT__MIN(t->room.caps.max_length, t->room.caps.max_tokens)) {
+        TRY(peft__dataset_check(d, &t->model->config, "evaluation"));
+        TRY(peft__evaluate(&t->exec, &t->room, d, &t->cancel, &m)); /* within the memory that there is */
+    } else {
+        TRY(peft__evaluate_model(t->model, &t->set->base, &job->adapter, 1, d, &t->cancel, &m));
+    }
     TRY(peft__metrics_json(&m, out));
 out:
     return st;
@@ -236,5 +256,6 @@ peft_status peft__trainer_run(struct peft_trainer *t) {
     }
 out:
     t->running = false;
+    atomic_store(&t->cancel, false); /* what was asked of this run does not concern the next */
     return st;
 }

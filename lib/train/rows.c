@@ -81,12 +81,12 @@ out:
     return st;
 }
 
-/* Piece by piece between the bounds of the assistant's turns, as generation will meet them. */
+/* Piece by piece between the bounds of the assistant's turns, as generation will meet them. spans: begin, end, begin, ... */
 static peft_status rows_spans(struct peft_dataset *d, const peft__str *text, const peft__vec *spans) {
     peft_status st = PEFT_OK;
     bool all = strcmp(peft__opt_str(&d->opts, "loss_on"), "all") == 0;
     size_t at = 0;
-    for (size_t i = 0; i < spans->len; i++) {
+    for (size_t i = 0; 2 * i + 1 < spans->len; i++) {
         size_t begin = PEFT__VEC_AT(spans, size_t, 2 * i), end = PEFT__VEC_AT(spans, size_t, 2 * i + 1);
         TRY(rows_encode(d, text->data + at, begin - at, PEFT_TOKENIZE_SPECIAL, all));
         TRY(rows_encode(d, text->data + begin, end - begin, PEFT_TOKENIZE_SPECIAL, true));
@@ -102,7 +102,7 @@ static peft_status rows_messages(struct peft_dataset *d, const peft__json *messa
     peft__vec list, spans;
     peft__str text;
     peft__vec_init(&list, &d->ctx->mem, sizeof(peft__chat_message));
-    peft__vec_init(&spans, &d->ctx->mem, 2 * sizeof(size_t));
+    peft__vec_init(&spans, &d->ctx->mem, sizeof(size_t));
     peft__str_init(&text, &d->ctx->mem);
     if (messages->kind != PEFT__JSON_ARRAY) { FAIL(PEFT_E_FORMAT, "\"messages\" is no array"); }
     for (size_t i = 0; i < messages->len; i++) {
@@ -168,34 +168,45 @@ out:
     return st;
 }
 
-static const peft__json *rows_text(const peft__json *row, const char *key) {
-    const peft__json *x = peft__json_find(row, key);
-    return x != NULL && x->kind == PEFT__JSON_STRING ? x : NULL;
+/* *out: the text of a field, NULL without one. */
+static peft_status rows_text(const peft__json *row, const char *key, const peft__json **out) {
+    *out = peft__json_find(row, key);
+    if (*out == NULL || (*out)->kind == PEFT__JSON_STRING) { return PEFT_OK; }
+    return peft__fail(PEFT_E_FORMAT, "\"%s\" is no text", key);
 }
 
-peft_status peft__row_parse(struct peft_dataset *d, const peft__json *row) {
+static peft_status rows_plain(struct peft_dataset *d, const peft__json *row) {
     peft_status st = PEFT_OK;
-    size_t start = d->ids.len;
-    if (row->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "the row is no JSON object"); }
-    const peft__json *ids = peft__json_find(row, "input_ids"), *messages = peft__json_find(row, "messages");
-    const peft__json *text = rows_text(row, "text"), *prompt = rows_text(row, "prompt");
-    const peft__json *completion = rows_text(row, "completion");
-    bool templates = peft__opt_str(&d->opts, "prompt_template")[0] != '\0';
-    if (ids != NULL && !templates) {
-        TRY(rows_ids(d, ids, peft__json_find(row, "labels")));
-    } else if (d->tokenizer == NULL) {
-        FAIL(PEFT_E_FORMAT, "the row has text, and there is no tokenizer: give one, or \"input_ids\"");
-    } else if (templates) {
-        TRY(rows_templates(d, row));
-    } else if (messages != NULL) {
-        TRY(rows_messages(d, messages));
-    } else if (prompt != NULL && completion != NULL) {
+    const peft__json *messages = peft__json_find(row, "messages"), *text, *prompt, *completion;
+    if (messages != NULL) { return rows_messages(d, messages); }
+    TRY(rows_text(row, "text", &text));
+    TRY(rows_text(row, "prompt", &prompt));
+    TRY(rows_text(row, "completion", &completion));
+    if (prompt != NULL && completion != NULL) {
         TRY(rows_pair(d, prompt->str, prompt->len, completion->str, completion->len));
     } else if (text != NULL) {
         TRY(rows_pair(d, text->str, text->len, NULL, 0));
     } else {
         FAIL(PEFT_E_FORMAT, "the row has none of \"text\", \"prompt\" with \"completion\", \"messages\", \"input_ids\"; "
                             "for other fields give prompt_template");
+    }
+out:
+    return st;
+}
+
+peft_status peft__row_parse(struct peft_dataset *d, const peft__json *row) {
+    peft_status st = PEFT_OK;
+    size_t start = d->ids.len;
+    if (row->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "the row is no JSON object"); }
+    const peft__json *ids = peft__json_find(row, "input_ids");
+    bool templates = peft__opt_str(&d->opts, "prompt_template")[0] != '\0' ||
+                     peft__opt_str(&d->opts, "completion_template")[0] != '\0';
+    if (ids != NULL && !templates) {
+        TRY(rows_ids(d, ids, peft__json_find(row, "labels")));
+    } else if (d->tokenizer == NULL) {
+        FAIL(PEFT_E_FORMAT, "the row has text, and there is no tokenizer: give one, or \"input_ids\"");
+    } else {
+        TRY(templates ? rows_templates(d, row) : rows_plain(d, row));
     }
     if (d->ids.len == start) { FAIL(PEFT_E_FORMAT, "the row is empty"); }
     PEFT__VEC_AT(&d->labels, int32_t, start) = -100;

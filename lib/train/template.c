@@ -6,7 +6,7 @@
 #include "train/rows.h"
 
 static const peft__json *template_find(const peft__json *row, const char *path, size_t len) {
-    const peft__json *node = row;
+    const peft__json *node = len > 0 ? row : NULL;
     size_t at = 0;
     while (node != NULL && at < len) {
         size_t end = at;

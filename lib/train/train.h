@@ -73,6 +73,7 @@ typedef struct peft__frame_room {
 } peft__frame_room;
 peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const peft__caps *caps);
 void peft__frame_room_free(peft__frame_room *r);
+size_t peft__frame_room_bytes(const peft__caps *caps); /* that creating one takes */
 void peft__frame_begin(peft__frame_room *r);
 /* Appends a row; labels (the labels AT each token, NULL: all but the first) are shifted here. false: it does not fit. */
 bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
@@ -129,6 +130,7 @@ struct peft_trainer {
     int64_t step, max_steps; /* optimiser steps done, and in all */
     int64_t accumulated;     /* labelled tokens whose gradients are in grads */
     double accumulated_loss; /* sum of their losses */
+    int64_t accumulated_rows; /* rows whose gradients are in grads */
     uint64_t seed;
 };
 enum { PEFT__MAGIC_TRAINER = 0x52464550 };

@@ -2,6 +2,7 @@
  *
  * The plan is made once, for the largest batch that the data can give; after it, a step allocates nothing. */
 #include <math.h>
+#include <stdio.h>
 
 #include "train/loop.h"
 
@@ -10,13 +11,13 @@ static const peft__option trainer_options[] = {
     {"num_train_epochs", PEFT__OPT_FLOAT, "3", 0, 1e9, NULL, "passes over the data, where max_steps is 0"},
     {"batch_size", PEFT__OPT_INT, "8", 1, 1 << 20, NULL, "rows of one forward and backward pass"},
     {"gradient_accumulation_steps", PEFT__OPT_INT, "1", 1, 1 << 20, NULL, "such passes a step"},
-    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL, "longest row that is planned for; 0: the longest of the data"},
+    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL, "longest row; data with a longer one is refused, and without data this is planned for"},
     {"shuffle", PEFT__OPT_BOOL, "true", 1, 0, NULL, "a new order of the rows in each epoch"},
     {"group_by_length", PEFT__OPT_BOOL, "false", 1, 0, NULL, "rows of like length together"},
     {"seed", PEFT__OPT_INT, "42", 0, 9e15, NULL, "of order and dropout"},
     {"label_smoothing", PEFT__OPT_FLOAT, "0", 0, 1, NULL, "share of the label's probability that goes to all tokens"},
     {"compute_dtype", PEFT__OPT_STR, "float32", 1, 0, "float32", "type of the arithmetic"},
-    {"memory_limit", PEFT__OPT_SIZE, "0", 0, 1e18, NULL, "bytes of base and everything else; 0: none. Activations are recomputed to fit"},
+    {"memory_limit", PEFT__OPT_SIZE, "0", 0, 1e18, NULL, "bytes of base and all else, 0: any; activations are recomputed to fit"},
     {"eval_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "evaluate every so many steps; 0: after the last"},
     {"save_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "write a checkpoint every so many steps; 0: after the last"},
     {"checkpoint_dir", PEFT__OPT_STR, "", 1, 0, NULL, "folder of the checkpoint; empty: none is written"},
@@ -127,22 +128,48 @@ static void trainer_longest(const struct peft_dataset *d, int64_t rows, int64_t 
     }
 }
 
+enum { TRAINER_LENGTH = 512, TRAINER_TOKENS = 1 << 28 };
+
+/* Longest row of a caller's own batches, where there is no training data to say it. */
+static int64_t trainer_length(const struct peft_trainer *t) {
+    int64_t length = peft__opt_int(&t->opts, "max_length"), positions = t->model->config.max_positions;
+    if (length > 0) { return length; }
+    positions -= positions > 0 ? t->tape.virtual_tokens + t->tape.position_shift : 0;
+    return positions > 0 ? PEFT__MIN(positions, TRAINER_LENGTH) : TRAINER_LENGTH;
+}
+
 /* Caps: the longest rows that the data has, all in one batch. */
 static peft_status trainer_caps(struct peft_trainer *t, const peft__job *job, peft__caps *caps) {
-    int64_t rows = peft__opt_int(&t->opts, "batch_size"), length = peft__opt_int(&t->opts, "max_length");
+    peft_status st = PEFT_OK;
+    int64_t rows = peft__opt_int(&t->opts, "batch_size"), limit = peft__opt_int(&t->opts, "max_length");
+    int64_t positions = t->model->config.max_positions, added = t->tape.virtual_tokens + t->tape.position_shift;
     if (job->train != NULL) { rows = PEFT__MIN(rows, (int64_t)peft__dataset_size(job->train)); }
     size_t bytes = (size_t)rows * sizeof(int64_t);
     int64_t *top = peft__alloc_zero(&t->ctx->mem, bytes);
     if (top == NULL) { return PEFT_E_NOMEM; }
     trainer_longest(job->train, rows, top);
     trainer_longest(job->eval, rows, top);
-    caps->max_rows = rows;
-    caps->max_length = length > 0 ? length : top[0];
-    if (caps->max_length == 0) { caps->max_length = PEFT__MIN(PEFT__MAX(t->model->config.max_positions, 1), 512); }
-    caps->max_tokens = length > 0 || top[0] == 0 ? rows * caps->max_length : 0;
-    for (int64_t i = 0; i < rows && length == 0; i++) { caps->max_tokens += top[i]; }
+    *caps = (peft__caps){rows, 0, top[0], t->tape.virtual_tokens, t->tape.position_shift};
+    for (int64_t i = 0; i < rows; i++) { caps->max_tokens += top[i]; }
+    if (job->train == NULL) {
+        caps->max_length = PEFT__MAX(trainer_length(t), top[0]);
+        caps->max_tokens = rows * caps->max_length;
+    }
+    if (limit > 0 && top[0] > limit) {
+        FAIL(PEFT_E_SHAPE, "a row of the data has %lld tokens, more than the trainer's max_length %lld", (long long)top[0],
+             (long long)limit);
+    }
+    if (positions > 0 && caps->max_length + added > positions) {
+        FAIL(PEFT_E_SHAPE, "rows of %lld tokens%s are more than the model's %lld positions: lower max_length",
+             (long long)(caps->max_length + added), added > 0 ? " with the adapter's" : "", (long long)positions);
+    }
+    if (caps->max_tokens > TRAINER_TOKENS) {
+        FAIL(PEFT_E_SHAPE, "a batch of %lld tokens is too large, at most %d: lower batch_size or max_length",
+             (long long)caps->max_tokens, (int)TRAINER_TOKENS);
+    }
+out:
     peft__free(&t->ctx->mem, top, bytes);
-    return PEFT_OK;
+    return st;
 }
 
 static int64_t trainer_total_steps(const struct peft_trainer *t, const peft__job *job) {
@@ -152,6 +179,25 @@ static int64_t trainer_total_steps(const struct peft_trainer *t, const peft__job
     int64_t per_step = peft__opt_int(&t->opts, "batch_size") * peft__opt_int(&t->opts, "gradient_accumulation_steps");
     double epochs = peft__opt_float(&t->opts, "num_train_epochs");
     return PEFT__MAX((int64_t)ceil(epochs * (double)((rows + per_step - 1) / per_step)), 1);
+}
+
+/* Bytes of the base that are not in the allocator's account. */
+static size_t trainer_mapped(const struct peft_model *m) {
+    size_t bytes = m->gguf != NULL && m->gguf->file.mapped ? m->gguf->file.size : 0;
+    for (size_t i = 0; i < m->n_shards; i++) { bytes += m->shards[i].file.mapped ? m->shards[i].file.size : 0; }
+    return bytes;
+}
+
+/* What writing a checkpoint takes for a moment: a piece of the file and its header. */
+static size_t trainer_saving(const struct peft_trainer *t) {
+    return peft__opt_str(&t->opts, "checkpoint_dir")[0] != '\0' ? PEFT__IO_PIECE + ((size_t)16 << 10) : 0;
+}
+
+/* What a run takes besides the present allocations, block and scratch: tables of the plan and the execution, the frame. */
+static size_t trainer_tables(const struct peft_trainer *t, const peft__caps *caps) {
+    size_t values = t->tape.values.len, steps = 3 * t->tape.ops.len;
+    return values * (3 * sizeof(size_t) + 3 * sizeof(bool)) + (size_t)t->tape.segments * sizeof(bool) +
+           steps * sizeof(peft__plan_step) + peft__frame_room_bytes(caps) + trainer_saving(t);
 }
 
 /* What the limit leaves for activations and scratch; 0: no limit. 1 where nothing is left, so that planning says what lacks. */
@@ -203,7 +249,7 @@ out:
 peft_status peft__trainer_plan(struct peft_trainer *t) {
     peft_status st = PEFT_OK;
     peft__caps caps = {0, 0, 0, 0, 0};
-    size_t now, limit = (size_t)peft__opt_int(&t->opts, "memory_limit");
+    size_t fixed, limit = (size_t)peft__opt_int(&t->opts, "memory_limit");
     peft__mem *mem = &t->ctx->mem;
     if (t->planned) { return PEFT_OK; }
     if (t->jobs.len == 0) { return peft__fail(PEFT_E_INVALID, "the trainer has no job"); }
@@ -211,13 +257,11 @@ peft_status peft__trainer_plan(struct peft_trainer *t) {
     TRY(trainer_memory(t, job));
     TRY(trainer_record(t, job));
     TRY(trainer_caps(t, job, &caps));
-    caps.virtual_tokens = t->tape.virtual_tokens;
-    caps.position_shift = t->tape.position_shift;
-    now = atomic_load(&mem->now) + t->model->bytes;
-    st = peft__plan_make(&t->plan, mem, &t->tape, &caps, trainer_room(t, now), t->ctx->kernels, peft__pool_size(t->pool),
+    fixed = atomic_load(&mem->now) + trainer_mapped(t->model) + trainer_tables(t, &caps);
+    st = peft__plan_make(&t->plan, mem, &t->tape, &caps, trainer_room(t, fixed), t->ctx->kernels, peft__pool_size(t->pool),
                          t->model->config.head_dim);
     if (st == PEFT_E_NOMEM && t->plan.least_bytes > 0) {
-        FAIL(PEFT_E_NOMEM, "memory_limit is %zu bytes, and this run needs at least %zu", limit, now + t->plan.least_bytes);
+        FAIL(PEFT_E_NOMEM, "memory_limit is %zu bytes, and this run needs at least %zu", limit, fixed + t->plan.least_bytes);
     }
     if (st != PEFT_OK) { goto out; }
     TRY(peft__exec_create(&t->exec, mem, &t->tape, &t->plan, t->ctx->kernels, t->pool));
@@ -234,23 +278,18 @@ size_t peft__trainer_peak(const struct peft_trainer *t) {
 
 static void trainer_plan_segments(const struct peft_trainer *t, peft__json_out *j) {
     const peft__plan *p = &t->plan;
+    char name[32];
     peft__json_key(j, "segments");
     peft__json_array(j);
     for (int32_t s = 0; s < p->segments; s++) {
-        int64_t kept = 0;
-        for (int64_t v = 0; v < p->n_values; v++) {
-            const peft__value *x = peft__tape_value(&t->tape, (peft__val)v);
-            bool own = x->parent == PEFT__NONE && peft__tape_op(&t->tape, x->producer)->segment == s;
-            bool shared = v > 0 && p->place[v] == SIZE_MAX;
-            if (own && !shared && !p->dropped[v] && x->needs_grad) { kept += p->caps.max_tokens * x->cols * (int64_t)sizeof(peft__real); }
-        }
         peft__json_object(j);
-        peft__json_key(j, "segment");
-        peft__json_put_int(j, s);
+        (void)snprintf(name, sizeof name, "layer %d", (int)s - 1);
+        peft__json_key(j, "name");
+        peft__json_put_text(j, s == 0 ? "embeddings" : s == p->segments - 1 ? "head" : name);
         peft__json_key(j, "recomputed");
         peft__json_put_bool(j, p->recompute[s]);
         peft__json_key(j, "kept_bytes");
-        peft__json_put_int(j, kept);
+        peft__json_put_int(j, (int64_t)p->kept[s]);
         peft__json_object_end(j);
     }
     peft__json_array_end(j);
@@ -262,11 +301,11 @@ peft_status peft__trainer_plan_json(struct peft_trainer *t, peft__str *out) {
     TRY(peft__trainer_plan(t));
     const peft__plan *p = &t->plan;
     const peft__job *job = peft__trainer_job(t);
-    size_t peak = t->model->bytes + PEFT__MAX(atomic_load(&t->ctx->mem.peak), atomic_load(&t->ctx->mem.now));
+    size_t peak = PEFT__MAX(atomic_load(&t->ctx->mem.peak), atomic_load(&t->ctx->mem.now) + trainer_saving(t));
     int64_t passes = peft__opt_int(&t->opts, "gradient_accumulation_steps");
     double once = p->forward_flops + p->backward_flops + p->rebuild_flops;
     struct { const char *key; int64_t value; } ints[] = {
-        {"peak_bytes", (int64_t)peak},
+        {"peak_bytes", (int64_t)(trainer_mapped(t->model) + peak)},
         {"base_bytes", (int64_t)t->model->bytes},
         {"activation_bytes", (int64_t)p->block_bytes},
         {"scratch_bytes", (int64_t)(p->scratch_bytes + p->op_scratch_bytes)},

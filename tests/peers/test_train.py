@@ -146,8 +146,9 @@ def full_fine_tuning():
             shapes = {n: tuple(p.shape) for n, p in theirs.named_parameters()}
             equal(name + ": names and shapes", adapters.shapes("a"), shapes)
             compare_gradients(name, adapters, "a", theirs, *hf.random_rows(300 + i))
-            expected = torch_losses(theirs, OPTIMIZERS[0][2], batches)
-            mine = our_losses(adapters, "a", dict(learning_rate=5e-3, max_grad_norm=0), batches)
+            # SGD: AdamW would follow the sign of gradients that are zero in theory, such as that of the bias of the keys.
+            expected = torch_losses(theirs, lambda p: torch.optim.SGD(p, lr=0.05), batches)
+            mine = our_losses(adapters, "a", dict(optimizer="sgd", learning_rate=0.05, max_grad_norm=0), batches)
             close("%s: %d losses" % (name, STEPS), mine, expected, 1e-4)
             each_close(name + ": parameters after them", {n: adapters.read("a", n) for n in shapes},
                        {n: p.detach().numpy() for n, p in theirs.named_parameters()}, 1e-3)

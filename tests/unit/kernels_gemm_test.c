@@ -428,6 +428,40 @@ TEST(kernels_pack_rows_pads_with_zero)
     }
 }
 
+TEST(kernels_pack_stored_equals_dequant_and_pack)
+{
+    static const int32_t types[] = {PEFT_DTYPE_F16,  PEFT_DTYPE_BF16, PEFT_DTYPE_Q8_0, PEFT_DTYPE_Q4_0, PEFT_DTYPE_Q4_1,
+                                    PEFT_DTYPE_Q5_0, PEFT_DTYPE_Q5_1, PEFT_DTYPE_Q4_K, PEFT_DTYPE_F32};
+    enum { K = 256, BYTES = K * 4 + 1 };
+    static uint8_t src[PEFT__TILE_COLS * BYTES];
+    static peft__real flat[PEFT__TILE_COLS * K], want[K * PEFT__TILE_COLS], got[K * PEFT__TILE_COLS];
+    const uint8_t *stored[PEFT__TILE_COLS];
+    const peft__real *rows[PEFT__TILE_COLS];
+    peft__rng r = {.key = 8};
+    bool more = true;
+    for (size_t i = 0; i < sizeof src; i++) { src[i] = (uint8_t)(peft__rng_u32(&r) & 0xbf); } /* no half is infinite */
+    for (size_t i = 0; more; i++) {
+        const peft__kernels *k = gemm_test_table(i, &more);
+        for (size_t t = 0; k != NULL && k->pack_stored != NULL && t < PEFT__COUNT(types); t++) {
+            const int32_t e = peft__dtype_block_of(types[t]).elems;
+            for (int64_t kc = e == 1 ? 1 : e; kc <= K; kc += e == 1 ? 13 : e) {
+                for (int32_t j = 0; j < k->nr; j++) {
+                    stored[j] = src + (j * 5 % k->nr) * BYTES;
+                    rows[j] = flat + j * K;
+                    k->dequant(types[t], stored[j], kc, flat + j * K);
+                }
+                k->pack_rows(want, rows, k->nr, kc);
+                memset(got, 0xff, sizeof got);
+                if (k->pack_stored(types[t], got, stored, kc)) {
+                    CHECK_MEM(got, want, (size_t)(kc * k->nr) * sizeof *got);
+                } else {
+                    CHECK(types[t] == PEFT_DTYPE_Q4_K || types[t] == PEFT_DTYPE_F32);
+                }
+            }
+        }
+    }
+}
+
 TEST(kernels_find_by_name)
 {
     const peft__kernels *k = NULL;

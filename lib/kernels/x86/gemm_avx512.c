@@ -14,6 +14,8 @@
 
 #include "kernels/x86/dequant.inc"
 
+#include "kernels/x86/pack.inc"
+
 #undef TILE_VECS
 
 #include "kernels/x86/simd_end.h"

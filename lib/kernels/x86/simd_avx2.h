@@ -17,6 +17,7 @@
  *   V_FIRST             lane 0
  *   V_BITS, V_FROM_BITS reinterpret; V_TO_I32 rounds to nearest even; V_FROM_I32 is exact below 2^24
  *   V_LO_D, V_HI_D      the lower and the upper half of the lanes as doubles
+ *   VI_FROM_I8, _U8     the first V_LANES bytes of a __m128i as integers;  VI_LOAD: V_LANES integers
  *   VI_IOTA, VI_SRLV     0, 1, 2 ...; shift right by a count per lane
  *   V_TRANSPOSE(r)      r[0 .. V_LANES) as the rows of a square matrix: transposed in place
  *   V_LOAD_COLUMNS(r, rows, k): r[i] = the elements k + i of rows[0 .. V_LANES)
@@ -99,6 +100,9 @@
 #define V_LOAD_F16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define V_LOAD_BF16(p) \
     V_FROM_BITS(VI_SLL(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define VI_FROM_I8(x) _mm256_cvtepi8_epi32(x)
+#define VI_FROM_U8(x) _mm256_cvtepu8_epi32(x)
+#define VI_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define V_LOAD_I8(p) V_FROM_I32(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #define VI_LOAD_U8(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p)))
 #define VI_SRLV(a, n) _mm256_srlv_epi32((a), (n))

@@ -86,6 +86,9 @@
 #define V_LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define V_LOAD_BF16(p) \
     V_FROM_BITS(VI_SLL(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define VI_FROM_I8(x) _mm512_cvtepi8_epi32(x)
+#define VI_FROM_U8(x) _mm512_cvtepu8_epi32(x)
+#define VI_LOAD(p) _mm512_loadu_si512(p)
 #define V_LOAD_I8(p) V_FROM_I32(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #define VI_LOAD_U8(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define VI_SRLV(a, n) _mm512_srlv_epi32((a), (n))

@@ -12,7 +12,10 @@
 #undef VI
 #undef VI_ADD
 #undef VI_AND
+#undef VI_FROM_I8
+#undef VI_FROM_U8
 #undef VI_IOTA
+#undef VI_LOAD
 #undef VI_LOAD_U8
 #undef VI_OR
 #undef VI_SET1

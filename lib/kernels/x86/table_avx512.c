@@ -18,6 +18,7 @@ const peft__kernels peft__kernels_avx512 = {
     .lane = 16,
     .tile = peft__avx512_tile,
     .pack_rows = peft__avx512_pack_rows,
+    .pack_stored = peft__avx512_pack_stored,
     .dequant = peft__avx512_dequant,
     .add = peft__avx512_add,
     .axpy = peft__avx512_axpy,

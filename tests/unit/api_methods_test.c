@@ -1,0 +1,132 @@
+/* api_methods_test.c - what holds for every method that is built in: a session in pieces says what it says at once, training
+ * lowers the loss, a saved adapter is loaded as it was. */
+#include "api_kit.h"
+
+static const int32_t methods_ids[] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4};
+enum { METHODS_IDS = 20, METHODS_LOGITS = METHODS_IDS * API_VOCAB };
+
+static peft_status methods_logits(peft_context *ctx, peft_model *m, peft_adapters *a, const char *name, int64_t chunk,
+                                  float *out) {
+    peft_status st = PEFT_OK;
+    peft_session *s = NULL;
+    peft_options *o = NULL;
+    peft_batch *b = NULL;
+    const int64_t rows[] = {14, 6};
+    TRY(peft_options_create(ctx, "session", &o));
+    TRY(peft_options_set_int(o, "chunk", chunk));
+    TRY(peft_session_create(m, a, name, o, &s));
+    TRY(api_batch(ctx, methods_ids, rows, 2, &b));
+    TRY(peft_session_logits(s, b, out, METHODS_LOGITS, NULL));
+out:
+    peft_batch_free(b);
+    peft_options_free(o);
+    peft_session_free(s);
+    return st;
+}
+
+static peft_status methods_session(const char *config, const char *method, double *pieces, double *loaded) {
+    peft_status st = PEFT_OK;
+    peft_context *ctx = NULL;
+    peft_model *m = NULL, *saved = NULL;
+    peft_adapters *a = NULL;
+    static float whole[METHODS_LOGITS], cut[METHODS_LOGITS];
+    const char *dir = runner_path(runner_tmpdir(), "saved");
+    TRY(peft_context_create(NULL, &ctx));
+    TRY(api_model(ctx, config, &m));
+    TRY(peft_adapters_create(m, &a));
+    TRY(peft_adapters_add(a, "x", method, NULL, 1));
+    TRY(api_shake(a, "x", 0.2F));
+    TRY(methods_logits(ctx, m, a, "x", 512, whole));
+    *pieces = 0;
+    for (int64_t chunk = 1; chunk < 12; chunk += 5) {
+        TRY(methods_logits(ctx, m, a, "x", chunk, cut));
+        *pieces = fmax(*pieces, api_distance(whole, cut, METHODS_LOGITS));
+    }
+    TRY(peft_adapters_save(a, "x", dir, NULL));
+    if (strcmp(method, "full") == 0) {
+        TRY(peft_model_open(ctx, dir, NULL, &saved));
+        TRY(methods_logits(ctx, saved, NULL, NULL, 512, cut));
+    } else {
+        TRY(peft_adapters_load(a, "y", dir, NULL));
+        TRY(methods_logits(ctx, m, a, "y", 512, cut));
+    }
+    *loaded = api_distance(whole, cut, METHODS_LOGITS);
+out:
+    peft_adapters_free(a);
+    peft_model_free(m);
+    peft_model_free(saved);
+    peft_context_free(ctx);
+    return st;
+}
+
+TEST(api_methods_in_sessions_and_files) {
+    static const char *const configs[] = {API_LLAMA, API_GPT2};
+    for (size_t i = 0; peft_method_name(i) != NULL; i++) {
+        for (size_t k = 0; k < 2; k++) {
+            double pieces = 1, loaded = 1;
+            peft_status st = methods_session(configs[k], peft_method_name(i), &pieces, &loaded);
+            if (st != PEFT_OK || pieces > 2e-6 || loaded > 2e-5) { printf("method %s, model %zu\n", peft_method_name(i), k); }
+            CHECK_OK(st);
+            CHECK_NEAR(pieces, 0, 2e-6);
+            CHECK_NEAR(loaded, 0, 2e-5);
+        }
+    }
+}
+
+typedef struct methods_loss {
+    double first, last;
+} methods_loss;
+
+static int32_t methods_note(void *user, const peft_step_info *info) {
+    methods_loss *l = user;
+    if (info->step == 1) { l->first = info->loss; }
+    l->last = info->loss;
+    return 0;
+}
+
+static peft_status methods_train(const char *config, const char *method, methods_loss *loss) {
+    peft_status st = PEFT_OK;
+    peft_context *ctx = NULL;
+    peft_model *m = NULL;
+    peft_adapters *a = NULL;
+    peft_dataset *d = NULL;
+    peft_options *o = NULL, *how = NULL;
+    peft_trainer *t = NULL;
+    static const char row[] = "{\"input_ids\":[1,2,3,4,5,6,7,8]}";
+    TRY(peft_context_create(NULL, &ctx));
+    TRY(api_model(ctx, config, &m));
+    TRY(peft_adapters_create(m, &a));
+    TRY(peft_adapters_add(a, "x", method, NULL, 1));
+    TRY(peft_dataset_create(ctx, NULL, NULL, &d));
+    TRY(peft_dataset_add_json(d, row, sizeof row - 1));
+    TRY(api_options(ctx, "trainer", "{'max_steps':60}", &o));
+    TRY(api_options(ctx, "optimizer", "{'learning_rate':0.05}", &how));
+    TRY(peft_trainer_create(a, o, &t));
+    TRY(peft_trainer_add_job(t, "x", d, NULL, how));
+    TRY(peft_trainer_set_progress(t, methods_note, loss));
+    TRY(peft_trainer_run(t));
+out:
+    peft_trainer_free(t);
+    peft_options_free(o);
+    peft_options_free(how);
+    peft_dataset_free(d);
+    peft_adapters_free(a);
+    peft_model_free(m);
+    peft_context_free(ctx);
+    return st;
+}
+
+TEST(api_methods_learn) {
+    static const char *const configs[] = {API_LLAMA, API_GPT2};
+    for (size_t i = 0; peft_method_name(i) != NULL; i++) {
+        for (size_t k = 0; k < 2; k++) {
+            methods_loss loss = {0, 0};
+            peft_status st = methods_train(configs[k], peft_method_name(i), &loss);
+            if (st != PEFT_OK || !(loss.last < 0.98 * loss.first)) {
+                printf("method %s, model %zu: %g to %g\n", peft_method_name(i), k, loss.first, loss.last);
+            }
+            CHECK_OK(st);
+            CHECK(loss.last < 0.98 * loss.first);
+        }
+    }
+}
