@@ -25,30 +25,47 @@ typedef struct bench_shape {
 } bench_shape;
 
 static const bench_shape bench_shapes[] = {
-    {"linear  f32", 512, 192, 576, false, true, PEFT_DTYPE_F32},    {"linear  f32", 512, 576, 576, false, true, PEFT_DTYPE_F32},
-    {"linear  f32", 512, 1536, 576, false, true, PEFT_DTYPE_F32},   {"linear  f32", 512, 576, 1536, false, true, PEFT_DTYPE_F32},
-    {"linear  f32", 512, 3072, 768, false, true, PEFT_DTYPE_F32},   {"dx      f32", 512, 576, 192, false, false, PEFT_DTYPE_F32},
-    {"dx      f32", 512, 576, 576, false, false, PEFT_DTYPE_F32},   {"dx      f32", 512, 576, 1536, false, false, PEFT_DTYPE_F32},
-    {"dx      f32", 512, 1536, 576, false, false, PEFT_DTYPE_F32},  {"dx      f32", 512, 768, 3072, false, false, PEFT_DTYPE_F32},
-    {"dw      f32", 576, 576, 512, true, false, PEFT_DTYPE_F32},    {"linear bf16", 512, 1536, 576, false, true, PEFT_DTYPE_BF16},
-    {"linear q8_0", 512, 576, 576, false, true, PEFT_DTYPE_Q8_0},   {"linear q8_0", 512, 1536, 576, false, true, PEFT_DTYPE_Q8_0},
-    {"linear q8_0", 512, 576, 1536, false, true, PEFT_DTYPE_Q8_0},  {"dx     q8_0", 512, 576, 1536, false, false, PEFT_DTYPE_Q8_0},
-    {"dx     q8_0", 512, 768, 3072, false, false, PEFT_DTYPE_Q8_0}, {"linear q4_1", 512, 576, 576, false, true, PEFT_DTYPE_Q4_1},
-    {"linear q4_1", 512, 3072, 768, false, true, PEFT_DTYPE_Q4_1},  {"dx     q4_1", 512, 576, 1536, false, false, PEFT_DTYPE_Q4_1},
-    {"linear q4_k", 512, 1536, 768, false, true, PEFT_DTYPE_Q4_K},  {"dx     q4_k", 512, 768, 1536, false, false, PEFT_DTYPE_Q4_K},
-    {"linear q6_k", 512, 1536, 768, false, true, PEFT_DTYPE_Q6_K},  {"linear  f32", 64, 576, 576, false, true, PEFT_DTYPE_F32},
-    {"linear q8_0", 64, 576, 576, false, true, PEFT_DTYPE_Q8_0},    {"lora XA r8 ", 512, 8, 576, false, true, PEFT_DTYPE_F32},
-    {"lora XA r16", 512, 16, 576, false, true, PEFT_DTYPE_F32},     {"lora HB r8 ", 512, 576, 8, false, true, PEFT_DTYPE_F32},
-    {"lora HB r16", 512, 576, 16, false, true, PEFT_DTYPE_F32},     {"lora dA r8 ", 8, 576, 512, true, false, PEFT_DTYPE_F32},
-    {"lora dA r16", 16, 576, 512, true, false, PEFT_DTYPE_F32},     {"lora dB r16", 576, 16, 512, true, false, PEFT_DTYPE_F32},
-    {"lora dH r16", 512, 16, 576, false, false, PEFT_DTYPE_F32},    {"decode  f32", 1, 1536, 576, false, true, PEFT_DTYPE_F32},
-    {"decode q8_0", 1, 1536, 576, false, true, PEFT_DTYPE_Q8_0},    {"decode  f32", 4, 1536, 576, false, true, PEFT_DTYPE_F32},
+    {"linear  f32", 512, 192, 576, false, true, PEFT_DTYPE_F32},
+    {"linear  f32", 512, 576, 576, false, true, PEFT_DTYPE_F32},
+    {"linear  f32", 512, 1536, 576, false, true, PEFT_DTYPE_F32},
+    {"linear  f32", 512, 576, 1536, false, true, PEFT_DTYPE_F32},
+    {"linear  f32", 512, 3072, 768, false, true, PEFT_DTYPE_F32},
+    {"dx      f32", 512, 576, 192, false, false, PEFT_DTYPE_F32},
+    {"dx      f32", 512, 576, 576, false, false, PEFT_DTYPE_F32},
+    {"dx      f32", 512, 576, 1536, false, false, PEFT_DTYPE_F32},
+    {"dx      f32", 512, 1536, 576, false, false, PEFT_DTYPE_F32},
+    {"dx      f32", 512, 768, 3072, false, false, PEFT_DTYPE_F32},
+    {"dw      f32", 576, 576, 512, true, false, PEFT_DTYPE_F32},
+    {"linear bf16", 512, 1536, 576, false, true, PEFT_DTYPE_BF16},
+    {"linear q8_0", 512, 576, 576, false, true, PEFT_DTYPE_Q8_0},
+    {"linear q8_0", 512, 1536, 576, false, true, PEFT_DTYPE_Q8_0},
+    {"linear q8_0", 512, 576, 1536, false, true, PEFT_DTYPE_Q8_0},
+    {"dx     q8_0", 512, 576, 1536, false, false, PEFT_DTYPE_Q8_0},
+    {"dx     q8_0", 512, 768, 3072, false, false, PEFT_DTYPE_Q8_0},
+    {"linear q4_1", 512, 576, 576, false, true, PEFT_DTYPE_Q4_1},
+    {"linear q4_1", 512, 3072, 768, false, true, PEFT_DTYPE_Q4_1},
+    {"dx     q4_1", 512, 576, 1536, false, false, PEFT_DTYPE_Q4_1},
+    {"linear q4_k", 512, 1536, 768, false, true, PEFT_DTYPE_Q4_K},
+    {"dx     q4_k", 512, 768, 1536, false, false, PEFT_DTYPE_Q4_K},
+    {"linear q6_k", 512, 1536, 768, false, true, PEFT_DTYPE_Q6_K},
+    {"linear  f32", 64, 576, 576, false, true, PEFT_DTYPE_F32},
+    {"linear q8_0", 64, 576, 576, false, true, PEFT_DTYPE_Q8_0},
+    {"lora XA r8 ", 512, 8, 576, false, true, PEFT_DTYPE_F32},
+    {"lora XA r16", 512, 16, 576, false, true, PEFT_DTYPE_F32},
+    {"lora HB r8 ", 512, 576, 8, false, true, PEFT_DTYPE_F32},
+    {"lora HB r16", 512, 576, 16, false, true, PEFT_DTYPE_F32},
+    {"lora dA r8 ", 8, 576, 512, true, false, PEFT_DTYPE_F32},
+    {"lora dA r16", 16, 576, 512, true, false, PEFT_DTYPE_F32},
+    {"lora dB r16", 576, 16, 512, true, false, PEFT_DTYPE_F32},
+    {"lora dH r16", 512, 16, 576, false, false, PEFT_DTYPE_F32},
+    {"decode  f32", 1, 1536, 576, false, true, PEFT_DTYPE_F32},
+    {"decode q8_0", 1, 1536, 576, false, true, PEFT_DTYPE_Q8_0},
+    {"decode  f32", 4, 1536, 576, false, true, PEFT_DTYPE_F32},
 };
 
 enum { BENCH_SHAPES = sizeof bench_shapes / sizeof bench_shapes[0] };
 
-static double bench_now(clockid_t clock)
-{
+static double bench_now(clockid_t clock) {
     struct timespec t;
     clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -58,8 +75,7 @@ static double bench_now(clockid_t clock)
 
 #ifdef PEFT__X86
 #include "kernels/x86/simd_avx2.h"
-V_TARGET static float bench_fma_avx2(int64_t n)
-{
+V_TARGET static float bench_fma_avx2(int64_t n) {
     const V x = V_SET1(0.999f);
     V s[12]; /* all different, or the compiler computes one of them */
     for (int32_t j = 0; j < 12; j++) { s[j] = V_SET1((float)j); }
@@ -75,8 +91,7 @@ V_TARGET static float bench_fma_avx2(int64_t n)
 #include "kernels/x86/simd_end.h"
 
 #include "kernels/x86/simd_avx512.h"
-V_TARGET static float bench_fma_avx512(int64_t n)
-{
+V_TARGET static float bench_fma_avx512(int64_t n) {
     const V x = V_SET1(0.999f);
     V s[16]; /* all different, or the compiler computes one of them */
     for (int32_t j = 0; j < 16; j++) { s[j] = V_SET1((float)j); }
@@ -95,8 +110,7 @@ V_TARGET static float bench_fma_avx512(int64_t n)
 static volatile float bench_sink;
 
 /* GFLOP/s of one thread; 0 for the generic table, which promises no speed. */
-static double bench_peak(const peft__kernels *k)
-{
+static double bench_peak(const peft__kernels *k) {
     const int64_t n = 20000;
     double flops = 0;
     const double t = bench_now(CLOCK_THREAD_CPUTIME_ID);
@@ -122,8 +136,7 @@ typedef struct bench_case {
     int32_t calls;
 } bench_case;
 
-static void *bench_alloc(peft__mem *mem, size_t size)
-{
+static void *bench_alloc(peft__mem *mem, size_t size) {
     void *p = peft__alloc_zero(mem, size);
     if (p == NULL) {
         fprintf(stderr, "gemm_bench: %s\n", peft__fail_text());
@@ -132,8 +145,7 @@ static void *bench_alloc(peft__mem *mem, size_t size)
     return p;
 }
 
-static void bench_prepare(peft__mem *mem, const bench_shape *s, bench_case *c)
-{
+static void bench_prepare(peft__mem *mem, const bench_shape *s, bench_case *c) {
     const peft__dtype_block block = peft__dtype_block_of(s->dtype);
     const int64_t stored = s->trans ? s->n : s->k, across = s->trans ? s->k : s->n;
     const int64_t row_bytes = across / block.elems * block.bytes;
@@ -142,38 +154,38 @@ static void bench_prepare(peft__mem *mem, const bench_shape *s, bench_case *c)
     if (s->dtype != PEFT_DTYPE_F32) { /* small scales: any byte is a fine quant, but not a fine half */
         memset(b, 1, (size_t)(stored * row_bytes));
     }
-    c->args = (peft__gemm_args){.m = s->m, .n = s->n, .k = s->k, .a = a, .lda = s->a_trans ? s->m : s->k,
-                                .a_trans = s->a_trans, .ldc = s->n, .alpha = 1};
+    c->args = (peft__gemm_args){.m = s->m,
+                                .n = s->n,
+                                .k = s->k,
+                                .a = a,
+                                .lda = s->a_trans ? s->m : s->k,
+                                .a_trans = s->a_trans,
+                                .ldc = s->n,
+                                .alpha = 1};
     c->args.b = (peft__operand){.data = b, .dtype = s->dtype, .row_bytes = row_bytes, .trans = s->trans};
     c->args.c = bench_alloc(mem, (size_t)(s->m * s->n) * sizeof(peft__real));
 }
 
-static double bench_call(const peft__run *run, const bench_case *c)
-{
+static double bench_call(const peft__run *run, const bench_case *c) {
     const clockid_t clock = run->workers == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
     const double flops = 2.0 * (double)c->args.m * (double)c->args.n * (double)c->args.k;
     const int32_t times = flops < 4e6 ? 8 : 1; /* above the clock's own cost */
     const double t = bench_now(clock);
-    for (int32_t i = 0; i < times; i++) {
-        peft__gemm(run, &c->args);
-    }
+    for (int32_t i = 0; i < times; i++) { peft__gemm(run, &c->args); }
     return flops * times / (bench_now(clock) - t) * 1e-9;
 }
 
-static int bench_order(const void *a, const void *b)
-{
+static int bench_order(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static double bench_quantile(double *v, int32_t n, double q)
-{
+static double bench_quantile(double *v, int32_t n, double q) {
     qsort(v, (size_t)n, sizeof *v, bench_order);
     return n == 0 ? 0 : v[(int32_t)(q * (n - 1))];
 }
 
-static void bench_table(peft__mem *mem, const peft__kernels *k, bench_case *cases, double seconds)
-{
+static void bench_table(peft__mem *mem, const peft__kernels *k, bench_case *cases, double seconds) {
     static double peaks[BENCH_PEAKS];
     peft__run run[2];
     int32_t n_peaks = 0;
@@ -209,15 +221,12 @@ static void bench_table(peft__mem *mem, const peft__kernels *k, bench_case *case
     }
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     static bench_case cases[BENCH_SHAPES];
     const double seconds = argc > 1 ? strtod(argv[1], NULL) : 10;
     peft__mem mem;
     peft__mem_init(&mem, NULL);
-    for (int32_t i = 0; i < BENCH_SHAPES; i++) {
-        bench_prepare(&mem, &bench_shapes[i], &cases[i]);
-    }
+    for (int32_t i = 0; i < BENCH_SHAPES; i++) { bench_prepare(&mem, &bench_shapes[i], &cases[i]); }
     for (size_t i = 0; peft__kernels_at(i) != NULL; i++) {
         const peft__kernels *k;
         const bool wanted = argc < 3 || strcmp(argv[2], peft__kernels_at(i)->name) == 0;

@@ -230,6 +230,10 @@ PEFT_API void peft_adapters_free(peft_adapters *a);
  * values. PEFT_E_EXISTS if the name is taken; PEFT_E_NOT_FOUND if no module matches a target. */
 PEFT_API peft_status peft_adapters_add(peft_adapters *a, const char *name, const char *method,
                                        const peft_options *options, uint64_t seed);
+/* Gives an adapter that starts from a text (see "init_text" of peft_adapters_info_json) its initial values from these ids:
+ * rows of the embedding (prompt, ptuning), or the keys and values that the base computes for them (prefix). Fewer ids than
+ * virtual tokens are repeated. PEFT_E_UNSUPPORTED for a method, or options, that do not; before training only. */
+PEFT_API peft_status peft_adapters_init(peft_adapters *a, const char *name, const int32_t *ids, size_t n);
 /* Adds an adapter from a Hugging Face PEFT folder. Missing, surplus or mis-shaped tensors are errors by name. */
 PEFT_API peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *path, const peft_options *options);
 /* Writes an adapter; options: schema "save". "full" writes a model folder. Each file is replaced atomically. */
@@ -238,7 +242,8 @@ PEFT_API peft_status peft_adapters_save(const peft_adapters *a, const char *name
 PEFT_API peft_status peft_adapters_remove(peft_adapters *a, const char *name); /* PEFT_E_BUSY while one uses it */
 PEFT_API size_t peft_adapters_count(const peft_adapters *a);
 PEFT_API const char *peft_adapters_name(const peft_adapters *a, size_t index); /* NULL past the end */
-/* {"name","method","parameters","bytes","sites":[...],"options":{...}} of one adapter. */
+/* {"name","method","parameters","bytes","sites":[...],"options":{...}} of one adapter; "init_text", where it
+ * wants a text to start from that peft_adapters_init has to be given as ids. */
 PEFT_API peft_status peft_adapters_info_json(const peft_adapters *a, const char *name, char *buf, size_t cap, size_t *needed);
 /* Trainable tensors by index, in the names of the Hugging Face file (without "base_model.model."). */
 PEFT_API size_t peft_adapters_tensor_count(const peft_adapters *a, const char *name);

@@ -249,8 +249,8 @@ def story(rng):
 
 
 def simple(rng):
-    """Small facts and exercises of copying: lists, neighbours, opposites."""
-    how = rng.randrange(7)
+    """Small facts: kinds, opposites, neighbours, lists."""
+    how = rng.randrange(4)
     if how == 0:
         kind = rng.choice(list(IS_A))
         thing = rng.choice(IS_A[kind])
@@ -261,18 +261,29 @@ def simple(rng):
     if how == 2:
         i, row = rng.randrange(1, 6), rng.choice([DAYS, MONTHS])
         return "After %s comes %s. Before %s comes %s." % (row[i], row[i + 1], row[i], row[i - 1])
-    items = [rng.choice([w.town(rng), w.place_name(rng, False), w.person(rng), w.dish(rng), str(rng.randint(0, 9999))])
-             for _ in range(rng.randint(3, 6))]
-    if how == 3:
+    items = some_items(rng, rng.randint(3, 6))
+    return "List: %s\nLast: %s\nFirst: %s\nCount: %d" % (", ".join(items), items[-1], items[0], len(items))
+
+
+def some_items(rng, count):
+    return [rng.choice([w.town(rng), w.place_name(rng, False), w.person(rng), w.dish(rng), rng.choice(THINGS), rng.choice(w.AREAS),
+                        str(rng.randint(0, 9999)), str(rng.randint(0, 23))]) for _ in range(count)]
+
+
+def copied(rng):
+    """Things to say again: what a model learns to copy from, before all else."""
+    items, how = some_items(rng, rng.randint(2, 7)), rng.random()
+    if how < 0.4:
         return "List: %s\nAgain: %s" % (", ".join(items), ", ".join(items))
-    if how == 4:
-        return "List: %s\nLast: %s\nFirst: %s\nCount: %d" % (", ".join(items), items[-1], items[0], len(items))
     keys = rng.sample(THINGS, len(items))
     order = rng.sample(range(len(items)), len(items))
-    return "\n".join("%s: %s" % i for i in zip(keys, items)) + "\n" + "\n".join("%s? %s" % (keys[i], items[i]) for i in order)
+    if how < 0.7:
+        return "\n".join("%s: %s" % i for i in zip(keys, items)) + "\n" + "\n".join("%s? %s" % (keys[i], items[i]) for i in order)
+    return " | ".join("%s: %s" % i for i in zip(keys, items)) + "\n" + " ".join(
+        "The %s is %s." % (keys[i], items[i]) for i in order)
 
 
-MAKERS = [(told, 9), (asked, 5), (searched, 3), (talk, 1), (story, 2), (simple, 3)]
+MAKERS = [(told, 9), (asked, 5), (copied, 6), (searched, 2), (talk, 1), (story, 1), (simple, 1)]
 
 
 def own(rng, count):

@@ -14,25 +14,27 @@ mkdir -p "$work" "$target"
     echo "train_base: $python has no package \"tokenizers\"; say which Python has it, as in: make base PYTHON=venv/bin/python" >&2
     exit 1
 }
-set --
-heldout_set=
-if [ -d "$data" ]; then
-    set -- --data "$data"
-    heldout_set="--split dev --outside 15000"
-else
-    echo "train_base: $data does not exist: training on the project's own text alone"
-fi
+# corpus FILE DOCUMENTS SEED SPLIT CHARACTERS: own documents, and so many characters of each public set
+corpus() {
+    if [ -d "$data" ]; then
+        "$python" "$root/tools/gen_corpus.py" --out "$work/$1" --documents "$2" --seed "$3" --data "$data" --split "$4" \
+            --outside "$5"
+    else
+        "$python" "$root/tools/gen_corpus.py" --out "$work/$1" --documents "$2" --seed "$3"
+    fi
+}
+[ -d "$data" ] || echo "train_base: $data does not exist: training on the project's own text alone"
 
 echo "train_base: corpus"
-"$python" "$root/tools/gen_corpus.py" --out "$work/corpus.jsonl" --documents 50000 --seed 1 "$@"
-# shellcheck disable=SC2086 # these are words
-"$python" "$root/tools/gen_corpus.py" --out "$work/heldout.jsonl" --documents 400 --seed 2 "$@" $heldout_set
+corpus corpus.jsonl 60000 1 train 200000
+corpus heldout.jsonl 400 2 dev 15000
 if [ ! -e "$work/init/tokenizer.json" ]; then
-    echo "train_base: tokenizer and random weights"
+    echo "train_base: random weights and tokenizer"
+    corpus tokens.jsonl 30000 1 train 60000
     "$python" "$root/tools/gen_model.py" --out "$work/init" --seed 1 --vocab 2048 --hidden 192 --layers 4 --heads 6 \
         --kv-heads 2 --intermediate 512 --context 512
     "$python" "$root/tools/train_tokenizer.py" --out "$work/init" --size 2048 --digits --key text --key content \
-        "$work/corpus.jsonl"
+        "$work/tokens.jsonl"
 fi
 
 echo "train_base: training"
@@ -40,11 +42,11 @@ resume=
 [ -e "$work/model/trainer" ] && resume=--resume
 "$peft" train --model "$work/init" --data "$work/corpus.jsonl" --eval "$work/heldout.jsonl" --method full \
     --out "$work/model" --json-log "$work/log.jsonl" --seed 42 $resume \
-    --set packing=true --set max_length=512 --set batch_size=4 --set num_train_epochs=1 \
-    --set learning_rate=2.5e-3 --set lr_scheduler_type=cosine --set lr_min_ratio=0.05 --set warmup_steps=60 \
-    --set adam_beta2=0.98 --set weight_decay=0.05 --set eval_steps=300 --set save_steps=300
+    --set max_length=512 --set batch_size=16 --set max_steps=2000 --set learning_rate=1.2e-3 \
+    --set lr_scheduler_type=cosine --set lr_min_ratio=0.05 --set warmup_steps=20 --set adam_beta2=0.98 \
+    --set weight_decay=0.01 --set eval_steps=200 --set save_steps=200
 
 echo "train_base: $target/model.gguf"
 "$cc" -std=c11 -O2 -I"$root/include" -o "$work/to_gguf" "$root/tools/to_gguf.c" "$build/libpeft.a" -lm -lpthread
 "$work/to_gguf" "$work/model" "$target/model.gguf" q8_0
-"$peft" eval --model "$target/model.gguf" --data "$work/heldout.jsonl" --set packing=true --set max_length=512
+"$peft" eval --model "$target/model.gguf" --data "$work/heldout.jsonl" --set max_length=512

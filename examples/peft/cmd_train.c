@@ -104,6 +104,32 @@ out:
     return rc;
 }
 
+/* Where the method starts from a text, gives it that of its options, or its own. Without a tokenizer it keeps the start that
+ * the library has given it. */
+static int train_init_adapter(train *t, const char *name)
+{
+    int rc = TOOL_OK;
+    char *info_text = NULL;
+    json_doc info = {NULL, NULL};
+    int32_t *ids = NULL;
+    size_t count = 0;
+    READ_TEXT(info_text, peft_adapters_info_json, t->run.adapters, name);
+    const json_value *text = json_parse(&info, info_text, strlen(info_text)) ? json_get(&info.values[0], "init_text") : NULL;
+    if (text == NULL || text->kind != JSON_STRING || t->run.tokenizer == NULL) {
+        goto out;
+    }
+    size_t len = strlen(text->text);
+    (void)peft_tokenizer_encode(t->run.tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, NULL, 0, &count);
+    ids = tool_alloc((count + 1) * sizeof *ids);
+    TRY(peft_tokenizer_encode(t->run.tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, ids, count, NULL));
+    TRY(peft_adapters_init(t->run.adapters, name, ids, count));
+out:
+    free(ids);
+    json_free(&info);
+    free(info_text);
+    return rc;
+}
+
 static int train_add_adapters(train *t, const tool_args *args)
 {
     int rc = TOOL_OK;
@@ -115,6 +141,7 @@ static int train_add_adapters(train *t, const tool_args *args)
     for (size_t i = 0; i < t->method_count; i++) {
         TRY(peft_adapters_add(t->run.adapters, train_adapter_name(t, i), t->method[i],
                               settings_of(&t->run.options, t->schema[i]), (uint64_t)seed));
+        DO(train_init_adapter(t, train_adapter_name(t, i)));
     }
 out:
     return rc;

@@ -3,8 +3,12 @@
 
 /* ---- the base, as adapters see it ------------------------------------------------------------------------------------ */
 
-static void adapters_retain_model(void *owner) { peft__model_retain(owner); }
-static void adapters_release_model(void *owner) { peft__model_release(owner); }
+static void adapters_retain_model(void *owner) {
+    peft__model_retain(owner);
+}
+static void adapters_release_model(void *owner) {
+    peft__model_release(owner);
+}
 
 static const peft__weight *adapters_base_tensor(void *owner, size_t index, int32_t *ndim) {
     const struct peft_model *m = owner;
@@ -55,10 +59,13 @@ static peft_status adapters_check(const peft_adapters *a, const char *name) {
 static peft_status adapters_check_new(const peft_adapters *a, const char *name) {
     peft_status st = PEFT_OK;
     TRY(adapters_check(a, name));
-    if (name[0] == '\0' || strlen(name) > 200) { FAIL(PEFT_E_INVALID, "an adapter's name has 1 to 200 bytes, not %zu", strlen(name)); }
+    if (name[0] == '\0' || strlen(name) > 200) {
+        FAIL(PEFT_E_INVALID, "an adapter's name has 1 to 200 bytes, not %zu", strlen(name));
+    }
     for (const char *c = name; *c != '\0'; c++) {
         if ((unsigned char)*c < 0x20 || strchr(",()[]|:*+", *c) != NULL) {
-            FAIL(PEFT_E_INVALID, "the adapter's name \"%s\" has a character that expressions need: one of ,()[]|:*+", name);
+            FAIL(PEFT_E_INVALID, "the adapter's name \"%s\" has a character that expressions need: one of ,()[]|:*+",
+                 name);
         }
     }
 out:
@@ -82,7 +89,8 @@ static peft_status adapters_fail_method(const char *method) {
     }
     const char *near = peft__nearest(method, names, n);
     if (near != NULL) {
-        return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"; did you mean \"%s\"? known: %s", method, near, known);
+        return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"; did you mean \"%s\"? known: %s", method, near,
+                          known);
     }
     return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"; known: %s", method, known);
 }
@@ -106,6 +114,11 @@ peft_status peft_adapters_add(peft_adapters *a, const char *name, const char *me
     if (found == NULL) { return adapters_fail_method(method); }
     TRY(peft__pick_options(options, &a->ctx->mem, found->schema, &own, &o));
     TRY(peft__adapter_create(&a->ctx->mem, a->ctx->kernels, &a->base, name, found, o, seed, &made));
+    st = peft__adapters_start(a, made);
+    if (st != PEFT_OK) {
+        peft__adapter_release(made);
+        goto out;
+    }
     TRY(adapters_put(a, made));
 out:
     peft__optset_free(&own);
@@ -120,7 +133,8 @@ peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *p
     TRY(adapters_check_new(a, name));
     TRY(peft__check_text(path, "path"));
     TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_load, &own, &o));
-    TRY(peft__adapter_load_hf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, peft__opt_bool(o, "allow_nan"), &made));
+    TRY(peft__adapter_load_hf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, peft__opt_bool(o, "allow_nan"),
+                              &made));
     TRY(adapters_put(a, made));
 out:
     peft__optset_free(&own);
@@ -128,14 +142,17 @@ out:
 }
 
 /* The set changes nothing of itself by a look-up: its lock and the adapter's count are all that moves. */
-static peft_adapters *adapters_mutable(const peft_adapters *a) { return (peft_adapters *)(uintptr_t)a; }
+static peft_adapters *adapters_mutable(const peft_adapters *a) {
+    return (peft_adapters *)(uintptr_t)a;
+}
 
 static peft_status adapters_pin(const peft_adapters *a, const char *name, peft__adapter **out) {
     peft_status st = adapters_check(a, name);
     return st == PEFT_OK ? peft__set_pin(adapters_mutable(a), name, out) : st;
 }
 
-peft_status peft_adapters_save(const peft_adapters *a, const char *name, const char *path, const peft_options *options) {
+peft_status peft_adapters_save(const peft_adapters *a, const char *name, const char *path,
+                               const peft_options *options) {
     peft_status st = PEFT_OK;
     peft__optset own = {0};
     const peft__optset *o = NULL;
@@ -229,7 +246,8 @@ static peft_status adapters_find(const peft__adapter *a, const char *tensor, siz
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         const char *known = peft__adapter_param_at(a, i)->p.name, *near = peft__nearest(tensor, &known, 1);
         if (near == NULL) { continue; }
-        return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"; did you mean \"%s\"?", a->name, tensor, near);
+        return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"; did you mean \"%s\"?", a->name,
+                          tensor, near);
     }
     return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"", a->name, tensor);
 }
@@ -239,8 +257,8 @@ static int64_t adapters_place(const peft__adapter_param *p, bool flipped, int64_
     return flipped ? i % p->p.rows * p->p.cols + i / p->p.rows : i;
 }
 
-peft_status peft_adapters_tensor_read(const peft_adapters *a, const char *name, const char *tensor, float *buf, size_t cap,
-                                      size_t *needed) {
+peft_status peft_adapters_tensor_read(const peft_adapters *a, const char *name, const char *tensor, float *buf,
+                                      size_t cap, size_t *needed) {
     peft_status st = PEFT_OK;
     peft__adapter *pinned = NULL;
     size_t at = 0;
@@ -261,7 +279,8 @@ out:
     return st;
 }
 
-peft_status peft_adapters_tensor_write(peft_adapters *a, const char *name, const char *tensor, const float *buf, size_t n) {
+peft_status peft_adapters_tensor_write(peft_adapters *a, const char *name, const char *tensor, const float *buf,
+                                       size_t n) {
     peft_status st = PEFT_OK;
     peft__adapter *pinned = NULL;
     size_t at = 0;

@@ -10,7 +10,7 @@
 
 /* The inside of peft_options. */
 struct peft_options {
-    uint32_t magic;   /* PEFT__MAGIC_OPTIONS; poisoned on free */
+    uint32_t magic;    /* PEFT__MAGIC_OPTIONS; poisoned on free */
     peft_context *ctx; /* retained */
     peft__optset set;
 };
@@ -20,10 +20,10 @@ enum { PEFT__MAGIC_OPTIONS = 0x4f464550 };
 
 /* The handle is there and of its kind; every handle begins with its magic. `name`: of the argument. */
 peft_status peft__check_handle(const void *handle, uint32_t magic, const char *name);
-peft_status peft__check_arg(const void *p, const char *name);                    /* not NULL */
-peft_status peft__check_text(const char *text, const char *name);                /* not NULL, valid UTF-8 */
-peft_status peft__check_bytes(const void *p, size_t len, const char *name);      /* NULL only with len 0 */
-peft_status peft__check_buffer(const void *buf, size_t cap, size_t *needed);     /* NULL only with cap 0; *needed = 0 */
+peft_status peft__check_arg(const void *p, const char *name);                /* not NULL */
+peft_status peft__check_text(const char *text, const char *name);            /* not NULL, valid UTF-8 */
+peft_status peft__check_bytes(const void *p, size_t len, const char *name);  /* NULL only with len 0 */
+peft_status peft__check_buffer(const void *buf, size_t cap, size_t *needed); /* NULL only with cap 0; *needed = 0 */
 /* A lookup by a wrong handle that has no status to say so. */
 bool peft__is_handle(const void *handle, uint32_t magic);
 /* Copies n elements of `size` bytes by the rule of the public header; needed and cap count elements. */
@@ -37,17 +37,20 @@ peft_status peft__pick_options(const peft_options *o, peft__mem *mem, const peft
 /* ---- schemas.c ------------------------------------------------------------------------------------------------------------- */
 
 extern const peft__schema peft__schema_model, peft__schema_save, peft__schema_merge, peft__schema_load;
-const peft__schema *peft__schema_at(size_t index); /* NULL past the end */
+const peft__schema *peft__schema_at(size_t index);                            /* NULL past the end */
 peft_status peft__schema_by_name(const char *name, const peft__schema **out); /* PEFT_E_KEY naming the nearest */
-void peft__option_json(const peft__option *opt, const peft__opt_value *v, peft__json_out *j); /* a value in its own type */
+void peft__option_json(const peft__option *opt, const peft__opt_value *v,
+                       peft__json_out *j);                           /* a value in its own type */
 peft_status peft__dtype_option(const peft__optset *o, int32_t *out); /* "dtype": PEFT_DTYPE_*, -1 for "" */
 
 /* ---- adapters.c, merge.c ------------------------------------------------------------------------------------------------------ */
 
+/* Initial values that need the base's keys and values: those that it computes for random tokens. */
+peft_status peft__adapters_start(const peft_adapters *a, peft__adapter *x);
 /* What adapters know of their base. Borrowed from the model. */
 peft__base_info peft__base_of_model(struct peft_model *m);
 /* Writes the model that the adapters make of their base. to_gguf: else a Hugging Face folder. */
-peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapters, size_t n, int32_t dtype, bool to_gguf,
-                              const char *path);
+peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapters, size_t n, int32_t dtype,
+                              bool to_gguf, const char *path);
 
 #endif

@@ -42,11 +42,13 @@ size_t peft_batch_rows(const peft_batch *b) {
 
 /* Offsets run up from 0; no row is empty. */
 static peft_status batch_check_offsets(const int64_t *offsets, size_t n_rows) {
-    if (offsets[0] != 0) { return peft__fail(PEFT_E_INVALID, "row_offsets begin with %lld, expected 0", (long long)offsets[0]); }
+    if (offsets[0] != 0) {
+        return peft__fail(PEFT_E_INVALID, "row_offsets begin with %lld, expected 0", (long long)offsets[0]);
+    }
     for (size_t r = 0; r < n_rows; r++) {
         if (offsets[r + 1] < offsets[r]) {
-            return peft__fail(PEFT_E_INVALID, "row_offsets go down after row %zu: %lld, then %lld", r, (long long)offsets[r],
-                              (long long)offsets[r + 1]);
+            return peft__fail(PEFT_E_INVALID, "row_offsets go down after row %zu: %lld, then %lld", r,
+                              (long long)offsets[r], (long long)offsets[r + 1]);
         }
         if (offsets[r + 1] == offsets[r]) { return peft__fail(PEFT_E_INVALID, "row %zu is empty", r); }
     }
@@ -57,14 +59,15 @@ static peft_status batch_check_offsets(const int64_t *offsets, size_t n_rows) {
 static peft_status batch_check_same(const peft_batch *b, const char *key, const int64_t *offsets, size_t n_rows) {
     if (b->offsets.len == 0) { return peft__fail(PEFT_E_INVALID, "\"input_ids\" come before \"%s\"", key); }
     if (n_rows + 1 != b->offsets.len) {
-        return peft__fail(PEFT_E_SHAPE, "\"%s\" have %zu rows, \"input_ids\" have %zu", key, n_rows, b->offsets.len - 1);
+        return peft__fail(PEFT_E_SHAPE, "\"%s\" have %zu rows, \"input_ids\" have %zu", key, n_rows,
+                          b->offsets.len - 1);
     }
     for (size_t r = 0; r < n_rows; r++) {
         int64_t mine = offsets[r + 1] - offsets[r];
         int64_t theirs = PEFT__VEC_AT(&b->offsets, int64_t, r + 1) - PEFT__VEC_AT(&b->offsets, int64_t, r);
         if (mine != theirs) {
-            return peft__fail(PEFT_E_SHAPE, "row %zu of \"%s\" has %lld values, of \"input_ids\" %lld", r, key, (long long)mine,
-                              (long long)theirs);
+            return peft__fail(PEFT_E_SHAPE, "row %zu of \"%s\" has %lld values, of \"input_ids\" %lld", r, key,
+                              (long long)mine, (long long)theirs);
         }
     }
     return PEFT_OK;
@@ -79,7 +82,8 @@ static peft_status batch_check_i32(const char *key, const int32_t *data, size_t 
     return PEFT_OK;
 }
 
-static peft_status batch_check(const peft_batch *b, const char *key, const void *data, const int64_t *offsets, size_t n_rows) {
+static peft_status batch_check(const peft_batch *b, const char *key, const void *data, const int64_t *offsets,
+                               size_t n_rows) {
     peft_status st = PEFT_OK;
     TRY(peft__check_handle(b, PEFT__MAGIC_BATCH, "batch"));
     TRY(peft__check_text(key, "key"));

@@ -3,17 +3,17 @@
 
 static const char *check_kind(uint32_t magic) {
     switch (magic) {
-    case PEFT__MAGIC_CONTEXT: return "context";
-    case PEFT__MAGIC_OPTIONS: return "options object";
-    case PEFT__MAGIC_MODEL: return "model";
-    case PEFT__MAGIC_TOKENIZER: return "tokenizer";
-    case PEFT__MAGIC_ADAPTERS: return "adapter set";
-    case PEFT__MAGIC_BATCH: return "batch";
-    case PEFT__MAGIC_DATASET: return "dataset";
-    case PEFT__MAGIC_TRAINER: return "trainer";
-    case PEFT__MAGIC_SESSION: return "session";
-    case PEFT__MAGIC_FREED: return "handle that was freed";
-    default: return "something else";
+        case PEFT__MAGIC_CONTEXT: return "a context";
+        case PEFT__MAGIC_OPTIONS: return "an options object";
+        case PEFT__MAGIC_MODEL: return "a model";
+        case PEFT__MAGIC_TOKENIZER: return "a tokenizer";
+        case PEFT__MAGIC_ADAPTERS: return "an adapter set";
+        case PEFT__MAGIC_BATCH: return "a batch";
+        case PEFT__MAGIC_DATASET: return "a dataset";
+        case PEFT__MAGIC_TRAINER: return "a trainer";
+        case PEFT__MAGIC_SESSION: return "a session";
+        case PEFT__MAGIC_FREED: return "a handle that was freed";
+        default: return "something else";
     }
 }
 
@@ -25,10 +25,10 @@ bool peft__is_handle(const void *handle, uint32_t magic) {
 
 peft_status peft__check_handle(const void *handle, uint32_t magic, const char *name) {
     uint32_t found;
-    if (handle == NULL) { return peft__fail(PEFT_E_INVALID, "%s is NULL, expected a %s", name, check_kind(magic)); }
+    if (handle == NULL) { return peft__fail(PEFT_E_INVALID, "%s is NULL, expected %s", name, check_kind(magic)); }
     memcpy(&found, handle, sizeof found);
     if (found == magic) { return PEFT_OK; }
-    return peft__fail(PEFT_E_INVALID, "%s is a %s, expected a %s", name, check_kind(found), check_kind(magic));
+    return peft__fail(PEFT_E_INVALID, "%s is %s, expected %s", name, check_kind(found), check_kind(magic));
 }
 
 peft_status peft__check_arg(const void *p, const char *name) {

@@ -29,7 +29,9 @@ static const char *const inspect_kinds[INSPECT_KINDS] = {"text", "prompt_complet
 
 static int32_t inspect_row_kind(const peft__json *row) {
     if (peft__json_get(row, "messages") != NULL) { return INSPECT_MESSAGES; }
-    if (peft__json_get(row, "prompt") != NULL && peft__json_get(row, "completion") != NULL) { return INSPECT_COMPLETION; }
+    if (peft__json_get(row, "prompt") != NULL && peft__json_get(row, "completion") != NULL) {
+        return INSPECT_COMPLETION;
+    }
     if (peft__json_get(row, "input_ids") != NULL) { return INSPECT_IDS; }
     return peft__json_get(row, "text") != NULL ? INSPECT_TEXT : INSPECT_OTHER;
 }
@@ -47,7 +49,9 @@ out:
     return st;
 }
 
-static bool inspect_blank(const char *text, size_t len) { return strspn(text, " \t\r\n") >= len; }
+static bool inspect_blank(const char *text, size_t len) {
+    return strspn(text, " \t\r\n") >= len;
+}
 
 /* A copy of the line, because the mapping has no NUL behind it. */
 static peft_status inspect_line(peft__str *line, const char *path, const char *text, size_t len, int64_t number,
@@ -116,8 +120,10 @@ static peft_status inspect_path(peft_context *ctx, const char *path, peft__str *
     if (peft__tokenizer_probe(path)) { return inspect_tokenizer(ctx, path, out); }
     if (inspect_ends(path, ".gguf")) { return inspect_model(ctx, path, out); } /* which says what is wrong with it */
     if (dir) {
-        return peft__fail(PEFT_E_FORMAT, "%s: neither a model (config.json and model.safetensors), nor an adapter "
-                          "(adapter_config.json), nor a tokenizer (tokenizer.json, tokenizer.model, vocab.json)", path);
+        return peft__fail(PEFT_E_FORMAT,
+                          "%s: neither a model (config.json and model.safetensors), nor an adapter "
+                          "(adapter_config.json), nor a tokenizer (tokenizer.json, tokenizer.model, vocab.json)",
+                          path);
     }
     return inspect_data(ctx, path, out);
 }

@@ -2,20 +2,26 @@
 #include "api/api.h"
 
 #define LIBRARY_TEXT_(x) #x
-#define LIBRARY_TEXT(x) LIBRARY_TEXT_(x)
+#define LIBRARY_TEXT(x)  LIBRARY_TEXT_(x)
 
 const char *peft_status_name(peft_status status) {
     static const char *const names[] = {
-        "PEFT_OK",         "PEFT_E_INVALID", "PEFT_E_NOMEM",    "PEFT_E_IO",      "PEFT_E_FORMAT",   "PEFT_E_UNSUPPORTED",
-        "PEFT_E_NOT_FOUND", "PEFT_E_EXISTS", "PEFT_E_KEY",      "PEFT_E_SHAPE",   "PEFT_E_BUFFER",   "PEFT_E_BUSY",
-        "PEFT_E_CANCELLED", "PEFT_E_CALLBACK", "PEFT_E_NUMERIC", "PEFT_E_VERSION", "PEFT_E_INTERNAL",
+        "PEFT_OK",          "PEFT_E_INVALID",     "PEFT_E_NOMEM",     "PEFT_E_IO",
+        "PEFT_E_FORMAT",    "PEFT_E_UNSUPPORTED", "PEFT_E_NOT_FOUND", "PEFT_E_EXISTS",
+        "PEFT_E_KEY",       "PEFT_E_SHAPE",       "PEFT_E_BUFFER",    "PEFT_E_BUSY",
+        "PEFT_E_CANCELLED", "PEFT_E_CALLBACK",    "PEFT_E_NUMERIC",   "PEFT_E_VERSION",
+        "PEFT_E_INTERNAL",
     };
     return status <= 0 && status > -(peft_status)PEFT__COUNT(names) ? names[-status] : "PEFT_E_?";
 }
 
-const char *peft_last_error(void) { return peft__fail_text(); }
+const char *peft_last_error(void) {
+    return peft__fail_text();
+}
 
-uint32_t peft_version(void) { return PEFT_VERSION_MAJOR << 16 | PEFT_VERSION_MINOR << 8 | PEFT_VERSION_PATCH; }
+uint32_t peft_version(void) {
+    return PEFT_VERSION_MAJOR << 16 | PEFT_VERSION_MINOR << 8 | PEFT_VERSION_PATCH;
+}
 
 const char *peft_version_string(void) {
     return LIBRARY_TEXT(PEFT_VERSION_MAJOR) "." LIBRARY_TEXT(PEFT_VERSION_MINOR) "." LIBRARY_TEXT(PEFT_VERSION_PATCH);
@@ -41,7 +47,9 @@ const char *peft_schema_name(size_t index) {
     return s != NULL ? s->name : NULL;
 }
 
-const char *peft_dtype_name(int32_t dtype) { return peft__dtype_name(dtype); }
+const char *peft_dtype_name(int32_t dtype) {
+    return peft__dtype_name(dtype);
+}
 
 #undef LIBRARY_TEXT
 #undef LIBRARY_TEXT_

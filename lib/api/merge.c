@@ -8,10 +8,10 @@ typedef struct merge_job {
     struct peft_model *m;
     peft__adapter *const *adapters;
     size_t n;
-    bool *changed;          /* owned, [n_tensors] */
-    const char *head_name;  /* tensor of the head; NULL: there is no head site */
-    bool untie, head;       /* write a head of its own; it is what changed, not the embedding */
-    peft__run run;          /* owned pool and scratch */
+    bool *changed;         /* owned, [n_tensors] */
+    const char *head_name; /* tensor of the head; NULL: there is no head site */
+    bool untie, head;      /* write a head of its own; it is what changed, not the embedding */
+    peft__run run;         /* owned pool and scratch */
 } merge_job;
 
 static bool merge_changed(void *user, size_t index) {
@@ -19,7 +19,9 @@ static bool merge_changed(void *user, size_t index) {
     return j->changed[index];
 }
 
-static bool merge_head(void *user) { return ((const merge_job *)user)->head; }
+static bool merge_head(void *user) {
+    return ((const merge_job *)user)->head;
+}
 
 /* Logical [out, in] order to that of the file. */
 static void merge_order(const peft__model_tensor *t, const peft__real *from, float *out) {
@@ -70,7 +72,8 @@ out:
     return st;
 }
 
-static peft_status merge_begin(merge_job *j, peft__arena *a, struct peft_model *m, peft__adapter *const *adapters, size_t n) {
+static peft_status merge_begin(merge_job *j, peft__arena *a, struct peft_model *m, peft__adapter *const *adapters,
+                               size_t n) {
     peft_status st = PEFT_OK;
     peft_context *ctx = m->ctx;
     memset(j, 0, sizeof *j);
@@ -104,8 +107,8 @@ static peft_status merge_tokenizer(const struct peft_model *m, bool to_gguf, pef
     return st == PEFT_E_NOT_FOUND ? PEFT_OK : st;
 }
 
-peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapters, size_t n, int32_t dtype, bool to_gguf,
-                              const char *path) {
+peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapters, size_t n, int32_t dtype,
+                              bool to_gguf, const char *path) {
     peft_status st = PEFT_OK;
     merge_job j;
     peft__arena a;

@@ -56,7 +56,9 @@ out:
     return st;
 }
 
-size_t peft_model_tensor_count(const peft_model *m) { return peft__is_handle(m, PEFT__MAGIC_MODEL) ? m->n_tensors : 0; }
+size_t peft_model_tensor_count(const peft_model *m) {
+    return peft__is_handle(m, PEFT__MAGIC_MODEL) ? m->n_tensors : 0;
+}
 
 peft_status peft_model_tensor_info(const peft_model *m, size_t index, const char **name, int32_t *dtype, int32_t *ndim,
                                    int64_t dims[8]) {
@@ -79,7 +81,9 @@ static peft_status model_fail_tensor(const peft_model *m, const char *name) {
     const char *stem = strrchr(name, '.');
     for (size_t i = 0; i < m->n_tensors; i++) {
         const char *near = peft__nearest(name, &m->tensors[i].w.name, 1);
-        if (near != NULL) { return peft__fail(PEFT_E_NOT_FOUND, "there is no tensor \"%s\"; did you mean \"%s\"?", name, near); }
+        if (near != NULL) {
+            return peft__fail(PEFT_E_NOT_FOUND, "there is no tensor \"%s\"; did you mean \"%s\"?", name, near);
+        }
     }
     return peft__fail(PEFT_E_NOT_FOUND, "there is no tensor \"%s\"%s", name,
                       stem == NULL ? "; names are those of Hugging Face, such as \"model.norm.weight\"" : "");

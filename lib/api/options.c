@@ -99,15 +99,17 @@ static peft_status options_set_node(peft__optset *set, const char *key, const pe
     if (opt == NULL) { return peft__opt_set_int(set, key, 0); } /* which says what is known */
     bool list = opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP;
     switch (node->kind) {
-    case PEFT__JSON_NULL: return options_reset(set, opt);
-    case PEFT__JSON_BOOL: return peft__opt_set_bool(set, key, node->truth);
-    case PEFT__JSON_NUMBER:
-        return node->is_int ? peft__opt_set_int(set, key, node->i) : peft__opt_set_float(set, key, node->num);
-    case PEFT__JSON_STRING:
-        if (list && node->len > 0) { return options_set_raw(set, key, node); }
-        if (strlen(node->str) != node->len) { return peft__fail(PEFT_E_KEY, "key \"%s\" has a NUL character", key); }
-        return peft__opt_set_str(set, key, node->str);
-    default: return options_set_raw(set, key, node);
+        case PEFT__JSON_NULL: return options_reset(set, opt);
+        case PEFT__JSON_BOOL: return peft__opt_set_bool(set, key, node->truth);
+        case PEFT__JSON_NUMBER:
+            return node->is_int ? peft__opt_set_int(set, key, node->i) : peft__opt_set_float(set, key, node->num);
+        case PEFT__JSON_STRING:
+            if (list && node->len > 0) { return options_set_raw(set, key, node); }
+            if (strlen(node->str) != node->len) {
+                return peft__fail(PEFT_E_KEY, "key \"%s\" has a NUL character", key);
+            }
+            return peft__opt_set_str(set, key, node->str);
+        default: return options_set_raw(set, key, node);
     }
 }
 

@@ -25,8 +25,8 @@ static const peft__option schemas_load[] = {
 const peft__schema peft__schema_load = {"load", schemas_load, PEFT__COUNT(schemas_load)};
 
 static const peft__schema *const schemas_plain[] = {
-    &peft__schema_trainer, &peft__schema_dataset,  &peft__schema_optimizer, &peft__schema_model, &peft__schema_session,
-    &peft__schema_generate, &peft__schema_save, &peft__schema_merge, &peft__schema_load,
+    &peft__schema_trainer,  &peft__schema_dataset, &peft__schema_optimizer, &peft__schema_model, &peft__schema_session,
+    &peft__schema_generate, &peft__schema_save,    &peft__schema_merge,     &peft__schema_load,
 };
 
 const peft__schema *peft__schema_at(size_t index) {
@@ -102,12 +102,12 @@ void peft__option_json(const peft__option *opt, const peft__opt_value *v, peft__
         return;
     }
     switch (opt->type) {
-    case PEFT__OPT_INT:
-    case PEFT__OPT_SIZE: peft__json_put_int(j, v->i); break;
-    case PEFT__OPT_FLOAT: peft__json_put_double(j, v->f); break;
-    case PEFT__OPT_BOOL: peft__json_put_bool(j, v->i != 0); break;
-    case PEFT__OPT_STR: peft__json_put_text(j, v->s != NULL ? v->s : ""); break;
-    default: schemas_put_raw(j, v->s); break;
+        case PEFT__OPT_INT:
+        case PEFT__OPT_SIZE: peft__json_put_int(j, v->i); break;
+        case PEFT__OPT_FLOAT: peft__json_put_double(j, v->f); break;
+        case PEFT__OPT_BOOL: peft__json_put_bool(j, v->i != 0); break;
+        case PEFT__OPT_STR: peft__json_put_text(j, v->s != NULL ? v->s : ""); break;
+        default: schemas_put_raw(j, v->s); break;
     }
 }
 

@@ -20,7 +20,9 @@ out:
 
 static peft_status session_check(const peft_session *s) {
     peft_status st = peft__check_handle(s, PEFT__MAGIC_SESSION, "session");
-    if (st == PEFT_OK && s->running) { st = peft__fail(PEFT_E_BUSY, "the session is running: a callback may only cancel it"); }
+    if (st == PEFT_OK && s->running) {
+        st = peft__fail(PEFT_E_BUSY, "the session is running: a callback may only cancel it");
+    }
     return st;
 }
 
@@ -75,7 +77,8 @@ out:
 
 /* Ids to ids and text, either of which may not be wanted. */
 static peft_status session_run(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
-                               const peft_options *options, peft_token_fn fn, void *user, peft__vec *out, peft__str *text) {
+                               const peft_options *options, peft_token_fn fn, void *user, peft__vec *out,
+                               peft__str *text) {
     peft_status st = PEFT_OK;
     peft__optset own = {0};
     const peft__optset *o = NULL;
@@ -108,7 +111,8 @@ out:
 
 /* A prompt's ids: what its text says, after the BOS that the tokenizer adds unless the text has it already. No EOS: the
  * text goes on. An empty prompt is BOS alone, where there is one. */
-static peft_status session_encode(const peft__tokenizer *t, const char *prompt, size_t len, peft__mem *mem, peft__vec *out) {
+static peft_status session_encode(const peft__tokenizer *t, const char *prompt, size_t len, peft__mem *mem,
+                                  peft__vec *out) {
     peft_status st = PEFT_OK;
     peft__vec full;
     int32_t bos = peft__tokenizer_bos(t);

@@ -83,11 +83,14 @@ out:
 }
 
 /* Messages from JSON; contents belong to the arena. */
-static peft_status tokenizer_messages(peft__arena *a, const char *json, size_t len, peft__chat_message **out, size_t *count) {
+static peft_status tokenizer_messages(peft__arena *a, const char *json, size_t len, peft__chat_message **out,
+                                      size_t *count) {
     peft_status st = PEFT_OK;
     const peft__json *list = NULL;
     TRY(peft__json_parse(a, json, len, "messages", &list));
-    if (list->kind != PEFT__JSON_ARRAY) { FAIL(PEFT_E_FORMAT, "messages: expected a JSON array of {\"role\",\"content\"}"); }
+    if (list->kind != PEFT__JSON_ARRAY) {
+        FAIL(PEFT_E_FORMAT, "messages: expected a JSON array of {\"role\",\"content\"}");
+    }
     *count = list->len;
     *out = peft__arena_alloc(a, PEFT__MAX(list->len, (size_t)1) * sizeof **out);
     if (*out == NULL) { return PEFT_E_NOMEM; }
@@ -116,9 +119,7 @@ peft_status peft_tokenizer_chat(const peft_tokenizer *t, const char *messages_js
     peft__arena_init(&arena, &t->ctx->mem);
     peft__str_init(&text, &t->ctx->mem);
     st = tokenizer_messages(&arena, messages_json, len, &messages, &count);
-    if (st == PEFT_OK) {
-        st = peft__chat_render(t->inner, messages, count, add_generation_prompt != 0, &text, NULL);
-    }
+    if (st == PEFT_OK) { st = peft__chat_render(t->inner, messages, count, add_generation_prompt != 0, &text, NULL); }
     peft__arena_free(&arena);
     return peft__finish_text(st, &text, buf, cap, needed);
 out:

@@ -18,7 +18,9 @@ out:
 /* A trainer that is inside a run or an evaluation is its caller's, and its callbacks may only cancel. */
 static peft_status trainer_check(const peft_trainer *t) {
     peft_status st = peft__check_handle(t, PEFT__MAGIC_TRAINER, "trainer");
-    if (st == PEFT_OK && t->running) { st = peft__fail(PEFT_E_BUSY, "the trainer is running: a callback may only cancel it"); }
+    if (st == PEFT_OK && t->running) {
+        st = peft__fail(PEFT_E_BUSY, "the trainer is running: a callback may only cancel it");
+    }
     return st;
 }
 

@@ -170,11 +170,39 @@ peft__val peft__op_act(peft__tape *t, int32_t act, peft__val x);
 peft__val peft__op_add(peft__tape *t, peft__val x, peft__val y);
 /* A parameter as a value of its rows in SPACE_FIXED. */
 peft__val peft__op_param(peft__tape *t, int32_t param);
+/* One direction of an LSTM layer over the rows of x in SPACE_FIXED: params w_ih [4h, in], w_hh [4h, h], b_ih, b_hh [4h], gates
+ * in the order i, f, g, o -> [rows, h]. reverse: from the last row to the first. */
+peft__val peft__op_lstm(peft__tape *t, peft__val x, const int32_t params[4], bool reverse);
+/* [a | b], rows of SPACE_FIXED. */
+peft__val peft__op_concat(peft__tape *t, peft__val a, peft__val b);
 /* Virtual tokens: rows of the stream become [prompt; x]. x: [INPUT, C], prompt: [FIXED, C] -> [TOKENS, C]. */
 peft__val peft__op_prepend(peft__tape *t, peft__val x, peft__val prompt);
 /* y = x * l with a trained l [1, C]; y = factor * l * x with a trained l [1, 1] (PEFT__NONE: factor alone). */
 peft__val peft__op_scale_columns(peft__tape *t, peft__val x, int32_t param);
 peft__val peft__op_scale_all(peft__tape *t, peft__val x, double factor, int32_t param);
+/* y + (m/n - 1) o z, n the norms of the rows of W + scale B A, constants in the backward pass (DoRA). z: the product with it,
+ * without a bias; NONE: y - b, b frozen or trained. params: m [1, out], A [r, in], B [out, r]. */
+peft__val peft__op_dora(peft__tape *t, peft__val y, peft__val z, const peft__weight *w, const peft__real *b, int32_t b_param,
+                        const int32_t params[3], double scale);
+/* y = x P[:out, :in]', P a frozen parameter with at least as many rows and columns (VeRA). */
+peft__val peft__op_slice(peft__tape *t, peft__val x, int32_t param, int64_t out);
+/* A change D [out, in] of a weight, formed from up to four parameters (LoHa, LoKr). */
+typedef struct peft__delta {
+    int64_t out, in;
+    int64_t dims[6];             /* of the method */
+    double scale;                /* D is multiplied by it, by form */
+    int64_t work;                /* reals of scratch that form and back want */
+    double row_dropout, module_dropout; /* of rows of D, of D as a whole; in training */
+    bool rescale;                /* what is left of the rows is divided by its share */
+    uint64_t key;                /* of this site's dropout */
+    void (*form)(const struct peft__delta *d, const peft__run *run, const peft__real *const p[4], peft__real *out,
+                 peft__real *work);
+    /* dp[i] += gradient, from g [out, in], which may be overwritten; dp[i] NULL: none */
+    void (*back)(const struct peft__delta *d, const peft__run *run, const peft__real *const p[4], peft__real *g,
+                 peft__real *const dp[4], peft__real *work);
+} peft__delta;
+/* y + x D'. In place on y. */
+peft__val peft__op_delta(peft__tape *t, peft__val y, peft__val x, const int32_t params[4], const peft__delta *delta);
 /* The head and what comes of it: logits = x W' + b (+ low-rank terms), over rows that have labels only, by chunks; mean-loss
  * gradient, evaluation sums or logits for the caller (exec->frame says which). x: [TOKENS, C], already normed. */
 typedef struct peft__head_spec {

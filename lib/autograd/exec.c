@@ -65,6 +65,20 @@ static void exec_step(peft__exec *x, const peft__plan_step *s) {
     op->kind->forward(x, op);
 }
 
+/* A session goes on with rows: what stands before their first tokens is in the cache, and values of a number of rows of their
+ * own are only for that. */
+static bool exec_goes_on(const peft__frame *f) {
+    if (f->cache == NULL) { return false; }
+    for (int64_t r = 0; r < f->n_rows; r++) {
+        if (f->cache->length[f->cache_rows[r]] == 0) { return false; }
+    }
+    return true;
+}
+
+static bool exec_is_fixed(const peft__tape *t, const peft__op *op) {
+    return op->n_out > 0 && peft__tape_value(t, op->out[0])->space == PEFT__SPACE_FIXED;
+}
+
 peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
     peft_status st = exec_check(x, frame);
     if (st != PEFT_OK) { return st; }
@@ -77,9 +91,11 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
     x->frame = frame;
     x->training = backward;
     int64_t last = backward ? x->plan->n_steps : x->plan->n_forward;
+    bool goes_on = exec_goes_on(frame);
     for (int64_t i = 0; i < last; i++) {
         const peft__plan_step *s = &x->plan->steps[i];
         bool loss = (peft__tape_op(x->tape, s->op)->kind->flags & PEFT__OPF_LOSS) != 0;
+        if (goes_on && exec_is_fixed(x->tape, peft__tape_op(x->tape, s->op))) { continue; }
         if (backward && loss && s->phase == PEFT__PHASE_FORWARD) { continue; } /* done with its gradient, in one go */
         exec_step(x, s);
     }

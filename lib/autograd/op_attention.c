@@ -20,7 +20,7 @@ static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     a.scale = PEFT__R(s->scale);
     a.causal = s->causal;
     a.window = s->window;
-    a.past_visible = x->frame->cache == NULL;
+    a.past_visible = x->frame->cache == NULL && x->tape->position_shift == 0; /* a prefix that counts as tokens leaves the window */
     a.softcap = PEFT__R(s->softcap);
     a.n_tokens = peft__exec_rows(x, op->in[ATTENTION_Q]);
     a.q = peft__exec_data(x, op->in[ATTENTION_Q]);
@@ -109,6 +109,12 @@ static peft__real *attention_grad(peft__exec *x, const peft__op *op, int32_t j, 
     return g;
 }
 
+/* The gradient of a value that may be columns of another: those of its neighbours stay. */
+static void attention_zero(const peft__exec *x, peft__val v, peft__real *g) {
+    int64_t ld = peft__exec_ld(x, v), cols = peft__tape_value(x->tape, v)->cols;
+    for (int64_t r = 0; r < peft__exec_rows(x, v); r++) { memset(g + r * ld, 0, (size_t)cols * sizeof *g); }
+}
+
 static void attention_backward(peft__exec *x, const peft__op *op) {
     peft__attn_args a = attention_gather(x, op);
     peft__attn_row rows[ATTENTION_ROWS];
@@ -121,10 +127,9 @@ static void attention_backward(peft__exec *x, const peft__op *op) {
     a.dv = attention_grad(x, op, ATTENTION_V, &spare, a.ldv, a.n_tokens);
     peft__real *dpk = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_K], &add), *dpv = NULL;
     if (dpk != NULL) {
-        size_t bytes = (size_t)(peft__exec_rows(x, op->in[ATTENTION_PAST_K]) * peft__exec_ld(x, op->in[ATTENTION_PAST_K])) * sizeof *dpk;
         dpv = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_V], &add);
-        memset(dpk, 0, bytes);
-        memset(dpv, 0, bytes);
+        attention_zero(x, op->in[ATTENTION_PAST_K], dpk);
+        attention_zero(x, op->in[ATTENTION_PAST_V], dpv);
     }
     int64_t step = dpk != NULL ? 1 : ATTENTION_ROWS; /* rows add to a shared prefix one after the other, in order */
     for (int64_t r = 0; r < x->frame->n_rows; r += step) {

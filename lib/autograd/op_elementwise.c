@@ -240,6 +240,10 @@ static void dropout_rows(void *arg, int64_t begin, int64_t end, int32_t worker) 
     }
     const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
     int64_t row = 0;
+    if (peft__tape_value(e->x->tape, e->op->out[0])->space == PEFT__SPACE_FIXED) { /* of no row of the batch */
+        for (int64_t t = begin; t < end; t++) { dropout_row(e, d, 0, t, e->a + t * e->lda, e->y + t * e->ldy); }
+        return;
+    }
     for (int64_t t = begin; t < end; t++) {
         while (row + 1 < f->n_rows && offsets[row + 1] <= t) { row++; }
         dropout_row(e, d, f->row_keys != NULL ? f->row_keys[row] : (uint64_t)row, t - offsets[row], e->a + t * e->lda,

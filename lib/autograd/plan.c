@@ -58,14 +58,19 @@ static bool plan_may_overwrite(const peft__tape *t, const peft__op *op, int32_t 
     return true;
 }
 
-/* First op of the chain of ops that pass d out through to v's producer: where the shared gradient is read last. */
-static int32_t plan_chain_start(const peft__tape *t, const peft__aliases *al, peft__val v) {
-    for (;;) {
-        int32_t p = peft__tape_value(t, v)->producer;
-        const peft__op *op = peft__tape_op(t, p);
-        if (op->n_in < 1 || op->out[0] != v || op->in[0] == PEFT__NONE || al->grad[op->in[0]] != al->grad[v]) { return p; }
-        v = op->in[0];
+/* May others add to the memory of v's gradient once v's own branch is through with it? Only if all that can share it, from v up
+ * through the ops that pass a gradient on, is read by this branch alone (nothing else adds to it) and comes after op `last`
+ * (the first of the others to add). */
+static bool plan_branch_is_alone(const peft__tape *t, peft__val v, int32_t last) {
+    int32_t unused = -1, p = peft__tape_value(t, v)->producer;
+    const peft__op *op = peft__tape_op(t, p);
+    if (p <= last || plan_consumers(t, v, &unused, -1) != 1) { return false; }
+    for (int32_t j = 0; j < 2 && j < op->n_in && op->out[0] == v; j++) {
+        uint32_t flag = j == 0 ? PEFT__OPF_PASS0 : PEFT__OPF_PASS1;
+        if ((op->kind->flags & flag) == 0 || !peft__tape_value(t, op->in[j])->needs_grad) { continue; }
+        if (plan_same_shape(t, op->in[j], v) && !plan_branch_is_alone(t, op->in[j], last)) { return false; }
     }
+    return true;
 }
 
 static void plan_alias_grads(const peft__tape *t, peft__aliases *al, int32_t i) {
@@ -81,9 +86,10 @@ static void plan_alias_grads(const peft__tape *t, peft__aliases *al, int32_t i) 
     if (alone[0]) {
         if (!pass1 || (op->kind->flags & PEFT__OPF_PASS1) == 0) { al->grad[op->in[0]] = al->grad[op->out[0]]; return; }
     }
-    /* The residual stream: others add to d in[0] too, but only after all of in[1]'s branch has read the shared memory. */
+    /* The residual stream: others add to d in[0] too, but not before this op's own backward, when the memory is still d out[0]'s
+     * alone, and only after all of in[1]'s branch has read it. */
     (void)plan_consumers(t, op->in[0], &last, i);
-    if (!pass1 || last < plan_chain_start(t, al, op->in[1])) { al->grad[op->in[0]] = al->grad[op->out[0]]; }
+    if (last < i && (!pass1 || plan_branch_is_alone(t, op->in[1], last))) { al->grad[op->in[0]] = al->grad[op->out[0]]; }
 }
 
 void peft__plan_alias(const peft__tape *t, peft__aliases *al) {

@@ -5,14 +5,14 @@
 #include "infer/infer.h"
 
 typedef struct peft__emit {
-    peft_token_fn fn;          /* NULL: none */
+    peft_token_fn fn; /* NULL: none */
     void *user;
-    peft__vec *ids;            /* new ids are pushed here; NULL: not wanted */
-    peft__str *text;           /* all text so far; NULL: no tokenizer */
-    const peft__json *stops;   /* array of strings, each not empty, in the caller's arena; NULL: none */
+    peft__vec *ids;          /* new ids are pushed here; NULL: not wanted */
+    peft__str *text;         /* all text so far; NULL: no tokenizer */
+    const peft__json *stops; /* array of strings, each not empty, in the caller's arena; NULL: none */
     peft__detok detok;
-    size_t sent;               /* bytes of text that the callback has had */
-    bool stopped;              /* a stop string came: the text is cut before it */
+    size_t sent;  /* bytes of text that the callback has had */
+    bool stopped; /* a stop string came: the text is cut before it */
 } peft__emit;
 
 /* "stop" of a set of schema "generate": a text or an array of texts. */

@@ -3,9 +3,12 @@
  * Left out: the rest of the algebra (parallel, fuse, average). */
 #include "infer/infer.h"
 
-static peft_status expression_pin(struct peft_adapters *set, const char *name, size_t len, peft__adapter **list, size_t *n) {
+static peft_status expression_pin(struct peft_adapters *set, const char *name, size_t len, peft__adapter **list,
+                                  size_t *n) {
     char text[256];
-    if (set == NULL) { return peft__fail(PEFT_E_INVALID, "there are no adapters to take \"%.*s\" from", (int)len, name); }
+    if (set == NULL) {
+        return peft__fail(PEFT_E_INVALID, "there are no adapters to take \"%.*s\" from", (int)len, name);
+    }
     if (len >= sizeof text) { return peft__fail(PEFT_E_NOT_FOUND, "there is no adapter \"%.60s...\"", name); }
     memcpy(text, name, len);
     text[len] = '\0';

@@ -12,7 +12,8 @@ static const peft__option generate_options[] = {
     {"max_new_tokens", PEFT__OPT_INT, "128", 0, 1 << 30, NULL, "most tokens to add"},
     {"temperature", PEFT__OPT_FLOAT, "0", 0, 100, NULL, "0: always the likeliest token; higher: more varied"},
     {"top_k", PEFT__OPT_INT, "0", 0, 1 << 30, NULL, "choose among the k likeliest tokens; 0: all"},
-    {"top_p", PEFT__OPT_FLOAT, "1", 0, 1, NULL, "choose among the likeliest tokens that have this probability together"},
+    {"top_p", PEFT__OPT_FLOAT, "1", 0, 1, NULL,
+     "choose among the likeliest tokens that have this probability together"},
     {"min_p", PEFT__OPT_FLOAT, "0", 0, 1, NULL, "leave out tokens below this share of the likeliest one's probability"},
     {"repetition_penalty", PEFT__OPT_FLOAT, "1", 0.01, 100, NULL, "above 1: tokens that occurred become less likely"},
     {"seed", PEFT__OPT_INT, "0", 0, 0x1p53, NULL, "seed of the choice"},
@@ -26,10 +27,10 @@ typedef struct generate_run {
     const struct peft_tokenizer *t; /* NULL: none */
     peft__emit emit;
     peft__sampler sampler;
-    peft__vec history;       /* int32_t: prompt and new ids, for the penalty */
-    peft__arena arena;       /* owns the stop strings */
-    void *work;              /* owned: the sampler's */
-    int64_t left;            /* tokens that may still be added */
+    peft__vec history; /* int32_t: prompt and new ids, for the penalty */
+    peft__arena arena; /* owns the stop strings */
+    void *work;        /* owned: the sampler's */
+    int64_t left;      /* tokens that may still be added */
     bool ignore_eos;
 } generate_run;
 
@@ -115,7 +116,8 @@ out:
 }
 
 peft_status peft__session_generate(struct peft_session *s, const struct peft_tokenizer *t, const int32_t *ids, size_t n,
-                                   const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out, peft__str *text) {
+                                   const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out,
+                                   peft__str *text) {
     peft_status st = PEFT_OK;
     generate_run g;
     peft__str own; /* text for stop strings and the callback when the caller wants none */

@@ -22,29 +22,29 @@ void peft__expression_unpin(peft__adapter **list, size_t *n);
 
 /* The inside of peft_session. */
 struct peft_session {
-    uint32_t magic;            /* PEFT__MAGIC_SESSION; poisoned on free */
-    peft_context *ctx;         /* retained */
-    struct peft_model *model;  /* retained */
-    struct peft_adapters *set; /* retained, or NULL */
-    peft__base_info base;      /* copied from the set, or empty */
+    uint32_t magic;                                /* PEFT__MAGIC_SESSION; poisoned on free */
+    peft_context *ctx;                             /* retained */
+    struct peft_model *model;                      /* retained */
+    struct peft_adapters *set;                     /* retained, or NULL */
+    peft__base_info base;                          /* copied from the set, or empty */
     peft__adapter *adapters[PEFT__EXPRESSION_MAX]; /* pinned */
     size_t n_adapters;
-    peft__optset opts;         /* schema "session" */
-    peft__pool *pool;          /* owned */
+    peft__optset opts;                   /* schema "session" */
+    peft__pool *pool;                    /* owned */
     const struct peft__kernels *kernels; /* of the context when the session was made */
-    peft__tape tape;           /* recorded when the session is made */
-    peft__plan plan;           /* for passes of up to `chunk` tokens; made at the first use, as are exec and cache */
+    peft__tape tape;                     /* recorded when the session is made */
+    peft__plan plan; /* for passes of up to `chunk` tokens; made at the first use, as are exec and cache */
     peft__exec exec;
     bool planned;
-    int64_t chunk;             /* tokens of one pass at most, virtual ones not counted */
-    int64_t max_length;        /* tokens of a row at most, virtual ones not counted */
-    peft__kv_cache cache;      /* of one row: prefix, virtual tokens, tokens; grows by need */
-    int64_t max_stream;        /* tokens of one pass at most, virtual ones counted */
-    int32_t *positions;        /* owned, [max_stream] */
-    int64_t *wanted;           /* owned, [chunk]: which tokens' logits a pass is asked for */
-    float *logits;             /* owned, [vocab] */
-    atomic_bool cancel;        /* asked to end; taken back by the call that does */
-    bool running;              /* inside a call: callbacks may not re-enter */
+    int64_t chunk;        /* tokens of one pass at most, virtual ones not counted */
+    int64_t max_length;   /* tokens of a row at most, virtual ones not counted */
+    peft__kv_cache cache; /* of one row: prefix, virtual tokens, tokens; grows by need */
+    int64_t max_stream;   /* tokens of one pass at most, virtual ones counted */
+    int32_t *positions;   /* owned, [max_stream] */
+    int64_t *wanted;      /* owned, [chunk]: which tokens' logits a pass is asked for */
+    float *logits;        /* owned, [vocab] */
+    atomic_bool cancel;   /* asked to end; taken back by the call that does */
+    bool running;         /* inside a call: callbacks may not re-enter */
 };
 enum { PEFT__MAGIC_SESSION = 0x53464550 };
 
@@ -65,9 +65,11 @@ peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set
                                  const peft__optset *opts, struct peft_session **out);
 void peft__session_free(struct peft_session *s);
 /* Logits of every token of rows given end to end: [tokens, vocab]. */
-peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows, float *out);
+peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
+                                 float *out);
 /* Continues ids; new ids are pushed to out (int32_t), text to text (NULL: not wanted). */
 peft_status peft__session_generate(struct peft_session *s, const struct peft_tokenizer *t, const int32_t *ids, size_t n,
-                                   const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out, peft__str *text);
+                                   const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out,
+                                   peft__str *text);
 
 #endif

@@ -16,9 +16,12 @@ typedef struct sample_pair {
     int32_t id;
 } sample_pair;
 
-size_t peft__sample_work(int64_t n) { return (size_t)n * sizeof(sample_pair); }
+size_t peft__sample_work(int64_t n) {
+    return (size_t)n * sizeof(sample_pair);
+}
 
-static void sample_penalise(float *logits, int64_t n, double penalty, const int32_t *history, size_t n_history, uint8_t *seen) {
+static void sample_penalise(float *logits, int64_t n, double penalty, const int32_t *history, size_t n_history,
+                            uint8_t *seen) {
     memset(seen, 0, (size_t)n);
     for (size_t i = 0; i < n_history; i++) {
         int32_t id = history[i];

@@ -31,8 +31,8 @@ static peft_status session_limits(struct peft_session *s) {
     if (asked == 0) {
         asked = most > 0 ? PEFT__MIN(most - taken, SESSION_LENGTH) : SESSION_LENGTH;
     } else if (most > 0 && asked > most - taken) {
-        return peft__fail(PEFT_E_KEY, "key \"max_length\" is %lld, but the model has %lld positions%s", (long long)asked,
-                          (long long)(most - taken), taken > 0 ? " that the adapters leave" : "");
+        return peft__fail(PEFT_E_KEY, "key \"max_length\" is %lld, but the model has %lld positions%s",
+                          (long long)asked, (long long)(most - taken), taken > 0 ? " that the adapters leave" : "");
     }
     s->max_length = asked;
     s->chunk = PEFT__MIN(peft__opt_int(&s->opts, "chunk"), asked);
@@ -49,7 +49,9 @@ out:
     return st;
 }
 
-static int64_t session_max_rows(const struct peft_session *s) { return PEFT__MIN(SESSION_ROWS, s->chunk); }
+static int64_t session_max_rows(const struct peft_session *s) {
+    return PEFT__MIN(SESSION_ROWS, s->chunk);
+}
 
 static peft_status session_fill(struct peft_session *s, const char *expression, const peft__optset *opts) {
     peft_status st = PEFT_OK;
@@ -144,7 +146,8 @@ peft_status peft__session_plan(struct peft_session *s) {
     peft__mem *mem = &s->ctx->mem;
     peft__caps caps = {session_max_rows(s), s->chunk, s->max_length, s->tape.virtual_tokens, s->tape.position_shift};
     if (s->planned) { return PEFT_OK; }
-    TRY(peft__plan_make(&s->plan, mem, &s->tape, &caps, 0, s->kernels, peft__pool_size(s->pool), s->model->config.head_dim));
+    TRY(peft__plan_make(&s->plan, mem, &s->tape, &caps, 0, s->kernels, peft__pool_size(s->pool),
+                        s->model->config.head_dim));
     TRY(peft__exec_create(&s->exec, mem, &s->tape, &s->plan, s->kernels, s->pool));
     s->planned = true;
 out:
@@ -163,7 +166,8 @@ static peft_status session_cache_grow(struct peft_session *s, int64_t need) {
         c->kv_dim = s->model->config.kv_heads * s->model->config.head_dim;
         c->rows = 1;
     }
-    c->capacity = PEFT__MAX(2 * old.capacity, (need + SESSION_CACHE_STEP - 1) / SESSION_CACHE_STEP * SESSION_CACHE_STEP);
+    c->capacity =
+        PEFT__MAX(2 * old.capacity, (need + SESSION_CACHE_STEP - 1) / SESSION_CACHE_STEP * SESSION_CACHE_STEP);
     c->capacity = PEFT__MIN(c->capacity, s->max_length + s->tape.virtual_tokens + s->tape.prefix_tokens);
     peft__real *block = peft__alloc(mem, session_cache_reals(s) * sizeof *block);
     if (c->k == NULL) { c->k = peft__alloc_zero(mem, 2 * layers * sizeof *c->k); }
@@ -200,13 +204,15 @@ peft_status peft__session_check_ids(const struct peft_session *s, const int32_t 
     return PEFT_OK;
 }
 
-bool peft__session_cancelled(struct peft_session *s) { return atomic_exchange(&s->cancel, false); }
+bool peft__session_cancelled(struct peft_session *s) {
+    return atomic_exchange(&s->cancel, false);
+}
 
 /* The frame of a pass over n_rows rows at offsets `in` of ids. `out` becomes their offsets with `virtual_tokens` before each;
  * a row's first token (virtual or not) has position `position`. Wanted are the logits of each row's last tokens, at most
  * `n_logits` a row. */
-static peft__frame session_frame(struct peft_session *s, const int32_t *ids, const int64_t *in, int64_t *out, int64_t n_rows,
-                                 int64_t virtual_tokens, int64_t position, int64_t n_logits) {
+static peft__frame session_frame(struct peft_session *s, const int32_t *ids, const int64_t *in, int64_t *out,
+                                 int64_t n_rows, int64_t virtual_tokens, int64_t position, int64_t n_logits) {
     static const uint64_t keys[SESSION_ROWS]; /* of dropout, which is training's */
     peft__frame f;
     memset(&f, 0, sizeof f);
@@ -229,9 +235,11 @@ static peft__frame session_frame(struct peft_session *s, const int32_t *ids, con
     return f;
 }
 
-peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, int64_t n, float *logits, int64_t n_logits) {
+peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, int64_t n, float *logits,
+                                  int64_t n_logits) {
     peft_status st = PEFT_OK;
-    int64_t in[2] = {0, n}, out[2], past = s->cache.length != NULL ? s->cache.length[0] : 0, prefix = s->tape.prefix_tokens;
+    int64_t in[2] = {0, n}, out[2], past = s->cache.length != NULL ? s->cache.length[0] : 0,
+            prefix = s->tape.prefix_tokens;
     int64_t virtual_tokens = past == 0 ? s->tape.virtual_tokens : 0, behind = past == 0 ? 0 : past - prefix;
     int32_t slot = 0;
     TRY(session_cache_grow(s, prefix + behind + virtual_tokens + n));
@@ -263,8 +271,8 @@ out:
 }
 
 /* Rows [0, n_rows) at offsets from offsets[0], all in one pass. */
-static peft_status session_logits_short(struct peft_session *s, const int32_t *ids, const int64_t *offsets, int64_t n_rows,
-                                        float *out) {
+static peft_status session_logits_short(struct peft_session *s, const int32_t *ids, const int64_t *offsets,
+                                        int64_t n_rows, float *out) {
     int64_t in[SESSION_ROWS + 1], stream[SESSION_ROWS + 1];
     for (int64_t r = 0; r <= n_rows; r++) { in[r] = offsets[r] - offsets[0]; }
     peft__frame f = session_frame(s, ids, in, stream, n_rows, s->tape.virtual_tokens, s->tape.position_shift, s->chunk);

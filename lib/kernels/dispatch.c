@@ -12,19 +12,16 @@ static const peft__kernels *const dispatch_tables[] = {
 #endif
 };
 
-const peft__kernels *peft__kernels_at(size_t index)
-{
+const peft__kernels *peft__kernels_at(size_t index) {
     return index < PEFT__COUNT(dispatch_tables) ? dispatch_tables[index] : NULL;
 }
 
-static bool dispatch_runs(const peft__kernels *k, uint32_t features)
-{
+static bool dispatch_runs(const peft__kernels *k, uint32_t features) {
     return (k->needs & ~features) == 0;
 }
 
 /* "generic, avx2, ..." into buf; what does not fit is left out. */
-static void dispatch_names(char *buf, size_t cap)
-{
+static void dispatch_names(char *buf, size_t cap) {
     size_t used = 0;
     buf[0] = '\0';
     for (size_t i = 0; i < PEFT__COUNT(dispatch_tables); i++) {
@@ -37,8 +34,7 @@ static void dispatch_names(char *buf, size_t cap)
     }
 }
 
-peft_status peft__kernels_find(const char *name, const peft__kernels **out)
-{
+peft_status peft__kernels_find(const char *name, const peft__kernels **out) {
     const uint32_t features = peft__cpu_features();
     if (strcmp(name, "auto") == 0) {
         for (size_t i = PEFT__COUNT(dispatch_tables); i-- > 0;) {
@@ -51,7 +47,8 @@ peft_status peft__kernels_find(const char *name, const peft__kernels **out)
     for (size_t i = 0; i < PEFT__COUNT(dispatch_tables); i++) {
         if (strcmp(name, dispatch_tables[i]->name) != 0) { continue; }
         if (!dispatch_runs(dispatch_tables[i], features)) {
-            return peft__fail(PEFT_E_UNSUPPORTED, "this CPU does not have the instructions of the kernels \"%s\"", name);
+            return peft__fail(PEFT_E_UNSUPPORTED, "this CPU does not have the instructions of the kernels \"%s\"",
+                              name);
         }
         *out = dispatch_tables[i];
         return PEFT_OK;

@@ -13,40 +13,41 @@
 #define PEFT__X86 1
 #endif
 
-#define PEFT__KERNELS_DECLARE_(isa)                                                                                        \
-    void isa##_tile(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,              \
-                    const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first);                             \
-    void isa##_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc);                        \
-    bool isa##_pack_stored(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);                        \
-    void isa##_dequant(int32_t dtype, const void *src, int64_t n, peft__real *dst);                                        \
-    void isa##_add(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                    \
-    void isa##_axpy(peft__real *y, peft__real a, const peft__real *x, int64_t n);                                          \
-    void isa##_scale(peft__real *y, peft__real a, const peft__real *x, int64_t n);                                         \
-    void isa##_mul(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                    \
-    void isa##_mul_add(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                \
-    peft__real isa##_dot(const peft__real *x, const peft__real *y, int64_t n);                                             \
-    peft__real isa##_sum(const peft__real *x, int64_t n);                                                                  \
-    peft__real isa##_max(const peft__real *x, int64_t n);                                                                  \
-    double isa##_sum_sq(const peft__real *x, int64_t n);                                                                   \
-    bool isa##_finite(const peft__real *x, int64_t n);                                                                     \
-    peft__real isa##_exp_sum(peft__real *y, const peft__real *x, peft__real a, peft__real m, int64_t n);                   \
-    peft__real isa##_rms_norm(peft__real *y, const peft__real *x, const peft__real *w, int64_t n, peft__real eps);         \
-    void isa##_rms_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w, int64_t n,    \
-                             peft__real rstd, bool add);                                                                   \
-    peft__real isa##_layer_norm(peft__real *y, const peft__real *x, const peft__real *w, const peft__real *b, int64_t n,   \
-                                peft__real eps, peft__real *mean);                                                         \
-    void isa##_layer_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w, int64_t n,  \
-                               peft__real mean, peft__real rstd, bool add);                                                \
-    void isa##_act(int32_t kind, peft__real *y, const peft__real *x, int64_t n);                                           \
-    void isa##_act_back(int32_t kind, peft__real *dx, const peft__real *dy, const peft__real *x, int64_t n, bool add);     \
-    void isa##_glu(int32_t kind, peft__real *y, const peft__real *g, const peft__real *u, int64_t n);                      \
-    void isa##_glu_back(int32_t kind, peft__real *dg, peft__real *du, const peft__real *dy, const peft__real *g,           \
-                        const peft__real *u, int64_t n);                                                                   \
-    void isa##_rope(peft__real *y, const peft__real *x, const peft__real *cos, const peft__real *sin, int64_t half,        \
-                    peft__real sign);                                                                                      \
-    void isa##_adamw(peft__real *p, const peft__real *g, peft__real *m, peft__real *v, int64_t n, peft__real gscale,       \
-                     peft__real b1, peft__real b2, peft__real step, peft__real vscale, peft__real eps, peft__real decay);  \
-    void isa##_lion(peft__real *p, const peft__real *g, peft__real *m, int64_t n, peft__real gscale, peft__real b1,        \
+#define PEFT__KERNELS_DECLARE_(isa)                                                                                    \
+    void isa##_tile(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,          \
+                    const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first);                         \
+    void isa##_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc);                    \
+    bool isa##_pack_stored(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);                    \
+    void isa##_dequant(int32_t dtype, const void *src, int64_t n, peft__real *dst);                                    \
+    void isa##_add(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                \
+    void isa##_axpy(peft__real *y, peft__real a, const peft__real *x, int64_t n);                                      \
+    void isa##_scale(peft__real *y, peft__real a, const peft__real *x, int64_t n);                                     \
+    void isa##_mul(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                \
+    void isa##_mul_add(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                            \
+    peft__real isa##_dot(const peft__real *x, const peft__real *y, int64_t n);                                         \
+    peft__real isa##_sum(const peft__real *x, int64_t n);                                                              \
+    peft__real isa##_max(const peft__real *x, int64_t n);                                                              \
+    double isa##_sum_sq(const peft__real *x, int64_t n);                                                               \
+    bool isa##_finite(const peft__real *x, int64_t n);                                                                 \
+    peft__real isa##_exp_sum(peft__real *y, const peft__real *x, peft__real a, peft__real m, int64_t n);               \
+    peft__real isa##_rms_norm(peft__real *y, const peft__real *x, const peft__real *w, int64_t n, peft__real eps);     \
+    void isa##_rms_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w,           \
+                             int64_t n, peft__real rstd, bool add);                                                    \
+    peft__real isa##_layer_norm(peft__real *y, const peft__real *x, const peft__real *w, const peft__real *b,          \
+                                int64_t n, peft__real eps, peft__real *mean);                                          \
+    void isa##_layer_norm_back(peft__real *dx, const peft__real *dy, const peft__real *x, const peft__real *w,         \
+                               int64_t n, peft__real mean, peft__real rstd, bool add);                                 \
+    void isa##_act(int32_t kind, peft__real *y, const peft__real *x, int64_t n);                                       \
+    void isa##_act_back(int32_t kind, peft__real *dx, const peft__real *dy, const peft__real *x, int64_t n, bool add); \
+    void isa##_glu(int32_t kind, peft__real *y, const peft__real *g, const peft__real *u, int64_t n);                  \
+    void isa##_glu_back(int32_t kind, peft__real *dg, peft__real *du, const peft__real *dy, const peft__real *g,       \
+                        const peft__real *u, int64_t n);                                                               \
+    void isa##_rope(peft__real *y, const peft__real *x, const peft__real *cos, const peft__real *sin, int64_t half,    \
+                    peft__real sign);                                                                                  \
+    void isa##_adamw(peft__real *p, const peft__real *g, peft__real *m, peft__real *v, int64_t n, peft__real gscale,   \
+                     peft__real b1, peft__real b2, peft__real step, peft__real vscale, peft__real eps,                 \
+                     peft__real decay);                                                                                \
+    void isa##_lion(peft__real *p, const peft__real *g, peft__real *m, int64_t n, peft__real gscale, peft__real b1,    \
                     peft__real b2, peft__real step, peft__real decay)
 
 PEFT__KERNELS_DECLARE_(peft__generic);

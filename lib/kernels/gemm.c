@@ -20,13 +20,13 @@
 
 enum {
     GEMM_KC = 640,               /* most of K in one block */
-    GEMM_B_BYTES = 672 << 10,    /* room for B's block: 256 columns (a K-quant's block) of GEMM_KC floats, and the padding */
+    GEMM_B_BYTES = 672 << 10,    /* room for B's block: 256 columns of GEMM_KC floats, and the padding */
     GEMM_B_TARGET = 256 << 10,   /* wanted size of B's block: half of a small L2 */
     GEMM_STAGE_BYTES = 64 << 10, /* dequantised rows on their way into panels */
     GEMM_CHUNK = 256,            /* elements of a stored row that are dequantised at a time */
-    GEMM_GROUP = 8,              /* slivers of a transposed A that are packed at a time; 10 at most, with the remainder */
-    GEMM_PAD = 16,               /* numbers between panels and between slivers, which keep them off each other's L1 sets */
-    GEMM_AHEAD = 8,              /* rows of B that are asked for before they are copied: each is another page */
+    GEMM_GROUP = 8,              /* slivers of a transposed A packed at a time; 10 at most, with the rest */
+    GEMM_PAD = 16,               /* numbers between panels, and slivers: off each other's L1 sets */
+    GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
     GEMM_NC_MOST = 2048,         /* columns of a block, whatever its depth */
     GEMM_TASKS = 4,              /* wanted for each worker: one that is held up then costs little */
     GEMM_SERIAL = 1 << 17,       /* products below which waking a thread costs more than it saves */
@@ -36,13 +36,13 @@ enum {
 typedef struct gemm_plan {
     const peft__run *run;
     const peft__gemm_args *args;
-    int64_t kc, nc, mc;          /* most of K, columns and rows in a block */
-    int32_t mr;                  /* rows of a sliver: the table's, or twice as many when one vector holds all columns */
-    int64_t row_blocks;          /* task = column block * row_blocks + row block */
-    peft__dtype_block block;     /* of B's type */
-    bool plain;                  /* B is stored as aligned reals */
-    bool direct;                 /* whole panels of B are read where they lie */
-    bool pack_a;                 /* A is stored transposed and its slivers are packed */
+    int64_t kc, nc, mc;      /* most of K, columns and rows in a block */
+    int32_t mr;              /* rows of a sliver: the table's, or twice as many if a vector holds all columns */
+    int64_t row_blocks;      /* task = column block * row_blocks + row block */
+    peft__dtype_block block; /* of B's type */
+    bool plain;              /* B is stored as aligned reals */
+    bool direct;             /* whole panels of B are read where they lie */
+    bool pack_a;             /* A is stored transposed and its slivers are packed */
 } gemm_plan;
 
 /* A worker's scratch. */
@@ -55,14 +55,12 @@ typedef struct gemm_space {
 /* In the double build a block of as many numbers takes twice the bytes. */
 enum { GEMM_WIDE = sizeof(peft__real) / sizeof(float) };
 
-size_t peft__gemm_scratch(const peft__kernels *k)
-{
+size_t peft__gemm_scratch(const peft__kernels *k) {
     const size_t a = (GEMM_GROUP + 2) * ((size_t)k->mr * GEMM_KC + GEMM_PAD) * sizeof(peft__real);
     return (size_t)GEMM_WIDE * ((size_t)GEMM_B_BYTES + (size_t)GEMM_STAGE_BYTES) + (a + 63) / 64 * 64;
 }
 
-static gemm_space gemm_space_of(const peft__run *run, int32_t worker)
-{
+static gemm_space gemm_space_of(const peft__run *run, int32_t worker) {
     uint8_t *base = run->scratch + (size_t)worker * run->scratch_size;
     gemm_space s;
     s.b = (peft__real *)(void *)base;
@@ -71,27 +69,23 @@ static gemm_space gemm_space_of(const peft__run *run, int32_t worker)
     return s;
 }
 
-static int64_t gemm_panel_size(const gemm_plan *p, int64_t kc)
-{
+static int64_t gemm_panel_size(const gemm_plan *p, int64_t kc) {
     return kc * p->run->k->nr + GEMM_PAD;
 }
 
-static int64_t gemm_ceil(int64_t a, int64_t b)
-{
+static int64_t gemm_ceil(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
 /* Even blocks of at most GEMM_KC, whole quant blocks where K consists of such. */
-static int64_t gemm_kc(int64_t k)
-{
+static int64_t gemm_kc(int64_t k) {
     const int64_t unit = k % 256 == 0 ? 256 : k % 32 == 0 ? 32 : 8;
     const int64_t units = gemm_ceil(k, unit), blocks = gemm_ceil(units, GEMM_KC / unit);
     return gemm_ceil(units, blocks) * unit;
 }
 
 /* Where logical row `row` of the stored matrix lies. */
-static const uint8_t *gemm_stored_row(const peft__operand *b, int64_t row)
-{
+static const uint8_t *gemm_stored_row(const peft__operand *b, int64_t row) {
     if (b->interleave > 0) {
         const int64_t d = b->interleave, half = d / 2, in = row % d;
         row += 2 * (in % half) + in / half - in;
@@ -99,14 +93,12 @@ static const uint8_t *gemm_stored_row(const peft__operand *b, int64_t row)
     return (const uint8_t *)b->data + row * b->row_bytes;
 }
 
-static const peft__real *gemm_reals(const uint8_t *p)
-{
+static const peft__real *gemm_reals(const uint8_t *p) {
     return (const peft__real *)(const void *)p;
 }
 
 /* Asks for the cache lines of `bytes` from p + ahead on, which may lie past the end of anything. */
-static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes)
-{
+static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
 #if defined(__GNUC__)
     const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead;
     for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
@@ -120,12 +112,11 @@ static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes)
 /* Columns [j0, j0 + cols) of B (stored [n][k]) at k0 .. k0 + kc as one panel. Stored blocks go through the stage a chunk at a
  * time, while the same chunk of the next panel's rows is asked for: streams of so few lines end before hardware sees them. */
 static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0, int64_t kc, int64_t j0, int32_t cols,
-                            peft__real *panel)
-{
+                            peft__real *panel) {
     const peft__kernels *k = p->run->k;
     const peft__operand *b = &p->args->b;
     const int64_t at = (b->first + k0) / p->block.elems * p->block.bytes, ahead = k->nr * b->row_bytes;
-    const uint8_t *stored[PEFT__TILE_COLS] = {NULL};
+    const uint8_t *stored[PEFT__TILE_COLS];
     const peft__real *rows[PEFT__TILE_COLS];
     for (int32_t j = 0; j < cols; j++) {
         stored[j] = gemm_stored_row(b, j0 + j) + at;
@@ -140,7 +131,9 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
         peft__real *to = panel + done * k->nr;
         for (int32_t j = 0; j < cols; j++) { gemm_fetch(stored[j], ahead, bytes); }
         if (cols < k->nr || k->pack_stored == NULL || !k->pack_stored(b->dtype, to, stored, n)) {
-            for (int32_t j = 0; j < cols; j++) { k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK); }
+            for (int32_t j = 0; j < cols; j++) {
+                k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK);
+            }
             k->pack_rows(to, rows, cols, n);
         }
         for (int32_t j = 0; j < cols; j++) { stored[j] += bytes; }
@@ -148,24 +141,21 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
 }
 
 /* nr reals; sizes that are known let the compiler use registers. */
-static void gemm_copy_row(peft__real *dst, const peft__real *src, int32_t nr)
-{
+static void gemm_copy_row(peft__real *dst, const peft__real *src, int32_t nr) {
     switch (nr) {
-    case 8: memcpy(dst, src, 8 * sizeof *dst); break;
-    case 16: memcpy(dst, src, 16 * sizeof *dst); break;
-    case 64: memcpy(dst, src, 64 * sizeof *dst); break;
-    default: memcpy(dst, src, (size_t)nr * sizeof *dst); break;
+        case 8: memcpy(dst, src, 8 * sizeof *dst); break;
+        case 16: memcpy(dst, src, 16 * sizeof *dst); break;
+        case 64: memcpy(dst, src, 64 * sizeof *dst); break;
+        default: memcpy(dst, src, (size_t)nr * sizeof *dst); break;
     }
 }
 
 /* One row of B's block into the k-th row of each panel. */
-static void gemm_spread_row(const gemm_plan *p, const peft__real *src, int64_t n, int64_t kc, int64_t k, peft__real *panels)
-{
+static void gemm_spread_row(const gemm_plan *p, const peft__real *src, int64_t n, int64_t kc, int64_t k,
+                            peft__real *panels) {
     const int32_t nr = p->run->k->nr;
     peft__real *dst = panels + k * nr;
-    for (; n >= nr; n -= nr, src += nr, dst += gemm_panel_size(p, kc)) {
-        gemm_copy_row(dst, src, nr);
-    }
+    for (; n >= nr; n -= nr, src += nr, dst += gemm_panel_size(p, kc)) { gemm_copy_row(dst, src, nr); }
     if (n > 0) {
         memcpy(dst, src, (size_t)n * sizeof *dst);
         memset(dst + n, 0, (size_t)(nr - n) * sizeof *dst);
@@ -174,8 +164,7 @@ static void gemm_spread_row(const gemm_plan *p, const peft__real *src, int64_t n
 
 /* Columns [j0, j0 + n) of B (stored [k][n]) at k0 .. k0 + kc as panels. */
 static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0, int64_t kc, int64_t j0, int64_t n,
-                           peft__real *panels)
-{
+                            peft__real *panels) {
     const peft__operand *b = &p->args->b;
     const int64_t at = (b->first + j0) / p->block.elems * p->block.bytes;
     const int64_t whole = gemm_ceil(n, p->block.elems) * p->block.elems;
@@ -190,8 +179,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     }
 }
 
-static void gemm_pack(const gemm_plan *p, const gemm_space *s, int64_t k0, int64_t kc, int64_t j0, int64_t n)
-{
+static void gemm_pack(const gemm_plan *p, const gemm_space *s, int64_t k0, int64_t kc, int64_t j0, int64_t n) {
     const peft__kernels *k = p->run->k;
     const peft__gemm_args *g = p->args;
     const int64_t panels = gemm_ceil(n, k->nr), size = gemm_panel_size(p, kc);
@@ -201,9 +189,7 @@ static void gemm_pack(const gemm_plan *p, const gemm_space *s, int64_t k0, int64
         }
     } else {
         const int64_t skip = p->direct ? n / k->nr : 0;
-        if (skip < panels) {
-            gemm_pack_plain(p, s, k0, kc, j0 + skip * k->nr, n - skip * k->nr, s->b + skip * size);
-        }
+        if (skip < panels) { gemm_pack_plain(p, s, k0, kc, j0 + skip * k->nr, n - skip * k->nr, s->b + skip * size); }
     }
     for (int64_t i = 0; g->alpha != 1 && i < panels; i++) {
         k->scale(s->b + i * size, g->alpha, s->b + i * size, kc * k->nr);
@@ -217,15 +203,13 @@ typedef struct gemm_sliver {
 } gemm_sliver;
 
 /* Rows of the next sliver: the last two share what is left, for 4 + 3 is faster than 6 + 1. */
-static int32_t gemm_sliver_rows(const gemm_plan *p, int64_t left)
-{
+static int32_t gemm_sliver_rows(const gemm_plan *p, int64_t left) {
     return (int32_t)(left <= p->mr ? left : left < 2 * p->mr ? (left + 1) / 2 : p->mr);
 }
 
 /* A stored transposed, rows [i0, i0 + n): slivers [kc][rows], so that the tile finds the rows of a step side by side. One
  * pass over k for the whole group: each stored row is another page. */
-static void gemm_pack_a(const gemm_plan *p, const gemm_space *s, int64_t i0, int64_t n, int64_t k0, int64_t kc)
-{
+static void gemm_pack_a(const gemm_plan *p, const gemm_space *s, int64_t i0, int64_t n, int64_t k0, int64_t kc) {
     const peft__gemm_args *g = p->args;
     const int64_t size = kc * p->mr + GEMM_PAD;
     for (int64_t k = 0; k < kc; k++) {
@@ -246,9 +230,8 @@ static void gemm_pack_a(const gemm_plan *p, const gemm_space *s, int64_t i0, int
 }
 
 /* Rows [i0, i0 + rows) of C's block: all panels pass by one sliver. */
-static void gemm_sweep(const gemm_plan *p, const gemm_space *s, const gemm_sliver *a, int64_t i0, int32_t rows, int64_t k0,
-                       int64_t kc, int64_t j0, int64_t n)
-{
+static void gemm_sweep(const gemm_plan *p, const gemm_space *s, const gemm_sliver *a, int64_t i0, int32_t rows,
+                       int64_t k0, int64_t kc, int64_t j0, int64_t n) {
     const peft__kernels *k = p->run->k;
     const peft__gemm_args *g = p->args;
     const bool first = k0 == 0 && !g->accumulate;
@@ -271,9 +254,8 @@ static void gemm_sweep(const gemm_plan *p, const gemm_space *s, const gemm_slive
 }
 
 /* Rows [i0, i0 + n) of C's block, sliver by sliver. */
-static void gemm_group(const gemm_plan *p, const gemm_space *s, int64_t i0, int64_t n, int64_t k0, int64_t kc, int64_t j0,
-                       int64_t cols)
-{
+static void gemm_group(const gemm_plan *p, const gemm_space *s, int64_t i0, int64_t n, int64_t k0, int64_t kc,
+                       int64_t j0, int64_t cols) {
     const peft__gemm_args *g = p->args;
     gemm_sliver a = {g->a + i0 * g->lda + k0, g->lda, 1};
     int64_t step = p->mr * g->lda; /* from one sliver to the next */
@@ -293,8 +275,7 @@ static void gemm_group(const gemm_plan *p, const gemm_space *s, int64_t i0, int6
     }
 }
 
-static void gemm_task(void *arg, int64_t task, int32_t worker)
-{
+static void gemm_task(void *arg, int64_t task, int32_t worker) {
     const gemm_plan *p = arg;
     const peft__gemm_args *g = p->args;
     const gemm_space s = gemm_space_of(p->run, worker);
@@ -313,22 +294,16 @@ static void gemm_task(void *arg, int64_t task, int32_t worker)
 }
 
 /* An empty sum: C = bias, or 0, or what it was plus bias. */
-static void gemm_empty(const peft__run *run, const peft__gemm_args *g)
-{
+static void gemm_empty(const peft__run *run, const peft__gemm_args *g) {
     for (int64_t i = 0; i < g->m; i++) {
         peft__real *c = g->c + i * g->ldc;
-        if (!g->accumulate) {
-            memset(c, 0, (size_t)g->n * sizeof *c);
-        }
-        if (g->bias != NULL) {
-            run->k->add(c, c, g->bias, g->n);
-        }
+        if (!g->accumulate) { memset(c, 0, (size_t)g->n * sizeof *c); }
+        if (g->bias != NULL) { run->k->add(c, c, g->bias, g->n); }
     }
 }
 
 /* Columns in a block: as many as the target size allows, fewer to give every worker enough tasks, in whole units. */
-static void gemm_cut(gemm_plan *p)
-{
+static void gemm_cut(gemm_plan *p) {
     const peft__gemm_args *g = p->args;
     const peft__kernels *k = p->run->k;
     const int64_t unit = g->b.trans ? k->nr : PEFT__MAX(k->nr, p->block.elems);
@@ -345,8 +320,7 @@ static void gemm_cut(gemm_plan *p)
     p->row_blocks = gemm_ceil(g->m, p->mc);
 }
 
-void peft__gemm(const peft__run *run, const peft__gemm_args *args)
-{
+void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
     const peft__operand *b = &args->b;
     if (args->m <= 0 || args->n <= 0) { return; }
     if (args->k <= 0) {

@@ -57,6 +57,7 @@ peft_status peft__optim_create(peft__optim *o, peft__mem *mem, const peft__optse
     }
     if (o->kind == NULL) { FAIL(PEFT_E_KEY, "option \"optimizer\" is \"%s\", expected adamw, sgd or lion", name); }
     o->mem = mem;
+    peft__vec_init(&o->segments, mem, sizeof(peft__optim_segment));
     o->params = params;
     o->grads = grads;
     o->n = n;
@@ -83,7 +84,21 @@ out:
     return st;
 }
 
+peft_status peft__optim_add_segment(peft__optim *o, int64_t begin, int64_t end, double factor) {
+    peft__optim_segment *last = o->segments.len > 0 ? &PEFT__VEC_AT(&o->segments, peft__optim_segment, o->segments.len - 1) : NULL;
+    if (begin < 0 || end > o->n || begin >= end || (last != NULL && begin < last->end)) {
+        return peft__fail(PEFT_E_INTERNAL, "segment [%lld, %lld) of the optimiser is out of order", (long long)begin, (long long)end);
+    }
+    if (last != NULL && last->end == begin && last->factor == factor) {
+        last->end = end;
+        return PEFT_OK;
+    }
+    peft__optim_segment s = {begin, end, factor};
+    return peft__vec_push(&o->segments, &s);
+}
+
 void peft__optim_free(peft__optim *o) {
+    if (o->mem != NULL) { peft__vec_free(&o->segments); }
     for (int32_t i = 0; i < 2 && o->mem != NULL; i++) { peft__free(o->mem, o->state[i], (size_t)o->n * sizeof(peft__real)); }
     memset(o, 0, sizeof *o);
 }
@@ -140,12 +155,27 @@ double peft__optim_grad_norm(const peft__optim *o, const peft__run *run, double 
     return sqrt(total) * gscale;
 }
 
+/* [from, to), each part at the rate of its segment. */
+static void optim_update(const optim_loop *l, int64_t from, int64_t to) {
+    const peft__optim *o = l->o;
+    const peft__optim_segment *all = o->segments.data;
+    for (size_t i = 0; i < o->segments.len && from < to; i++) {
+        if (all[i].end <= from) { continue; }
+        int64_t begin = PEFT__MIN(all[i].begin, to), end = PEFT__MIN(all[i].end, to);
+        if (begin > from) { o->kind->update(o, l->k, from, begin, l->gscale, l->rate); }
+        from = PEFT__MAX(from, begin);
+        if (end > from) { o->kind->update(o, l->k, from, end, l->gscale, l->rate * all[i].factor); }
+        from = PEFT__MAX(from, end);
+    }
+    if (from < to) { o->kind->update(o, l->k, from, to, l->gscale, l->rate); }
+}
+
 static void optim_step_piece(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const optim_loop *l = arg;
     (void)worker;
     for (int64_t p = begin; p < end; p++) {
         int64_t from = p * OPTIM_PIECE, to = PEFT__MIN(from + OPTIM_PIECE, l->o->n);
-        l->o->kind->update(l->o, l->k, from, to, l->gscale, l->rate);
+        optim_update(l, from, to);
     }
 }
 

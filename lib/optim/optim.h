@@ -18,6 +18,12 @@ typedef struct peft__optim_kind {
                    double learning_rate);
 } peft__optim_kind;
 
+/* A stretch of the parameters that learns at `factor` times the rate. */
+typedef struct peft__optim_segment {
+    int64_t begin, end;
+    double factor;
+} peft__optim_segment;
+
 typedef struct peft__optim {
     const peft__optim_kind *kind;
     peft__mem *mem;
@@ -28,6 +34,7 @@ typedef struct peft__optim {
     double max_grad_norm;        /* 0: no clipping */
     int32_t schedule;            /* PEFT__SCHEDULE_* */
     int64_t warmup_steps, total_steps;
+    peft__vec segments;          /* of peft__optim_segment, rising and apart; elsewhere the factor is 1 */
     double power, min_ratio;     /* polynomial's power; lowest learning rate as a share of the first */
 } peft__optim;
 
@@ -38,6 +45,8 @@ const peft__optim_kind *peft__optim_at(size_t index); /* NULL past the end */
  * 0: unknown, the rate then stays at its peak. */
 peft_status peft__optim_create(peft__optim *o, peft__mem *mem, const peft__optset *opts, double default_lr,
                                peft__real *params, peft__real *grads, int64_t n, int64_t total_steps);
+/* Segments are added in rising order. */
+peft_status peft__optim_add_segment(peft__optim *o, int64_t begin, int64_t end, double factor);
 void peft__optim_free(peft__optim *o); /* a zeroed one is fine */
 size_t peft__optim_bytes(const peft__optim_kind *kind, int64_t n); /* of state */
 /* Norm of gscale * gradient, accumulated in double in fixed pieces. */

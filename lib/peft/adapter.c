@@ -86,6 +86,13 @@ bool peft__adapter_flipped(const peft__adapter *a, size_t i) {
     return at != NULL && at->weight_param == (int32_t)i && a->base->sites[at->site].conv1d;
 }
 
+char *peft__adapter_file_key(peft__arena *arena, const peft__adapter *a, size_t i) {
+    const peft__adapter_param *p = peft__adapter_param_at(a, i);
+    if (a->method->hub) { return peft__hub_key(arena, a, p->p.name); }
+    const char *prefix = p->outer ? "base_model." : !a->method->prompt_keys ? "base_model.model." : p->whole ? "base_model." : "";
+    return peft__arena_printf(arena, "%s%s", prefix, p->p.name);
+}
+
 /* ---- making -------------------------------------------------------------------------------------------------- */
 
 static peft_status adapter_place(peft__adapter *a) {
@@ -157,11 +164,13 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     TRY(method->build(a));
     if (a->params.len == 0) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name); }
     TRY(adapter_place(a));
-    for (size_t i = 0; i < a->params.len && k != NULL; i++) {
+    for (size_t i = 0; i < a->params.len; i++) {
+        if (k == NULL && !peft__adapter_param_at(a, i)->unsaved) { continue; } /* the file has it */
         const char *key = peft__adapter_param_at(a, i)->p.name;
         peft__rng rng = {peft__hash_str(seed, key, strlen(key)), 0};
         method->init(a, i, &rng, k);
     }
+    if (k != NULL && method->settle != NULL) { TRY(method->settle(a, k)); }
     *out = a;
     a = NULL;
 out:

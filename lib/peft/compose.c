@@ -74,10 +74,18 @@ static peft__val compose_stream(void *user, peft__tape *t, const peft__site *s, 
 
 static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, peft__val x) {
     const compose_all *c = user;
+    const char *owner = NULL;
     for (size_t i = 0; i < c->n; i++) {
         const peft__adapter *a = c->members[i].adapter;
         const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->input != NULL) { x = a->method->input(a, at, t, s, x); }
+        if (at == NULL || a->method->input == NULL) { continue; }
+        if (owner != NULL) {
+            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both put virtual tokens before a row", owner,
+                            a->name);
+            return x;
+        }
+        owner = a->name;
+        x = a->method->input(a, at, t, s, x);
     }
     return x;
 }

@@ -1,7 +1,7 @@
 /* format_hf.c - writing an adapter as Hugging Face PEFT does, and describing one as JSON.
  *
  *   DIR/adapter_config.json        two spaces of indentation, sorted keys, as json.dumps(..., indent=2, sort_keys=True)
- *   DIR/adapter_model.safetensors  F32; "base_model.model." + name of the parameter; metadata {"format": "pt",
+ *   DIR/adapter_model.safetensors  F32; keys of peft__adapter_file_key, and an encoder's table; metadata {"format": "pt",
  *                                  "libpeft.base": what the adapter was made for}
  *
  * Besides peft_version the config has the keys that every release of PEFT knows and, of the newer ones, those that are not at
@@ -113,6 +113,12 @@ static peft_status format_config(const peft__adapter *a, peft__str *out) {
     peft__str_init(&text, a->mem);
     peft__arena_init(&arena, a->mem);
     if (base[0] == '\0') { base = a->base->path != NULL ? a->base->path : ""; }
+    if (a->method->hub) {
+        TRY(peft__hub_config(a, &text));
+        TRY(peft__json_parse(&arena, peft__str_c(&text), text.len, "adapter_config.json", &object));
+        TRY(format_sorted(&arena, object, out));
+        goto out;
+    }
     peft__json_begin(&j, &text, 0);
     peft__json_object(&j);
     peft__json_key(&j, "auto_mapping");
@@ -163,13 +169,28 @@ static peft_status format_produce(void *user, void *out, size_t offset, size_t s
     return PEFT_OK;
 }
 
+/* The table that an encoder's parameters make; no rows: there is none. */
+static peft_status format_bake(const peft__adapter *a, peft__arena *arena, peft__param *out) {
+    peft_status st = PEFT_OK;
+    *out = (peft__param){.name = "prompt_embeddings"};
+    if (a->method->bake == NULL) { goto out; }
+    TRY(a->method->bake(a, &out->rows, &out->cols, NULL));
+    if (out->rows == 0) { goto out; }
+    out->value = peft__arena_alloc(arena, (size_t)(out->rows * out->cols) * sizeof *out->value);
+    if (out->value == NULL) { return PEFT_E_NOMEM; }
+    TRY(a->method->bake(a, &out->rows, &out->cols, out->value));
+out:
+    return st;
+}
+
 static peft_status format_write_tensors(const peft__adapter *a, peft__arena *arena, const char *path) {
     peft_status st = PEFT_OK;
-    size_t n = peft__adapter_param_count(a);
-    peft__io_source *sources = peft__arena_alloc(arena, n * sizeof *sources);
-    format_tensor *tensors = peft__arena_alloc(arena, n * sizeof *tensors);
-    const char **names = peft__arena_alloc(arena, n * sizeof *names);
-    size_t *order = peft__arena_alloc(arena, n * sizeof *order);
+    size_t count = peft__adapter_param_count(a), n = count, saved = 0;
+    peft__io_source *sources = peft__arena_alloc(arena, (n + 1) * sizeof *sources);
+    format_tensor *tensors = peft__arena_alloc(arena, (n + 1) * sizeof *tensors);
+    const char **names = peft__arena_alloc(arena, (n + 1) * sizeof *names);
+    size_t *order = peft__arena_alloc(arena, (n + 1) * sizeof *order);
+    peft__param baked;
     peft__str record;
     peft__str_init(&record, a->mem);
     if (sources == NULL || tensors == NULL || names == NULL || order == NULL) {
@@ -177,29 +198,35 @@ static peft_status format_write_tensors(const peft__adapter *a, peft__arena *are
         goto out;
     }
     for (size_t i = 0; i < n; i++) {
-        names[i] = peft__arena_printf(arena, "base_model.model.%s", peft__adapter_param_at(a, i)->p.name);
+        names[i] = peft__adapter_file_key(arena, a, i);
         if (names[i] == NULL) {
             st = PEFT_E_NOMEM;
             goto out;
         }
     }
+    TRY(format_bake(a, arena, &baked));
+    if (baked.rows > 0) { names[n++] = baked.name; }
     format_order(names, n, order); /* as the safetensors package does */
     for (size_t i = 0; i < n; i++) {
-        const peft__adapter_param *p = peft__adapter_param_at(a, order[i]);
+        if (order[i] >= count || !peft__adapter_param_at(a, order[i])->unsaved) { order[saved++] = order[i]; }
+    }
+    for (size_t i = 0; i < saved; i++) {
+        bool own = order[i] < count;
+        const peft__param *p = own ? &peft__adapter_param_at(a, order[i])->p : &baked;
         peft__io_source *s = &sources[i];
-        tensors[i] = (format_tensor){&p->p, peft__adapter_flipped(a, order[i])};
+        tensors[i] = (format_tensor){p, own && peft__adapter_flipped(a, order[i])};
         s->name = names[order[i]];
         s->dtype = PEFT_DTYPE_F32;
-        s->ndim = p->ndim;
-        s->dims[0] = tensors[i].flipped || p->ndim == 1 ? p->p.cols : p->p.rows;
-        s->dims[1] = tensors[i].flipped ? p->p.rows : p->p.cols;
+        s->ndim = own ? peft__adapter_param_at(a, order[i])->ndim : 2;
+        s->dims[0] = tensors[i].flipped || s->ndim == 1 ? p->cols : p->rows;
+        s->dims[1] = tensors[i].flipped ? p->rows : p->cols;
         s->produce = format_produce;
         s->user = &tensors[i];
     }
     peft__base_record(a->base, &record);
     TRY(peft__str_status(&record));
     const char *metadata[] = {"format", "pt", "libpeft.base", peft__str_c(&record), NULL};
-    TRY(peft__safetensors_write(a->mem, path, sources, n, metadata));
+    TRY(peft__safetensors_write(a->mem, path, sources, saved, metadata));
 out:
     peft__str_free(&record);
     return st;
@@ -212,14 +239,14 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
     peft__arena arena;
     peft__arena_init(&arena, a->mem);
     peft__str_init(&config, a->mem);
-    if (a->method->whole_model || a->method->hf_type == NULL) {
+    if (a->method->whole_model || (a->method->hf_type == NULL && !a->method->hub)) {
         FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" is saved as a model, not as an adapter", a->name,
              a->method->name);
     }
     TRY(format_config(a, &config));
     TRY(peft__dir_make(dir));
     TRY(peft__path_join(&arena, dir, "adapter_config.json", &config_path));
-    TRY(peft__path_join(&arena, dir, "adapter_model.safetensors", &tensors_path));
+    TRY(peft__path_join(&arena, dir, a->method->hub ? "adapter.safetensors" : "adapter_model.safetensors", &tensors_path));
     TRY(format_write_tensors(a, &arena, tensors_path));
     TRY(peft__save_text(a->mem, config_path, peft__str_c(&config), config.len));
 out:
@@ -288,6 +315,11 @@ peft_status peft__adapter_info(const peft__adapter *a, peft__str *out) {
     peft__json_put_int(&j, a->n_values * (int64_t)sizeof(float));
     peft__json_key(&j, "sites");
     format_put_sites(a, &j);
+    const char *text = a->method->text != NULL && !a->from_file ? a->method->text(a) : NULL;
+    if (text != NULL) {
+        peft__json_key(&j, "init_text");
+        peft__json_put_text(&j, text);
+    }
     peft__json_key(&j, "options");
     peft__json_object(&j);
     for (size_t i = 0; i < a->opts.schema->count; i++) { peft__config_put(&a->opts, a->opts.schema->options[i].key, &j); }

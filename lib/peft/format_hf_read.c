@@ -77,6 +77,7 @@ typedef struct reader_folder {
     char *config_path, *tensors_path;
     const peft__json *config;
     peft__safetensors file;
+    bool hub; /* of AdapterHub's library */
 } reader_folder;
 
 static void reader_close(reader_folder *f) {
@@ -90,15 +91,15 @@ static peft_status reader_open(reader_folder *f, peft__mem *mem, const char *dir
     *f = (reader_folder){0};
     peft__arena_init(&f->arena, mem);
     TRY(peft__path_join(&f->arena, dir, "adapter_config.json", &f->config_path));
-    TRY(peft__path_join(&f->arena, dir, "adapter_model.safetensors", &f->tensors_path));
-    TRY(peft__path_join(&f->arena, dir, "adapter_model.bin", &pickle));
     TRY(peft__json_read(&f->arena, f->config_path, &f->config));
     if (f->config->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: not a JSON object", f->config_path); }
+    f->hub = peft__hub_is(f->config);
+    TRY(peft__path_join(&f->arena, dir, f->hub ? "adapter.safetensors" : "adapter_model.safetensors", &f->tensors_path));
+    TRY(peft__path_join(&f->arena, dir, f->hub ? "pytorch_adapter.bin" : "adapter_model.bin", &pickle));
     if (!peft__path_exists(f->tensors_path) && peft__path_exists(pickle)) {
-        FAIL(PEFT_E_UNSUPPORTED,
-             "%s is a Python pickle, which runs code when it is read; convert it once with PEFT: "
-             "PeftModel.from_pretrained(base, folder).save_pretrained(folder, safe_serialization=True)",
-             pickle);
+        FAIL(PEFT_E_UNSUPPORTED, "%s is a Python pickle, which runs code when it is read; convert it once with %s", pickle,
+             f->hub ? "adapters: model.save_adapter(folder, name, use_safetensors=True)"
+                    : "PEFT: PeftModel.from_pretrained(base, folder).save_pretrained(folder, safe_serialization=True)");
     }
     TRY(peft__safetensors_open(mem, f->tensors_path, false, &f->file));
 out:
@@ -108,14 +109,15 @@ out:
 static peft_status reader_method(const reader_folder *f, const peft__method **out) {
     peft_status st = PEFT_OK;
     const char *type = NULL;
-    char known[256] = "";
+    char known[512] = "";
+    if (f->hub) { return peft__hub_method(f->config, f->config_path, out); }
     TRY(peft__json_str(f->config, f->config_path, "peft_type", NULL, &type));
     if (type == NULL) {
         FAIL(PEFT_E_FORMAT, "%s: there is no key \"peft_type\"; it is no adapter of Hugging Face PEFT", f->config_path);
     }
     for (size_t i = 0; peft__method_at(i) != NULL; i++) {
         const peft__method *m = peft__method_at(i);
-        if (m->hf_type == NULL) { continue; }
+        if (m->hf_type == NULL || m->alias) { continue; }
         if (strcmp(m->hf_type, type) == 0) {
             *out = m;
             return PEFT_OK;
@@ -131,10 +133,16 @@ out:
 static peft_status reader_options(const reader_folder *f, const peft__method *method, peft__optset *opts) {
     peft_status st = PEFT_OK;
     const char *task = NULL;
+    if (f->hub) { return peft__hub_options(opts, f->config, f->config_path); }
     TRY(peft__json_str(f->config, f->config_path, "task_type", "", &task));
     TRY(reader_blame(peft__opt_set_str(opts, "task_type", task), f->config_path));
     TRY(peft__config_get(opts, f->config, f->config_path, "base_model_name_or_path"));
     TRY(method->config_in(opts, f->config, f->config_path));
+    if (method->bake != NULL) { /* PEFT keeps the table only */
+        bool encoder = false;
+        for (size_t i = 0; i < f->file.count; i++) { encoder = encoder || strncmp(f->file.tensors[i].name, "prompt_encoder.", 15) == 0; }
+        TRY(peft__opt_set_bool(opts, "baked", !encoder));
+    }
 out:
     return st;
 }
@@ -319,7 +327,8 @@ static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapte
     peft__map expected;
     peft__map_init(&expected, mem);
     for (size_t i = 0; i < n; i++) {
-        char *key = peft__arena_printf(&f->arena, "base_model.model.%s", peft__adapter_param_at(a, i)->p.name);
+        if (peft__adapter_param_at(a, i)->unsaved) { continue; }
+        char *key = peft__adapter_file_key(&f->arena, a, i);
         if (key == NULL) {
             st = PEFT_E_NOMEM;
             goto out;
@@ -330,6 +339,8 @@ static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapte
     for (size_t i = 0; i < f->file.count; i++) {
         const char *key = f->file.tensors[i].name;
         bool known = peft__map_get(&expected, key, strlen(key)) >= 0;
+        known = known || (a->method->bake != NULL && strcmp(key, "prompt_embeddings") == 0); /* what the encoder makes */
+        known = known || (f->hub && peft__opt_bool(&a->opts, "ln_before") && strstr(key, ".adapter_down.0.") != NULL);
         if (!known) { TRY(reader_base_copy(f, mem, a, &f->file.tensors[i], k, &known)); }
         if (!known) {
             FAIL(PEFT_E_FORMAT, "%s: tensor \"%s\" has no place in this adapter of %zu tensors", f->tensors_path, key, n);
@@ -337,6 +348,26 @@ static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapte
     }
 out:
     peft__map_free(&expected);
+    return st;
+}
+
+/* An AdapterHub folder has the adapter's name in its keys, and the base's width in its config. */
+static peft_status reader_name(const reader_folder *f, peft__adapter *a) {
+    peft_status st = PEFT_OK;
+    const char *name = NULL;
+    int64_t hidden = 0;
+    TRY(peft__json_str(f->config, f->config_path, "name", a->name, &name));
+    TRY(peft__json_int(f->config, f->config_path, "hidden_size", 0, 0, INT64_MAX, &hidden));
+    for (size_t i = 0; hidden > 0 && i < a->base->n_sites; i++) {
+        const peft__site *s = &a->base->sites[i];
+        if (s->kind == PEFT__SITE_STREAM && s->out != hidden) {
+            FAIL(PEFT_E_SHAPE, "%s: the adapter was made for hidden size %lld; this base has %lld", f->config_path,
+                 (long long)hidden, (long long)s->out);
+        }
+    }
+    a->file_name = peft__arena_strdup(&a->arena, name, strlen(name));
+    if (a->file_name == NULL) { st = PEFT_E_NOMEM; }
+out:
     return st;
 }
 
@@ -359,7 +390,9 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
         if (st == PEFT_E_KEY) { st = PEFT_E_FORMAT; } /* a value in the file, not of the caller */
         goto out;
     }
+    if (f.hub) { TRY(reader_name(&f, a)); }
     TRY(reader_tensors(&f, mem, a, k, allow_nan));
+    a->file_name = NULL; /* it is saved under its name here */
     *out = a;
     a = NULL;
 out:
@@ -427,7 +460,7 @@ static peft_status reader_put_kind(const reader_folder *f, peft__arena *arena, p
     TRY(peft__json_str(f->config, f->config_path, "peft_type", NULL, &type));
     for (size_t i = 0; peft__method_at(i) != NULL; i++) {
         const peft__method *m = peft__method_at(i);
-        if (type != NULL && m->hf_type != NULL && strcmp(m->hf_type, type) == 0) { type = m->name; }
+        if (type != NULL && m->hf_type != NULL && !m->alias && strcmp(m->hf_type, type) == 0) { type = m->name; }
     }
     if (record != NULL && record->kind == PEFT__JSON_STRING) {
         TRY(peft__json_parse(arena, record->str, record->len, f->tensors_path, &base));

@@ -15,8 +15,9 @@ static bool merge_is(const char *tensor, const peft__site *s, const peft__weight
     return here || (!tied && w != NULL && w->name != NULL && strcmp(tensor, w->name) == 0);
 }
 
-static bool merge_adds(const peft__adapter *a, const peft__attachment *at) {
-    return at->rank > 0 && a->method->merge != NULL;
+/* Does the method itself change the tensor, apart from trained copies? */
+static bool merge_acts(const peft__adapter *a, const peft__attachment *at, bool weight) {
+    return at->product && (weight || a->method->merge_bias != NULL);
 }
 
 /* What of the adapter changes the tensor: the attachment, and a trained copy or -1. NULL: nothing. */
@@ -27,11 +28,11 @@ static const peft__attachment *merge_find(const peft__adapter *a, const char *te
         if (merge_is(tensor, s, s->weight, "weight")) {
             *weight = true;
             *copy = all[i].weight_param;
-            if (*copy >= 0 || all[i].rank > 0) { return &all[i]; }
+            if (*copy >= 0 || merge_acts(a, &all[i], true)) { return &all[i]; }
         } else if (merge_is(tensor, s, s->bias, "bias")) {
             *weight = false;
             *copy = all[i].bias_param;
-            if (*copy >= 0) { return &all[i]; }
+            if (*copy >= 0 || merge_acts(a, &all[i], false)) { return &all[i]; }
         }
     }
     return NULL;
@@ -42,9 +43,14 @@ peft_status peft__merge_changes(peft__adapter *const *adapters, size_t n, const 
     for (size_t i = 0; i < n; i++) {
         int32_t copy;
         bool weight;
+        const peft__method *m = adapters[i]->method;
+        if (m->input != NULL || m->kv != NULL || m->stream != NULL) {
+            return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" cannot be merged: what it adds is no weight of the base",
+                              adapters[i]->name, m->name);
+        }
         const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
         if (at == NULL) { continue; }
-        if (copy < 0 && !merge_adds(adapters[i], at)) {
+        if (weight && merge_acts(adapters[i], at, true) && adapters[i]->method->merge == NULL) {
             return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" cannot be merged into \"%s\"", adapters[i]->name,
                               adapters[i]->method->name, tensor);
         }
@@ -75,8 +81,13 @@ peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const ch
     }
     for (size_t i = 0; i < n; i++) {
         const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
-        if (at == NULL || !weight || !merge_adds(adapters[i], at)) { continue; }
-        TRY(adapters[i]->method->merge(adapters[i], at, &adapters[i]->base->sites[at->site], run, out));
+        if (at == NULL || !merge_acts(adapters[i], at, weight)) { continue; }
+        const peft__site *s = &adapters[i]->base->sites[at->site];
+        if (weight) {
+            TRY(adapters[i]->method->merge(adapters[i], at, s, run, out));
+        } else {
+            adapters[i]->method->merge_bias(adapters[i], at, s, out);
+        }
     }
     if (!run->k->finite(out, w->rows * w->cols)) {
         FAIL(PEFT_E_NUMERIC, "\"%s\" has a NaN or an infinite value after merging", tensor);
@@ -99,7 +110,7 @@ bool peft__merge_unties(peft__adapter *const *adapters, size_t n) {
             if (a->base->sites[all[j].site].kind == PEFT__SITE_HEAD) { head = &all[j]; }
         }
         int32_t copy[2] = {head != NULL ? head->weight_param : -1, table != NULL ? table->weight_param : -1};
-        bool adds = (head != NULL && head->rank > 0) || (table != NULL && table->rank > 0);
+        bool adds = (head != NULL && head->product) || (table != NULL && table->product);
         if (adds || copy[0] != copy[1]) { return true; }
     }
     return false;

@@ -21,6 +21,8 @@ typedef struct peft__adapter_param {
     int32_t ndim;                /* as saved: 1 or 2 */
     bool whole;                  /* stands in for a base tensor (bias, modules_to_save, full): saved by its plain name */
     bool frozen;                 /* has values and a file key, but no gradient and no optimiser state (VeRA's A) */
+    bool unsaved;                /* frozen and made again from the options (init): not in the file */
+    bool outer;                  /* of no module: the file has "base_model." before its name, not "base_model.model." */
 } peft__adapter_param;
 
 /* What a method does at one site. */
@@ -32,6 +34,7 @@ typedef struct peft__attachment {
     double dropout;
     uint64_t key;                /* of this site's dropout: hash of path */
     int32_t weight_param, bias_param; /* index in adapter->params of a trained copy of the site's weight or bias; -1 */
+    bool product;                /* changes the site's product: a merged weight has to follow (merge, merge_bias) */
 } peft__attachment;
 
 enum { PEFT__NEEDS_TOKENS = 1, PEFT__NEEDS_FORWARD = 2 };
@@ -46,9 +49,10 @@ typedef struct peft__init_text {
 
 typedef struct peft__method {
     const char *name;            /* "lora" */
-    const char *hf_type;         /* "LORA"; NULL: not in HF PEFT */
+    const char *hf_type;         /* peft_type of its files: "LORA"; NULL: not saved as HF PEFT's folders are */
     const peft__schema *schema;  /* "method:lora" */
     bool whole_model;            /* saved as a model folder, not as an adapter (full) */
+    bool alias;                  /* another name for the options of the method that reads hf_type's files (dora) */
     /* Adds attachments and parameters (peft__adapter_attach, _add_param); values come later. PEFT_E_NOT_FOUND if no site
      * matches. `opts` may be adjusted to what was resolved. */
     peft_status (*build)(struct peft__adapter *a);
@@ -72,16 +76,34 @@ typedef struct peft__method {
     /* Initial values from a text, where options ask for it: PEFT__NEEDS_*. from_text gets what was asked for. */
     uint32_t (*needs)(const struct peft__adapter *a);
     peft_status (*from_text)(struct peft__adapter *a, const peft__init_text *text, const peft__kernels *k);
+    const char *(*text)(const struct peft__adapter *a);  /* the text that options name for it, or a neutral one; NULL: none */
+    /* After init of all parameters: initial values that depend on several of them. Never called for an adapter from a file. */
+    peft_status (*settle)(struct peft__adapter *a, const peft__kernels *k);
+    bool hub;                    /* saved as AdapterHub's library does (format_adapterhub.c) */
+    bool prompt_keys;            /* keys in files as PEFT's prompt methods have them: see peft__adapter_file_key */
+    /* Where an encoder's parameters make a table, which files hold as "prompt_embeddings" beside them: its shape, and its values
+     * if out is not NULL. No rows: the parameters are the table (option "baked"). */
+    peft_status (*bake)(const struct peft__adapter *a, int64_t *rows, int64_t *cols, peft__real *out);
     /* delta[rows * cols] += what the adapter adds to the site's weight (logical [out, in]); NULL: cannot be merged. */
     peft_status (*merge)(const struct peft__adapter *a, const peft__attachment *at, const peft__site *s,
                          const peft__run *run, peft__real *weight);
+    /* bias[out]: the same for the site's bias; NULL: the method leaves biases alone. Called for attachments with `product`. */
+    void (*merge_bias)(const struct peft__adapter *a, const peft__attachment *at, const peft__site *s, peft__real *bias);
+    /* Factor of the learning rate of parameter i; NULL: 1 for all. */
+    double (*rate)(const struct peft__adapter *a, size_t i);
+    /* Turns gradients [n_trainable] into what the optimiser is to see, before an update; must be linear. NULL: as they are. */
+    peft_status (*project)(const struct peft__adapter *a, peft__real *grads);
     /* adapter_config.json: writes the method's own keys / reads them into options. */
     void (*config_out)(const struct peft__adapter *a, peft__json_out *j);
     peft_status (*config_in)(peft__optset *opts, const peft__json *config, const char *what);
     double learning_rate;        /* the method's default: what an unset learning_rate means */
 } peft__method;
 
-extern const peft__method peft__method_lora, peft__method_full;
+extern const peft__method peft__method_lora, peft__method_full, peft__method_houlsby, peft__method_pfeiffer,
+    peft__method_parallel;
+extern const peft__method peft__method_prompt, peft__method_ptuning, peft__method_prefix, peft__method_ptuning_v2;
+extern const peft__method peft__method_ia3, peft__method_ln_tuning, peft__method_bitfit, peft__method_head, peft__method_dora,
+    peft__method_lora_fa, peft__method_vera, peft__method_loha, peft__method_lokr;
 const peft__method *peft__method_at(size_t index); /* NULL past the end */
 const peft__method *peft__method_find(const char *name);
 
@@ -114,6 +136,7 @@ typedef struct peft__adapter {
     peft__real *values;          /* owned, flat; 64-byte aligned */
     int64_t n_values, n_trainable; /* reals in all, and in the trainable stretch at its start */
     uint64_t seed;
+    const char *file_name;       /* while it is read from an AdapterHub folder: its name there; else NULL */
     bool from_file;              /* names of its options that match nothing are no error: the file's tensors say what there is */
     peft__real *shared;          /* scratch of the method, or NULL */
 } peft__adapter;
@@ -137,6 +160,9 @@ peft_status peft__adapter_copy_bias(peft__adapter *a, peft__attachment *at, cons
 void peft__adapter_init_copy(const peft__adapter *a, size_t i, const peft__kernels *k);
 /* Is parameter i the trained copy of a weight that files hold as [in][out] (Conv1D)? */
 bool peft__adapter_flipped(const peft__adapter *a, size_t i);
+/* Parameter i's key in files: "base_model.model." and its name; with prompt_keys the name itself, of a trained copy
+ * "base_model." and its name. NULL: no memory. */
+char *peft__adapter_file_key(peft__arena *arena, const peft__adapter *a, size_t i);
 
 /* adapter.c: makes one outside any set. seed: initial values. */
 peft_status peft__adapter_create(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
@@ -146,6 +172,43 @@ peft_status peft__adapter_create_empty(peft__mem *mem, const peft__base_info *ba
                                        const peft__method *method, const peft__optset *opts, peft__adapter **out);
 void peft__adapter_retain(peft__adapter *a);
 void peft__adapter_release(peft__adapter *a);
+
+/* ---- sites.c: what methods share --------------------------------------------------------------------------------------- */
+
+/* Options of a method whose parameters hang on modules. */
+#define PEFT__TARGET_OPTIONS                                                                                                 \
+    {"target_modules", PEFT__OPT_LIST, "", 1, 0, NULL,                                                                       \
+     "names that end a module's path, or a pattern for the whole path, or all-linear; unset: usual ones of the model type"}, \
+    {"exclude_modules", PEFT__OPT_LIST, "", 1, 0, NULL, "names or a pattern of modules that are no targets"},                \
+    {"modules_to_save", PEFT__OPT_LIST, "", 1, 0, NULL, "names of modules that are trained and saved whole"},                \
+    {"task_type", PEFT__OPT_STR, "CAUSAL_LM", 1, 0, NULL, "task_type of adapter_config.json"},                               \
+    {"base_model_name_or_path", PEFT__OPT_STR, "", 1, 0, NULL, "as written to adapter_config.json; unset: the model's path"}
+#define PEFT__LAYER_OPTIONS                                                                                                  \
+    {"layers_to_transform", PEFT__OPT_LIST, "", 1, 0, NULL, "numbers of the layers that have targets; unset: all"},          \
+    {"layers_pattern", PEFT__OPT_LIST, "", 1, 0, NULL, "name of the list of layers in a path, such as layers"}
+
+enum { PEFT__SLOT_COPY = 100 };  /* slot of a module saved whole; its bias has the next one */
+/* target: the options of targets mean this site; saved: it is trained whole. At most one of them. */
+typedef peft_status (*peft__site_fn)(peft__adapter *a, const peft__site *s, bool target, bool saved);
+/* Calls add for every site, and writes back to the options what an unset target_modules (defaults: LIST text) meant. */
+peft_status peft__adapter_targets(peft__adapter *a, uint32_t kinds, const char *defaults, peft__site_fn add);
+peft_status peft__adapter_save_site(peft__adapter *a, const peft__site *s); /* trained copies of weight and bias */
+/* Sets at->rank and at->scale from r, rank_pattern, the option `alpha` and alpha_pattern: alpha / r. */
+peft_status peft__adapter_rank(peft__adapter *a, peft__attachment *at, const peft__site *s, const char *alpha);
+/* y + x D', D formed from the parameters with slots 0 to 3; and weight += D. */
+peft__val peft__adapter_delta(const peft__adapter *a, const peft__attachment *at, peft__tape *t, peft__val x, peft__val y,
+                              const peft__delta *d);
+peft_status peft__adapter_merge_delta(const peft__adapter *a, const peft__attachment *at, const peft__run *run,
+                                      const peft__delta *d, peft__real *weight);
+/* Second text of the row whose first is model_type; "" without one. */
+const char *peft__model_type_find(const char *const (*table)[2], size_t n, const char *model_type);
+const char *peft__usual_projections(const peft__base_info *base); /* PEFT's default targets of LoRA, LIST text */
+/* The same options as keys of adapter_config.json, where the schema has them, and back. */
+void peft__config_put_targets(const peft__optset *opts, peft__json_out *j);
+peft_status peft__config_get_targets(peft__optset *opts, const peft__json *config, const char *what);
+/* null, false, "none" and empty containers are how PEFT writes that something is not used. */
+bool peft__config_unused(const peft__json *node);
+peft_status peft__config_refuse(const peft__json *config, const char *what, const char *const *keys, size_t n); /* if used */
 
 /* ---- set.c: the inside of peft_adapters -------------------------------------------------------------------------------- */
 
@@ -224,6 +287,12 @@ void peft__config_put(const peft__optset *opts, const char *key, peft__json_out 
 peft_status peft__config_get(peft__optset *opts, const peft__json *config, const char *what, const char *key);
 /* Size of the base as an adapter's file records it, compact JSON. */
 void peft__base_record(const peft__base_info *base, peft__str *out);
+/* format_adapterhub.c: what differs in an AdapterHub folder. */
+bool peft__hub_is(const peft__json *config);
+peft_status peft__hub_config(const peft__adapter *a, peft__str *out);
+peft_status peft__hub_method(const peft__json *config, const char *what, const peft__method **out);
+peft_status peft__hub_options(peft__optset *opts, const peft__json *config, const char *what);
+char *peft__hub_key(peft__arena *arena, const peft__adapter *a, const char *name); /* NULL: no memory */
 bool peft__adapter_probe(const char *path); /* a folder with adapter_config.json */
 peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *out); /* config and tensors, without a base */
 peft_status peft__adapter_info(const peft__adapter *a, peft__str *out);             /* JSON of peft_adapters_info_json */

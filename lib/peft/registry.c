@@ -4,6 +4,22 @@
 static const peft__method *const registry_methods[] = {
     &peft__method_lora,
     &peft__method_full,
+    &peft__method_dora,
+    &peft__method_lora_fa,
+    &peft__method_vera,
+    &peft__method_loha,
+    &peft__method_lokr,
+    &peft__method_ia3,
+    &peft__method_ln_tuning,
+    &peft__method_bitfit,
+    &peft__method_head,
+    &peft__method_houlsby,
+    &peft__method_pfeiffer,
+    &peft__method_parallel,
+    &peft__method_prompt,
+    &peft__method_ptuning,
+    &peft__method_prefix,
+    &peft__method_ptuning_v2,
 };
 
 const peft__method *peft__method_at(size_t index) {

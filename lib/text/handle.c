@@ -1,7 +1,9 @@
 /* handle.c - references to a tokenizer: the caller's, and those of data sets and sessions. */
 #include "text/text.h"
 
-void peft__tokenizer_retain(struct peft_tokenizer *t) { atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed); }
+void peft__tokenizer_retain(struct peft_tokenizer *t) {
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+}
 
 void peft__tokenizer_release(struct peft_tokenizer *t) {
     if (t == NULL || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) { return; }

@@ -66,14 +66,15 @@ typedef struct dataset_mark { /* what to go back to when a load fails */
     int32_t max_id;
 } dataset_mark;
 
+static dataset_mark dataset_where(const struct peft_dataset *d) {
+    dataset_mark m = {d->ids.len, d->rows.len, d->truncated, d->max_id};
+    return m;
+}
+
 /* Trainers have made room for the rows that they saw. */
-static peft_status dataset_begin(const struct peft_dataset *d, dataset_mark *m) {
-    if (atomic_load(&d->refs) > 1) { return peft__fail(PEFT_E_BUSY, "a trainer uses the data set: no rows can be added"); }
-    m->ids = d->ids.len;
-    m->rows = d->rows.len;
-    m->truncated = d->truncated;
-    m->max_id = d->max_id;
-    return PEFT_OK;
+static peft_status dataset_unused(const struct peft_dataset *d) {
+    if (atomic_load(&d->refs) == 1) { return PEFT_OK; }
+    return peft__fail(PEFT_E_BUSY, "a trainer uses the data set: no rows can be added");
 }
 
 static void dataset_back(struct peft_dataset *d, dataset_mark m) {
@@ -147,8 +148,8 @@ out:
 
 peft_status peft__dataset_add_json(struct peft_dataset *d, const char *json, size_t len, const char *what) {
     peft_status st = PEFT_OK;
-    dataset_mark mark;
-    if ((st = dataset_begin(d, &mark)) != PEFT_OK) { return st; }
+    dataset_mark mark = dataset_where(d);
+    TRY(dataset_unused(d));
     TRY(dataset_one(d, json, len, what));
     TRY(dataset_pack(d));
 out:
@@ -165,11 +166,11 @@ static bool dataset_blank(const char *s, size_t n) {
 
 peft_status peft__dataset_load(struct peft_dataset *d, const char *path) {
     peft_status st = PEFT_OK;
-    dataset_mark mark;
+    dataset_mark mark = dataset_where(d);
     peft__file file;
     int64_t line = 0, limit = peft__opt_int(&d->opts, "max_rows");
     memset(&file, 0, sizeof file);
-    if ((st = dataset_begin(d, &mark)) != PEFT_OK) { return st; }
+    TRY(dataset_unused(d));
     TRY(peft__file_open(&d->ctx->mem, path, false, &file));
     const char *text = (const char *)file.data;
     size_t at = file.size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
@@ -196,12 +197,12 @@ out:
 
 peft_status peft__dataset_add_batch(struct peft_dataset *d, const struct peft_batch *b) {
     peft_status st = PEFT_OK;
-    dataset_mark mark;
+    dataset_mark mark = dataset_where(d);
     const int32_t *ids = b->ids.data, *labels = b->labels.len > 0 ? b->labels.data : b->ids.data;
     if (b->weights.len > 0) {
         return peft__fail(PEFT_E_UNSUPPORTED, "a data set keeps no \"loss_weights\": give the batch to a trainer");
     }
-    if ((st = dataset_begin(d, &mark)) != PEFT_OK) { return st; }
+    TRY(dataset_unused(d));
     for (size_t r = 0; r + 1 < b->offsets.len; r++) {
         int64_t first = PEFT__VEC_AT(&b->offsets, int64_t, r), end = PEFT__VEC_AT(&b->offsets, int64_t, r + 1);
         size_t start = d->ids.len;

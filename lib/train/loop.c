@@ -43,6 +43,7 @@ static peft_status loop_update(struct peft_trainer *t, double *norm) {
         FAIL(PEFT_E_NUMERIC, "a gradient of adapter \"%s\" at step %lld is not a finite number", job->adapter->name,
              (long long)t->step + 1);
     }
+    if (job->adapter->method->project != NULL) { TRY(job->adapter->method->project(job->adapter, job->grads)); }
     peft__optim_step(&job->optim, &t->exec.run, gscale, *norm);
     t->step++;
 out:

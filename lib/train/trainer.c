@@ -196,7 +196,7 @@ static size_t trainer_saving(const struct peft_trainer *t) {
 /* What a run takes besides the present allocations, block and scratch: tables of the plan and the execution, the frame. */
 static size_t trainer_tables(const struct peft_trainer *t, const peft__caps *caps) {
     size_t values = t->tape.values.len, steps = 3 * t->tape.ops.len;
-    return values * (3 * sizeof(size_t) + 3 * sizeof(bool)) + (size_t)t->tape.segments * sizeof(bool) +
+    return values * (3 * sizeof(size_t) + 3 * sizeof(bool)) + (size_t)t->tape.segments * (sizeof(bool) + sizeof(size_t)) +
            steps * sizeof(peft__plan_step) + peft__frame_room_bytes(caps) + trainer_saving(t);
 }
 
@@ -222,6 +222,20 @@ out:
     return st;
 }
 
+/* Parameters that learn faster or slower than the rest. */
+static peft_status trainer_rates(peft__job *job) {
+    peft_status st = PEFT_OK;
+    const peft__adapter *a = job->adapter;
+    for (size_t i = 0; i < peft__adapter_param_count(a) && a->method->rate != NULL; i++) {
+        const peft__adapter_param *p = peft__adapter_param_at(a, i);
+        double factor = p->frozen ? 1 : a->method->rate(a, i);
+        int64_t begin = p->p.value - a->values;
+        if (factor != 1) { TRY(peft__optim_add_segment(&job->optim, begin, begin + p->p.rows * p->p.cols, factor)); }
+    }
+out:
+    return st;
+}
+
 static peft_status trainer_memory(struct peft_trainer *t, peft__job *job) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &t->ctx->mem;
@@ -241,6 +255,7 @@ static peft_status trainer_memory(struct peft_trainer *t, peft__job *job) {
         double rate = job->adapter->method->learning_rate;
         TRY(peft__optim_create(&job->optim, mem, &job->optimizer_opts, rate > 0 ? rate : 2e-4, job->adapter->values,
                                job->grads, job->adapter->n_trainable, t->max_steps));
+        if ((st = trainer_rates(job)) != PEFT_OK) { peft__optim_free(&job->optim); } /* all of it, or none */
     }
 out:
     return st;

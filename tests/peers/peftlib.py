@@ -189,6 +189,9 @@ class Adapters(Handle):
         o = self.ctx.options("method:" + method, options)
         _ok(lib.peft_adapters_add(self.ptr, name.encode(), method.encode(), _ptr(o), c_uint64(seed)))
 
+    def init(self, name, ids):
+        _ok(lib.peft_adapters_init(self.ptr, name.encode(), (c_int32 * len(ids))(*ids), c_size_t(len(ids))))
+
     def load(self, name, path):
         _ok(lib.peft_adapters_load(self.ptr, name.encode(), path.encode(), None))
 

@@ -6,7 +6,6 @@ The bases come from transformers' save_pretrained, the adapters from PEFT with e
 value. Gradients that are zero in theory have a floor of 1e-7.
 """
 import os
-import sys
 import tempfile
 
 import numpy as np
@@ -167,5 +166,4 @@ def fresh_adapter_in_peft():
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     main(variants, options, instruction_sets, fresh_adapter_in_peft)

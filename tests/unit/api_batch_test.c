@@ -34,7 +34,8 @@ TEST(api_batch_refuses) {
     peft_batch *b = NULL;
     static const int32_t ids[] = {1, 2, 3}, bad[] = {1, -2, 3}, hole[] = {-100, 2, -99};
     static const float weights[] = {1, NAN, 1}, negative[] = {1, -1, 1};
-    static const int64_t offsets[] = {0, 2, 3}, late[] = {1, 2, 3}, down[] = {0, 2, 1}, empty[] = {0, 3, 3}, other[] = {0, 1, 3};
+    static const int64_t offsets[] = {0, 2, 3}, late[] = {1, 2, 3}, down[] = {0, 2, 1}, empty[] = {0, 3, 3},
+                         other[] = {0, 1, 3};
     CHECK_OK(peft_context_create(NULL, &ctx));
     CHECK_STATUS(peft_batch_create(NULL, &b), PEFT_E_INVALID);
     CHECK_STATUS(peft_batch_create(ctx, NULL), PEFT_E_INVALID);

@@ -56,12 +56,13 @@ static int32_t generate_note(void *user, int32_t id, const char *text, size_t le
     return l->stop_after > 0 && l->n >= l->stop_after;
 }
 
-static peft_status generate_run(generate_fixture *f, const char *prompt, const char *json, generate_log *log, char *buf, size_t cap) {
+static peft_status generate_run(generate_fixture *f, const char *prompt, const char *json, generate_log *log, char *buf,
+                                size_t cap) {
     peft_options *o = NULL;
     peft_status st = api_options(f->ctx, "generate", json, &o);
     if (st == PEFT_OK) {
-        st = peft_session_generate_text(f->s, f->t, prompt, strlen(prompt), o, log != NULL ? generate_note : NULL, log, buf,
-                                        cap, NULL);
+        st = peft_session_generate_text(f->s, f->t, prompt, strlen(prompt), o, log != NULL ? generate_note : NULL, log,
+                                        buf, cap, NULL);
     }
     peft_options_free(o);
     return st;
@@ -107,7 +108,8 @@ TEST(api_generate_ids_and_buffer_rule) {
     CHECK_INT(needed, 8);
     CHECK_INT(ids[0], B);
     CHECK_INT(ids[7], END);
-    CHECK_OK(peft_session_generate(f.s, NULL, prompt, 1, NULL, NULL, NULL, ids, 8, &needed)); /* the config's end token */
+    CHECK_OK(
+        peft_session_generate(f.s, NULL, prompt, 1, NULL, NULL, NULL, ids, 8, &needed)); /* the config's end token */
     CHECK_STATUS(peft_session_generate(f.s, f.t, prompt, 1, NULL, NULL, NULL, ids, 7, &needed), PEFT_E_BUFFER);
     CHECK_INT(needed, 8);
     CHECK_STATUS(peft_session_generate_text(f.s, f.t, "a", 1, NULL, NULL, NULL, NULL, 0, &needed), PEFT_E_BUFFER);
@@ -129,7 +131,8 @@ TEST(api_generate_stops_before_a_text) {
     CHECK_STR(text, "bc\xC3\xA9\n");
     CHECK_STR(log.text, "b|c||\xC3\xA9|\n||");
     log = (generate_log){0};
-    CHECK_OK(generate_run(&f, "a", "{'stop':['zz','\\n1 a']}", &log, text, sizeof text)); /* across tokens, within one */
+    CHECK_OK(
+        generate_run(&f, "a", "{'stop':['zz','\\n1 a']}", &log, text, sizeof text)); /* across tokens, within one */
     CHECK_STR(text, "bc\xC3\xA9");
     CHECK_STR(log.text, "b|c||\xC3\xA9||||"); /* newline and 1 were held back */
     log = (generate_log){0};
@@ -174,9 +177,8 @@ TEST(api_generate_callback_ends_it) {
 TEST(api_generate_beyond_the_tokenizer) {
     generate_fixture f;
     char text[64];
-    static const char few[] =
-        TEXT_JSON("[]", "null", TEXT_BYTES_PRE, "null", "{\"type\":\"ByteLevel\"}",
-                  TEXT_BPE("{\"a\":0,\"b\":1,\"c\":2,\"\xC4\xA0\":3}", "[]", ""));
+    static const char few[] = TEXT_JSON("[]", "null", TEXT_BYTES_PRE, "null", "{\"type\":\"ByteLevel\"}",
+                                        TEXT_BPE("{\"a\":0,\"b\":1,\"c\":2,\"\xC4\xA0\":3}", "[]", ""));
     static const int32_t next[API_VOCAB] = {B, X, C, A, A, A, A, A, A, A, A, A, A, C};
     CHECK_OK(generate_open(&f, next));
     peft_tokenizer_free(f.t);

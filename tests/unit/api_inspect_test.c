@@ -36,8 +36,10 @@ TEST(api_inspect_kinds) {
     CHECK_OK(peft__save_text(mem, data, rows, sizeof rows - 1));
     CHECK_OK(peft_inspect_json(ctx, data, text, sizeof text, &needed));
     char expected[256];
-    (void)snprintf(expected, sizeof expected, "{\"kind\":\"data\",\"rows\":6,\"bytes\":%zu,\"text\":1,\"prompt_completion\":1,"
-                   "\"messages\":1,\"input_ids\":2,\"other\":1}", sizeof rows - 1);
+    (void)snprintf(expected, sizeof expected,
+                   "{\"kind\":\"data\",\"rows\":6,\"bytes\":%zu,\"text\":1,\"prompt_completion\":1,"
+                   "\"messages\":1,\"input_ids\":2,\"other\":1}",
+                   sizeof rows - 1);
     CHECK_STR(text, expected);
     CHECK_INT(needed, strlen(expected) + 1);
     CHECK_STATUS(peft_inspect_json(ctx, data, text, needed - 1, NULL), PEFT_E_BUFFER);

@@ -34,13 +34,14 @@ static inline peft_status api_context(api_host *h, peft_context **out) {
 }
 
 /* 14 tokens, as TEXT_BYTES has them. */
-#define API_LLAMA_TIED(tied)                                                                                            \
-    "{\"model_type\":\"llama\",\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2,"                     \
-    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"vocab_size\":14,\"max_position_embeddings\":48,"              \
-    "\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"bos_token_id\":null,\"eos_token_id\":12,\"tie_word_embeddings\":" tied "}"
+#define API_LLAMA_TIED(tied)                                                                                \
+    "{\"model_type\":\"llama\",\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2,"        \
+    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"vocab_size\":14,\"max_position_embeddings\":48," \
+    "\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"bos_token_id\":null,\"eos_token_id\":12,\"tie_word_"   \
+    "embeddings\":" tied "}"
 #define API_LLAMA API_LLAMA_TIED("false")
-#define API_GPT2                                                                                                        \
-    "{\"model_type\":\"gpt2\",\"n_embd\":16,\"n_layer\":2,\"n_head\":2,\"n_positions\":48,\"vocab_size\":14,"            \
+#define API_GPT2                                                                                              \
+    "{\"model_type\":\"gpt2\",\"n_embd\":16,\"n_layer\":2,\"n_head\":2,\"n_positions\":48,\"vocab_size\":14," \
     "\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\",\"bos_token_id\":12,\"eos_token_id\":12}"
 enum { API_VOCAB = 14, API_HIDDEN = 16, API_END = 12 };
 
@@ -65,7 +66,8 @@ static inline peft_status api_options(peft_context *ctx, const char *schema, con
 }
 
 /* A batch of rows of ids; lens[rows]. */
-static inline peft_status api_batch(peft_context *ctx, const int32_t *ids, const int64_t *lens, size_t rows, peft_batch **out) {
+static inline peft_status api_batch(peft_context *ctx, const int32_t *ids, const int64_t *lens, size_t rows,
+                                    peft_batch **out) {
     int64_t offsets[64] = {0};
     for (size_t r = 0; r < rows; r++) { offsets[r + 1] = offsets[r] + lens[r]; }
     peft_status st = peft_batch_create(ctx, out);
@@ -75,7 +77,7 @@ static inline peft_status api_batch(peft_context *ctx, const int32_t *ids, const
 /* Writes noise to every tensor of an adapter, so that it changes something. */
 static inline peft_status api_shake(peft_adapters *a, const char *name, float size) {
     peft_status st = PEFT_OK;
-    static float values[4096];
+    static float values[1 << 16];
     uint32_t state = 12345;
     for (size_t i = 0; i < peft_adapters_tensor_count(a, name); i++) {
         const char *tensor = NULL;
@@ -92,7 +94,8 @@ out:
     return st;
 }
 
-static inline peft_status api_fill(peft_adapters *a, const char *name, const char *tensor, size_t n, const float *values) {
+static inline peft_status api_fill(peft_adapters *a, const char *name, const char *tensor, size_t n,
+                                   const float *values) {
     static const float zeros[4096];
     return peft_adapters_tensor_write(a, name, tensor, values != NULL ? values : zeros, n);
 }
@@ -100,7 +103,8 @@ static inline peft_status api_fill(peft_adapters *a, const char *name, const cha
 /* Adds a "full" adapter that makes API_LLAMA say next[t] after token t: embeddings are unit vectors, the layers add nothing,
  * the head is a table. */
 static inline peft_status api_add_table(peft_adapters *a, const char *name, const int32_t next[API_VOCAB]) {
-    static const char *const silent[] = {"model.layers.0.self_attn.o_proj.weight", "model.layers.1.self_attn.o_proj.weight",
+    static const char *const silent[] = {"model.layers.0.self_attn.o_proj.weight",
+                                         "model.layers.1.self_attn.o_proj.weight",
                                          "model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight"};
     float embed[API_VOCAB * API_HIDDEN] = {0}, head[API_VOCAB * API_HIDDEN] = {0};
     peft_status st = peft_adapters_add(a, name, "full", NULL, 0);

@@ -45,7 +45,7 @@ TEST(api_lists_what_is_built_in) {
     CHECK(library_has(peft_arch_name, "gpt2"));
     CHECK(library_has(peft_optimizer_name, "adamw"));
     CHECK(library_has(peft_optimizer_name, "sgd"));
-    static const char *const schemas[] = {"trainer", "dataset", "optimizer", "model", "session", "generate",
+    static const char *const schemas[] = {"trainer", "dataset", "optimizer", "model",       "session",    "generate",
                                           "save",    "merge",   "load",      "method:lora", "method:full"};
     for (size_t i = 0; i < PEFT__COUNT(schemas); i++) { CHECK(library_has(peft_schema_name, schemas[i])); }
     CHECK(peft_method_name(SIZE_MAX) == NULL);

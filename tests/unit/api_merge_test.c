@@ -19,8 +19,8 @@ out:
 }
 
 /* Merges a shaken adapter and compares; `apart`: largest difference allowed; `change`: the least that the adapter does. */
-static peft_status merge_round(const char *config, const char *method, const char *json, const char *file, const char *dtype,
-                               double *apart, double *change) {
+static peft_status merge_round(const char *config, const char *method, const char *json, const char *file,
+                               const char *dtype, double *apart, double *change) {
     peft_status st = PEFT_OK;
     api_host h = {0};
     peft_context *ctx = NULL;
@@ -114,8 +114,9 @@ TEST(api_merge_unties) {
         CHECK_NEAR(apart, 0, 2e-5);
     }
     CHECK_STATUS(merge_round(API_LLAMA_TIED("true"), "lora",
-                             "{'r':4,'target_modules':['q_proj'],'modules_to_save':['lm_head','embed_tokens']}", "folder", "",
-                             &apart, &change), PEFT_E_UNSUPPORTED);
+                             "{'r':4,'target_modules':['q_proj'],'modules_to_save':['lm_head','embed_tokens']}",
+                             "folder", "", &apart, &change),
+                 PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("tied");
 }
 

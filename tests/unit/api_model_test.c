@@ -135,9 +135,10 @@ TEST(api_tokenizer_chat) {
     CHECK_ERROR_HAS("message 0");
     peft_tokenizer_free(t);
     CHECK_OK(text_write(mem, dir, "tokenizer.json", TEXT_BYTES));
-    CHECK_OK(text_write(mem, dir, "tokenizer_config.json",
-                        "{\"chat_template\":\"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
-                        "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}\"}"));
+    CHECK_OK(
+        text_write(mem, dir, "tokenizer_config.json",
+                   "{\"chat_template\":\"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
+                   "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}\"}"));
     CHECK_OK(peft_tokenizer_open(ctx, dir, &t));
     CHECK_OK(peft_tokenizer_chat(t, one, sizeof one - 1, 1, text, sizeof text, NULL));
     CHECK_STR(text, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n");

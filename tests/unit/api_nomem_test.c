@@ -128,7 +128,9 @@ TEST(api_nomem_handles_go_on) {
         peft_status st = peft_session_create(w.m, w.a, "x", NULL, &s);
         if (st == PEFT_OK) { st = peft_session_logits(s, w.b, again, PEFT__COUNT(again), NULL); }
         if (st == PEFT_OK) { CHECK_MEM(again, first, sizeof first); }
-        if (st == PEFT_OK) { st = peft_session_generate_text(s, w.words, "ab c", 4, NULL, NULL, NULL, text, sizeof text, NULL); }
+        if (st == PEFT_OK) {
+            st = peft_session_generate_text(s, w.words, "ab c", 4, NULL, NULL, NULL, text, sizeof text, NULL);
+        }
         if (st == PEFT_E_NOMEM && s != NULL) {
             h.fail_at = 0;
             CHECK_OK(peft_session_generate_text(s, w.words, "ab c", 4, NULL, NULL, NULL, text, sizeof text, NULL));

@@ -35,8 +35,9 @@ TEST(api_options_setters_check_key_type_and_range) {
     CHECK_OK(peft_options_set_bool(o, "ignore_eos", 7));
     CHECK_OK(peft_options_set_text(o, "top_k", "40"));
     CHECK_OK(peft_options_set_str(o, "stop", "[\"\\n\", \"User:\"]"));
-    CHECK_STR(options_json(o), "{\"max_new_tokens\":5,\"temperature\":0.5,\"top_k\":40,\"top_p\":1.0,\"min_p\":0.0,"
-                               "\"repetition_penalty\":1.0,\"seed\":0,\"stop\":[\"\\n\",\"User:\"],\"ignore_eos\":true}");
+    CHECK_STR(options_json(o),
+              "{\"max_new_tokens\":5,\"temperature\":0.5,\"top_k\":40,\"top_p\":1.0,\"min_p\":0.0,"
+              "\"repetition_penalty\":1.0,\"seed\":0,\"stop\":[\"\\n\",\"User:\"],\"ignore_eos\":true}");
     CHECK_STATUS(peft_options_set_int(o, "max_new_token", 5), PEFT_E_KEY);
     CHECK_ERROR_HAS("did you mean \"max_new_tokens\"");
     CHECK_STATUS(peft_options_set_float(o, "temperature", -1), PEFT_E_KEY);
@@ -50,7 +51,7 @@ TEST(api_options_setters_check_key_type_and_range) {
     CHECK_ERROR_HAS("key is NULL");
     CHECK_STATUS(peft_options_set_str(o, "stop", NULL), PEFT_E_INVALID);
     CHECK_STATUS(peft_options_set_text((peft_options *)(void *)ctx, "top_k", "1"), PEFT_E_INVALID);
-    CHECK_ERROR_HAS("options is a context, expected a options object");
+    CHECK_ERROR_HAS("options is a context, expected an options object");
     peft_options_free(o);
     peft_context_free(ctx);
 }
@@ -58,7 +59,8 @@ TEST(api_options_setters_check_key_type_and_range) {
 TEST(api_options_json_is_all_or_nothing) {
     peft_context *ctx = options_ctx();
     peft_options *o = NULL;
-    CHECK_OK(api_options(ctx, "method:lora", "{'r':4,'lora_alpha':2.5,'target_modules':['q_proj'],'rank_pattern':{'k_proj':2}}", &o));
+    CHECK_OK(api_options(ctx, "method:lora",
+                         "{'r':4,'lora_alpha':2.5,'target_modules':['q_proj'],'rank_pattern':{'k_proj':2}}", &o));
     const char *bad = "{\"r\":16,\"lora_alpha\":3,\"lora_dropot\":0.1}";
     char before[4096];
     (void)snprintf(before, sizeof before, "%s", options_json(o));
@@ -103,8 +105,10 @@ TEST(api_options_null_is_the_default) {
     peft_context *ctx = options_ctx();
     peft_options *o = NULL, *fresh = NULL;
     CHECK_OK(peft_options_create(ctx, "method:lora", &fresh));
-    CHECK_OK(api_options(ctx, "method:lora", "{'r':4,'lora_alpha':2,'target_modules':'all-linear','bias':'all','use_rslora':true}", &o));
-    static const char nulls[] = "{\"r\":null,\"lora_alpha\":null,\"target_modules\":null,\"bias\":null,\"use_rslora\":null}";
+    CHECK_OK(api_options(ctx, "method:lora",
+                         "{'r':4,'lora_alpha':2,'target_modules':'all-linear','bias':'all','use_rslora':true}", &o));
+    static const char nulls[] =
+        "{\"r\":null,\"lora_alpha\":null,\"target_modules\":null,\"bias\":null,\"use_rslora\":null}";
     CHECK_OK(peft_options_set_json(o, nulls, sizeof nulls - 1));
     char text[4096];
     (void)snprintf(text, sizeof text, "%s", options_json(fresh));
@@ -159,12 +163,15 @@ TEST(api_schema_json) {
     char text[16384];
     size_t needed = 0;
     CHECK_OK(peft_schema_json("load", text, sizeof text, NULL));
-    CHECK_STR(text, "[{\"key\":\"allow_nan\",\"type\":\"bool\",\"default\":false,\"min\":null,\"max\":null,\"choices\":null,"
-                    "\"help\":\"accept weights that are NaN or infinite\"}]");
+    CHECK_STR(text,
+              "[{\"key\":\"allow_nan\",\"type\":\"bool\",\"default\":false,\"min\":null,\"max\":null,\"choices\":null,"
+              "\"help\":\"accept weights that are NaN or infinite\"}]");
     CHECK_OK(peft_schema_json("model", text, sizeof text, NULL));
     CHECK(strstr(text, "\"default\":\"mmap\",\"min\":null,\"max\":null,\"choices\":[\"mmap\",\"copy\"]") != NULL);
     CHECK_OK(peft_schema_json("generate", text, sizeof text, NULL));
-    CHECK(strstr(text, "\"key\":\"top_p\",\"type\":\"float\",\"default\":1.0,\"min\":0.0,\"max\":1.0,\"choices\":null") != NULL);
+    CHECK(
+        strstr(text, "\"key\":\"top_p\",\"type\":\"float\",\"default\":1.0,\"min\":0.0,\"max\":1.0,\"choices\":null") !=
+        NULL);
     CHECK(strstr(text, "\"key\":\"stop\",\"type\":\"list\",\"default\":null,\"min\":null") != NULL);
     CHECK_STATUS(peft_schema_json("generat", text, sizeof text, NULL), PEFT_E_KEY);
     CHECK_STATUS(peft_schema_json(NULL, text, sizeof text, NULL), PEFT_E_INVALID);

@@ -41,7 +41,8 @@ static const int32_t session_ids[40] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7
                                         6, 2, 6, 4, 3, 3, 8, 3, 2, 7, 9, 5, 0, 2, 8, 8, 4, 1, 9, 7};
 
 /* Logits of session_ids as rows of these lengths. */
-static peft_status session_logits(session_fixture *f, const char *name, const char *json, const int64_t *lens, size_t rows, float *out) {
+static peft_status session_logits(session_fixture *f, const char *name, const char *json, const int64_t *lens,
+                                  size_t rows, float *out) {
     peft_session *s = NULL;
     peft_batch *b = NULL;
     size_t needed = 0;
@@ -136,7 +137,8 @@ TEST(api_session_seed_fixes_the_choice) {
     size_t n = 0;
     CHECK_OK(session_begin(&f, API_LLAMA));
     CHECK_OK(session_open(&f, "x", "{}", &s));
-    CHECK_OK(api_options(f.ctx, "generate", "{'max_new_tokens':20,'temperature':1.5,'seed':4,'ignore_eos':true,'top_p':0.95}", &o));
+    CHECK_OK(api_options(f.ctx, "generate",
+                         "{'max_new_tokens':20,'temperature':1.5,'seed':4,'ignore_eos':true,'top_p':0.95}", &o));
     CHECK_OK(peft_session_generate(s, NULL, session_ids, 4, o, NULL, NULL, a, 20, &n));
     CHECK_INT(n, 20);
     CHECK_OK(peft_session_generate(s, NULL, session_ids, 4, o, NULL, NULL, b, 20, &n));
@@ -264,7 +266,8 @@ TEST(api_session_frees_in_any_order) {
 }
 
 /* A host's pool: all bodies on this thread. */
-static void session_serial(void *user, int64_t n, int32_t workers, void (*body)(void *arg, int64_t i, int32_t worker), void *arg) {
+static void session_serial(void *user, int64_t n, int32_t workers, void (*body)(void *arg, int64_t i, int32_t worker),
+                           void *arg) {
     (void)workers;
     *(int64_t *)user += n;
     for (int64_t i = 0; i < n; i++) { body(arg, i, 0); }

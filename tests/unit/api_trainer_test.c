@@ -13,7 +13,8 @@ typedef struct trainer_fixture {
 static peft_status trainer_begin(trainer_fixture *f, const char *config, const char *method, const char *json) {
     peft_status st = PEFT_OK;
     peft_options *o = NULL, *how = NULL;
-    static const char *const rows[] = {"{\"input_ids\":[1,2,3,4,5,6]}", "{\"input_ids\":[2,3,4,5]}", "{\"input_ids\":[6,5,4,3,2]}"};
+    static const char *const rows[] = {"{\"input_ids\":[1,2,3,4,5,6]}", "{\"input_ids\":[2,3,4,5]}",
+                                       "{\"input_ids\":[6,5,4,3,2]}"};
     memset(f, 0, sizeof *f);
     TRY(api_context(&f->host, &f->ctx));
     TRY(api_model(f->ctx, config, &f->m));
@@ -23,7 +24,7 @@ static peft_status trainer_begin(trainer_fixture *f, const char *config, const c
     for (size_t i = 0; i < PEFT__COUNT(rows); i++) { TRY(peft_dataset_add_json(f->d, rows[i], strlen(rows[i]))); }
     TRY(api_options(f->ctx, "trainer", json, &o));
     TRY(peft_trainer_create(f->a, o, &f->t));
-    TRY(api_options(f->ctx, "optimizer", "{'learning_rate':0.02}", &how));
+    TRY(api_options(f->ctx, "optimizer", "{'learning_rate':0.05,'lr_scheduler_type':'constant'}", &how));
     TRY(peft_trainer_add_job(f->t, "x", f->d, f->d, how));
 out:
     peft_options_free(o);
@@ -61,7 +62,7 @@ TEST(api_trainer_learns) {
     trainer_fixture f;
     trainer_log log = {0};
     char text[256];
-    CHECK_OK(trainer_begin(&f, API_LLAMA, "lora", "{'max_steps':40,'batch_size':3}"));
+    CHECK_OK(trainer_begin(&f, API_LLAMA, "full", "{'max_steps':40,'batch_size':3}"));
     CHECK_OK(peft_trainer_set_progress(f.t, trainer_note, &log));
     CHECK_OK(peft_trainer_run(f.t));
     CHECK_INT(log.steps, 40);
@@ -201,8 +202,8 @@ TEST(api_trainer_plan) {
     size_t needed = 0;
     CHECK_OK(trainer_begin(&f, API_LLAMA, "lora", "{}"));
     CHECK_OK(peft_trainer_plan_json(f.t, text, sizeof text, &needed));
-    static const char *const keys[] = {"\"peak_bytes\":", "\"activation_bytes\":", "\"trainable_parameters\":", "\"flops_per_step\":",
-                                       "\"segments\":["};
+    static const char *const keys[] = {"\"peak_bytes\":", "\"activation_bytes\":", "\"trainable_parameters\":",
+                                       "\"flops_per_step\":", "\"segments\":["};
     for (size_t i = 0; i < PEFT__COUNT(keys); i++) { CHECK(strstr(text, keys[i]) != NULL); }
     CHECK_STATUS(peft_trainer_plan_json(f.t, text, needed - 1, NULL), PEFT_E_BUFFER);
     trainer_end(&f);

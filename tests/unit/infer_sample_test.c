@@ -22,7 +22,9 @@ static void sample_count(peft__sampler *s, int counts[SAMPLE_N]) {
     }
 }
 
-TEST(infer_sample_work_fits) { CHECK(peft__sample_work(SAMPLE_N) <= sizeof sample_room); }
+TEST(infer_sample_work_fits) {
+    CHECK(peft__sample_work(SAMPLE_N) <= sizeof sample_room);
+}
 
 TEST(infer_sample_greedy_takes_the_first_of_equals) {
     float logits[] = {1, 3, 2, 3, -1};
@@ -102,7 +104,9 @@ TEST(infer_sample_filters_agree_with_no_filter) {
     peft__sampler a = sample_make(1, 0, 1, 0), b = sample_make(1, SAMPLE_N, 1, 0);
     sample_count(&a, all);
     sample_count(&b, heap);
-    for (int i = 0; i < SAMPLE_N; i++) { CHECK_NEAR(all[i] / (double)SAMPLE_DRAWS, heap[i] / (double)SAMPLE_DRAWS, 0.04); }
+    for (int i = 0; i < SAMPLE_N; i++) {
+        CHECK_NEAR(all[i] / (double)SAMPLE_DRAWS, heap[i] / (double)SAMPLE_DRAWS, 0.04);
+    }
 }
 
 TEST(infer_sample_far_apart) {

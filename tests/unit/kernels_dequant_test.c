@@ -16,22 +16,19 @@ static const int32_t dequant_test_types[] = {PEFT_DTYPE_F32,  PEFT_DTYPE_F16,  P
 enum { HALF_QUARTER = 0x3400, HALF_MINUS_HALF = 0xb800, HALF_ODD = 0x2e66 };
 static const double dequant_test_odd = 1638.0 / 16384;
 
-static void dequant_test_half(uint8_t *p, int32_t h)
-{
+static void dequant_test_half(uint8_t *p, int32_t h) {
     p[0] = (uint8_t)(h & 0xff);
     p[1] = (uint8_t)(h >> 8);
 }
 
-static const peft__kernels *dequant_test_table(size_t i, bool *more)
-{
+static const peft__kernels *dequant_test_table(size_t i, bool *more) {
     const peft__kernels *k = peft__kernels_at(i), *usable = NULL;
     *more = k != NULL;
     return k != NULL && peft__kernels_find(k->name, &usable) == PEFT_OK ? usable : NULL;
 }
 
 /* Every table gives `want` for the block. All numbers here have few enough bits to be exact. */
-static bool dequant_test_exact(int32_t dtype, const uint8_t *src, int32_t n, const double *want)
-{
+static bool dequant_test_exact(int32_t dtype, const uint8_t *src, int32_t n, const double *want) {
     peft__real out[256];
     bool more = true;
     for (size_t t = 0; more; t++) {
@@ -39,14 +36,15 @@ static bool dequant_test_exact(int32_t dtype, const uint8_t *src, int32_t n, con
         if (k == NULL) { continue; }
         k->dequant(dtype, src, n, out);
         for (int32_t i = 0; i < n; i++) {
-            if ((double)out[i] != want[i]) { return runner_near(__FILE__, __LINE__, k->name, (double)out[i], want[i], 0); }
+            if ((double)out[i] != want[i]) {
+                return runner_near(__FILE__, __LINE__, k->name, (double)out[i], want[i], 0);
+            }
         }
     }
     return true;
 }
 
-TEST(kernels_dequant_block_sizes)
-{
+TEST(kernels_dequant_block_sizes) {
     static const int32_t bytes[] = {4, 2, 2, 34, 18, 20, 22, 24, 144, 176, 210};
     static const int32_t elems[] = {1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256};
     for (size_t i = 0; i < PEFT__COUNT(dequant_test_types); i++) {
@@ -58,8 +56,7 @@ TEST(kernels_dequant_block_sizes)
 }
 
 /* Every half: its value by the definition, on every table. */
-TEST(kernels_dequant_all_halves)
-{
+TEST(kernels_dequant_all_halves) {
     static uint8_t src[2 * 65536];
     static peft__real out[65536];
     bool more = true;
@@ -82,8 +79,7 @@ TEST(kernels_dequant_all_halves)
     }
 }
 
-TEST(kernels_dequant_plain_types)
-{
+TEST(kernels_dequant_plain_types) {
     const uint8_t bf16[] = {0x80, 0x3f, 0x20, 0xc1, 0x00, 0x00, 0x00, 0x80, 0x01, 0x00}; /* 1, -10, 0, -0, 2^-133 */
     const double want[] = {1, -10, 0, 0, ldexp(1, -133)};
     const float f32[] = {1.5f, -3.25e-30f, 7.0f};
@@ -94,8 +90,7 @@ TEST(kernels_dequant_plain_types)
     CHECK(dequant_test_exact(PEFT_DTYPE_F32, odd + 1, 3, same));
 }
 
-TEST(kernels_dequant_q8_0)
-{
+TEST(kernels_dequant_q8_0) {
     uint8_t b[34];
     double want[32];
     dequant_test_half(b, HALF_ODD);
@@ -108,8 +103,7 @@ TEST(kernels_dequant_q8_0)
 }
 
 /* Quants i * 11 mod 16 (or 32) in the four types of 32. */
-static bool dequant_test_q45(int32_t dtype, bool five, bool has_min)
-{
+static bool dequant_test_q45(int32_t dtype, bool five, bool has_min) {
     uint8_t b[24] = {0};
     double want[32];
     const int32_t levels = five ? 32 : 16, head = has_min ? 4 : 2;
@@ -126,8 +120,7 @@ static bool dequant_test_q45(int32_t dtype, bool five, bool has_min)
     return dequant_test_exact(dtype, b, 32, want);
 }
 
-TEST(kernels_dequant_four_and_five_bits)
-{
+TEST(kernels_dequant_four_and_five_bits) {
     CHECK(dequant_test_q45(PEFT_DTYPE_Q4_0, false, false));
     CHECK(dequant_test_q45(PEFT_DTYPE_Q4_1, false, true));
     CHECK(dequant_test_q45(PEFT_DTYPE_Q5_0, true, false));
@@ -135,8 +128,7 @@ TEST(kernels_dequant_four_and_five_bits)
 }
 
 /* Six-bit scale and min of sub-block s into the 12 bytes. */
-static void dequant_test_put_scale(uint8_t *p, int32_t s, int32_t scale, int32_t least)
-{
+static void dequant_test_put_scale(uint8_t *p, int32_t s, int32_t scale, int32_t least) {
     if (s < 4) {
         p[s] = (uint8_t)(p[s] | scale);
         p[s + 4] = (uint8_t)(p[s + 4] | least);
@@ -147,8 +139,7 @@ static void dequant_test_put_scale(uint8_t *p, int32_t s, int32_t scale, int32_t
     }
 }
 
-static bool dequant_test_k45(int32_t dtype, bool five)
-{
+static bool dequant_test_k45(int32_t dtype, bool five) {
     uint8_t b[176] = {0};
     double want[256];
     dequant_test_half(b, HALF_QUARTER);
@@ -168,8 +159,7 @@ static bool dequant_test_k45(int32_t dtype, bool five)
     return dequant_test_exact(dtype, b, 256, want);
 }
 
-TEST(kernels_dequant_k_types)
-{
+TEST(kernels_dequant_k_types) {
     uint8_t b[210] = {0};
     double want[256];
     CHECK(dequant_test_k45(PEFT_DTYPE_Q4_K, false));
@@ -187,8 +177,7 @@ TEST(kernels_dequant_k_types)
 }
 
 /* Random bytes, whatever they mean (infinities and NaN too), and lengths that are no multiple of a vector. */
-TEST(kernels_dequant_tables_agree_in_all_bits)
-{
+TEST(kernels_dequant_tables_agree_in_all_bits) {
     enum { N = 1024 };
     static uint8_t src[4 * N + 1];
     static peft__real want[N + 1], got[N + 1];

@@ -18,24 +18,19 @@
 
 enum { GEMM_TEST_GUARD = 7777, GEMM_TEST_LD = 3 };
 
-static double gemm_test_tolerance(int64_t k, double size)
-{
+static double gemm_test_tolerance(int64_t k, double size) {
     return GEMM_TEST_EPS * (6 + 3 * sqrt((double)k)) * size + 1e-30;
 }
 
 /* The i-th table if this CPU runs it; NULL with *more false at the end of the list. */
-static const peft__kernels *gemm_test_table(size_t i, bool *more)
-{
+static const peft__kernels *gemm_test_table(size_t i, bool *more) {
     const peft__kernels *k = peft__kernels_at(i), *usable = NULL;
     *more = k != NULL;
     return k != NULL && peft__kernels_find(k->name, &usable) == PEFT_OK ? usable : NULL;
 }
 
-static void gemm_test_fill(peft__rng *r, peft__real *v, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        v[i] = (peft__real)(2 * peft__rng_uniform(r) - 1);
-    }
+static void gemm_test_fill(peft__rng *r, peft__real *v, int64_t n) {
+    for (int64_t i = 0; i < n; i++) { v[i] = (peft__real)(2 * peft__rng_uniform(r) - 1); }
 }
 
 /* ---- cases ----------------------------------------------------------------------------------------------------------- */
@@ -44,7 +39,7 @@ typedef struct gemm_case {
     int64_t m, n, k;
     bool a_trans, trans;
     int32_t dtype;
-    int64_t first;      /* elements before the used ones in a stored row */
+    int64_t first; /* elements before the used ones in a stored row */
     int32_t interleave;
     double alpha;
     bool accumulate, bias;
@@ -61,8 +56,7 @@ typedef struct gemm_data {
 } gemm_data;
 
 /* Random blocks whose halves are of moderate size. */
-static void gemm_test_blocks(peft__rng *r, int32_t dtype, uint8_t *b, size_t size)
-{
+static void gemm_test_blocks(peft__rng *r, int32_t dtype, uint8_t *b, size_t size) {
     const peft__dtype_block block = peft__dtype_block_of(dtype);
     if (dtype == PEFT__DTYPE_REAL || dtype == PEFT_DTYPE_F32) {
         for (size_t i = 0; i < size; i += (size_t)block.bytes) {
@@ -74,7 +68,8 @@ static void gemm_test_blocks(peft__rng *r, int32_t dtype, uint8_t *b, size_t siz
     }
     for (size_t i = 0; i < size; i++) { b[i] = (uint8_t)peft__rng_u32(r); }
     for (size_t i = 0; i < size; i += (size_t)block.bytes) {
-        const size_t d = dtype == PEFT_DTYPE_Q6_K ? i + 208 : i; /* where the halves are; the high byte has the exponent */
+        const size_t d =
+            dtype == PEFT_DTYPE_Q6_K ? i + 208 : i; /* where the halves are; the high byte has the exponent */
         const bool two = dtype == PEFT_DTYPE_Q4_1 || dtype == PEFT_DTYPE_Q5_1 || dtype == PEFT_DTYPE_Q4_K ||
                          dtype == PEFT_DTYPE_Q5_K;
         const uint8_t exponent = dtype == PEFT_DTYPE_BF16 ? 0x3c : 0x20;
@@ -84,8 +79,7 @@ static void gemm_test_blocks(peft__rng *r, int32_t dtype, uint8_t *b, size_t siz
 }
 
 /* Logical element rows of B as doubles: [stored rows][across]. */
-static void gemm_test_expand(const gemm_case *t, const gemm_data *d, int64_t stored, int64_t across, double *out)
-{
+static void gemm_test_expand(const gemm_case *t, const gemm_data *d, int64_t stored, int64_t across, double *out) {
     const peft__dtype_block block = peft__dtype_block_of(t->dtype);
     const int64_t n = (t->first + across + block.elems - 1) / block.elems * block.elems;
     peft__real *row = malloc((size_t)(n + 1) * sizeof *row);
@@ -106,8 +100,7 @@ static void gemm_test_expand(const gemm_case *t, const gemm_data *d, int64_t sto
     free(row);
 }
 
-static void gemm_test_reference(const gemm_case *t, gemm_data *d)
-{
+static void gemm_test_reference(const gemm_case *t, gemm_data *d) {
     const int64_t stored = t->trans ? t->n : t->k, across = t->trans ? t->k : t->n;
     double *b = malloc((size_t)(stored * across + 1) * sizeof *b);
     gemm_test_expand(t, d, stored, across, b);
@@ -129,8 +122,7 @@ static void gemm_test_reference(const gemm_case *t, gemm_data *d)
     free(b);
 }
 
-static void gemm_test_make(const gemm_case *t, gemm_data *d)
-{
+static void gemm_test_make(const gemm_case *t, gemm_data *d) {
     peft__rng r = {.key = (uint64_t)(t->m * 1000003 + t->n * 1009 + t->k), .pos = 0};
     const peft__dtype_block block = peft__dtype_block_of(t->dtype);
     const int64_t stored = t->trans ? t->n : t->k, across = t->trans ? t->k : t->n;
@@ -152,19 +144,30 @@ static void gemm_test_make(const gemm_case *t, gemm_data *d)
     gemm_test_blocks(&r, t->dtype, d->b, d->b_size);
     for (int64_t i = 0; i < d->c_size; i++) { d->old[i] = (peft__real)GEMM_TEST_GUARD; }
     for (int64_t i = 0; i < t->m; i++) { gemm_test_fill(&r, d->old + 1 + i * ldc, t->n); }
-    d->args = (peft__gemm_args){.m = t->m, .n = t->n, .k = t->k, .a = d->a + 1, .lda = lda, .a_trans = t->a_trans,
-                                .c = d->c + 1, .ldc = ldc, .alpha = (peft__real)t->alpha, .accumulate = t->accumulate,
+    d->args = (peft__gemm_args){.m = t->m,
+                                .n = t->n,
+                                .k = t->k,
+                                .a = d->a + 1,
+                                .lda = lda,
+                                .a_trans = t->a_trans,
+                                .c = d->c + 1,
+                                .ldc = ldc,
+                                .alpha = (peft__real)t->alpha,
+                                .accumulate = t->accumulate,
                                 .bias = t->bias ? d->bias + 1 : NULL};
-    d->args.b = (peft__operand){.data = d->b, .dtype = t->dtype, .row_bytes = row_bytes, .trans = t->trans,
-                                .interleave = t->interleave, .first = t->first};
+    d->args.b = (peft__operand){.data = d->b,
+                                .dtype = t->dtype,
+                                .row_bytes = row_bytes,
+                                .trans = t->trans,
+                                .interleave = t->interleave,
+                                .first = t->first};
     peft__real *old = d->old;
     d->old = old + 1;
     gemm_test_reference(t, d);
     d->old = old;
 }
 
-static void gemm_test_drop(gemm_data *d)
-{
+static void gemm_test_drop(gemm_data *d) {
     free(d->a);
     free(d->c);
     free(d->old);
@@ -176,8 +179,7 @@ static void gemm_test_drop(gemm_data *d)
 
 /* ---- running them ------------------------------------------------------------------------------------------------------ */
 
-static void gemm_test_run(peft__mem *mem, const peft__kernels *k, int32_t workers, const peft__gemm_args *args)
-{
+static void gemm_test_run(peft__mem *mem, const peft__kernels *k, int32_t workers, const peft__gemm_args *args) {
     peft__run run = {.k = k, .workers = workers, .scratch_size = peft__gemm_scratch(k)};
     run.scratch = peft__alloc(mem, run.scratch_size * (size_t)workers);
     if (peft__pool_create(mem, workers, &run.pool) == PEFT_OK) {
@@ -189,21 +191,22 @@ static void gemm_test_run(peft__mem *mem, const peft__kernels *k, int32_t worker
 }
 
 /* Says whether C is what it should be, bit for bit where it should not have been touched. */
-static bool gemm_test_right(const gemm_case *t, const gemm_data *d, const char *table)
-{
+static bool gemm_test_right(const gemm_case *t, const gemm_data *d, const char *table) {
     if (d->c[0] != (peft__real)GEMM_TEST_GUARD) { return runner_true(__FILE__, __LINE__, false, "guard before C"); }
     for (int64_t i = 0; i < t->m; i++) {
         const peft__real *row = d->c + 1 + i * d->args.ldc;
         for (int64_t j = 0; j < d->args.ldc; j++) {
             if (j >= t->n) {
-                if (row[j] != (peft__real)GEMM_TEST_GUARD) { return runner_true(__FILE__, __LINE__, false, "guard after a row"); }
+                if (row[j] != (peft__real)GEMM_TEST_GUARD) {
+                    return runner_true(__FILE__, __LINE__, false, "guard after a row");
+                }
                 continue;
             }
             const double want = d->want[i * t->n + j], off = fabs((double)row[j] - want);
             if (!(off <= gemm_test_tolerance(t->k, d->size[i * t->n + j]))) {
                 char text[256];
-                snprintf(text, sizeof text, "%s m %d n %d k %d type %d at %d trans %d, C[%d, %d]", table, (int)t->m, (int)t->n,
-                         (int)t->k, (int)t->dtype, t->a_trans, t->trans, (int)i, (int)j);
+                snprintf(text, sizeof text, "%s m %d n %d k %d type %d at %d trans %d, C[%d, %d]", table, (int)t->m,
+                         (int)t->n, (int)t->k, (int)t->dtype, t->a_trans, t->trans, (int)i, (int)j);
                 return runner_near(__FILE__, __LINE__, text, (double)row[j], want, 0);
             }
         }
@@ -212,8 +215,7 @@ static bool gemm_test_right(const gemm_case *t, const gemm_data *d, const char *
 }
 
 /* The case on every table, with 1, 2 and 4 workers, which must agree in every bit. */
-static bool gemm_test_case(peft__mem *mem, const gemm_case *t)
-{
+static bool gemm_test_case(peft__mem *mem, const gemm_case *t) {
     gemm_data d;
     bool ok = true, more = true;
     gemm_test_make(t, &d);
@@ -236,8 +238,7 @@ static bool gemm_test_case(peft__mem *mem, const gemm_case *t)
     return ok;
 }
 
-static int64_t gemm_test_pick(peft__rng *r, const int64_t *from, size_t n)
-{
+static int64_t gemm_test_pick(peft__rng *r, const int64_t *from, size_t n) {
     return from[peft__rng_below(r, n)];
 }
 
@@ -245,8 +246,7 @@ static const int64_t gemm_test_m[] = {0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 17,
 static const int64_t gemm_test_n[] = {0, 1, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 33, 48, 63, 64, 65, 130, 300};
 static const int64_t gemm_test_k[] = {0, 1, 2, 3, 7, 8, 9, 16, 31, 32, 65, 96, 257, 288, 512, 513, 700, 1100};
 
-TEST(kernels_gemm_awkward_sizes)
-{
+TEST(kernels_gemm_awkward_sizes) {
     peft__mem *mem = runner_mem();
     peft__rng r = {.key = 11};
     for (int32_t i = 0; i < 400; i++) {
@@ -263,8 +263,7 @@ TEST(kernels_gemm_awkward_sizes)
     }
 }
 
-TEST(kernels_gemm_stored_types)
-{
+TEST(kernels_gemm_stored_types) {
     static const int32_t types[] = {PEFT_DTYPE_F32,  PEFT_DTYPE_F16,  PEFT_DTYPE_BF16, PEFT_DTYPE_Q8_0,
                                     PEFT_DTYPE_Q4_0, PEFT_DTYPE_Q4_1, PEFT_DTYPE_Q5_0, PEFT_DTYPE_Q5_1,
                                     PEFT_DTYPE_Q4_K, PEFT_DTYPE_Q5_K, PEFT_DTYPE_Q6_K};
@@ -272,12 +271,21 @@ TEST(kernels_gemm_stored_types)
     for (size_t i = 0; i < PEFT__COUNT(types); i++) {
         const int64_t e = peft__dtype_block_of(types[i]).elems, unit = PEFT__MAX(e, 3);
         const gemm_case forward = {.m = 13, .n = 37, .k = 3 * unit, .trans = true, .dtype = types[i], .alpha = 1};
-        const gemm_case long_k = {.m = 7, .n = 19, .k = e == 1 ? 1031 : 1280, .trans = true, .dtype = types[i], .alpha = 1};
+        const gemm_case long_k = {
+            .m = 7, .n = 19, .k = e == 1 ? 1031 : 1280, .trans = true, .dtype = types[i], .alpha = 1};
         const gemm_case back = {.m = 14, .n = 5 * unit, .k = 41, .dtype = types[i], .alpha = 0.5, .accumulate = true};
         const gemm_case range = {.m = 3, .n = 2 * unit, .k = 550, .dtype = types[i], .first = 2 * unit, .alpha = 1};
-        const gemm_case part = {.m = 3, .n = e + 1, .k = 9, .dtype = types[i], .alpha = 1, .bias = true}; /* half a block */
-        const gemm_case turned = {.m = 21, .n = 24, .k = 2 * unit, .a_trans = true, .trans = true, .dtype = types[i],
-                                  .first = unit, .interleave = 8, .alpha = 1};
+        const gemm_case part = {
+            .m = 3, .n = e + 1, .k = 9, .dtype = types[i], .alpha = 1, .bias = true}; /* half a block */
+        const gemm_case turned = {.m = 21,
+                                  .n = 24,
+                                  .k = 2 * unit,
+                                  .a_trans = true,
+                                  .trans = true,
+                                  .dtype = types[i],
+                                  .first = unit,
+                                  .interleave = 8,
+                                  .alpha = 1};
         CHECK(gemm_test_case(mem, &forward));
         CHECK(gemm_test_case(mem, &long_k));
         CHECK(gemm_test_case(mem, &back));
@@ -287,10 +295,10 @@ TEST(kernels_gemm_stored_types)
     }
 }
 
-TEST(kernels_gemm_interleaved_rows)
-{
+TEST(kernels_gemm_interleaved_rows) {
     peft__mem *mem = runner_mem();
-    const gemm_case forward = {.m = 9, .n = 192, .k = 70, .trans = true, .dtype = PEFT__DTYPE_REAL, .interleave = 64, .alpha = 1};
+    const gemm_case forward = {
+        .m = 9, .n = 192, .k = 70, .trans = true, .dtype = PEFT__DTYPE_REAL, .interleave = 64, .alpha = 1};
     const gemm_case back = {.m = 9, .n = 70, .k = 192, .dtype = PEFT__DTYPE_REAL, .interleave = 64, .alpha = 1};
     const gemm_case few = {.m = 1, .n = 70, .k = 192, .dtype = PEFT__DTYPE_REAL, .interleave = 48, .alpha = 1};
     CHECK(gemm_test_case(mem, &forward));
@@ -299,13 +307,14 @@ TEST(kernels_gemm_interleaved_rows)
 }
 
 /* Large enough for several tasks, row blocks and column blocks. */
-TEST(kernels_gemm_many_blocks)
-{
+TEST(kernels_gemm_many_blocks) {
     peft__mem *mem = runner_mem();
-    const gemm_case wide = {.m = 70, .n = 900, .k = 530, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1, .bias = true};
+    const gemm_case wide = {
+        .m = 70, .n = 900, .k = 530, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1, .bias = true};
     const gemm_case tall = {.m = 900, .n = 10, .k = 600, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
     const gemm_case thin = {.m = 700, .n = 8, .k = 300, .a_trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
-    const gemm_case flat = {.m = 300, .n = 3000, .k = 4, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 2, .accumulate = true};
+    const gemm_case flat = {
+        .m = 300, .n = 3000, .k = 4, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 2, .accumulate = true};
     const gemm_case k_quant = {.m = 30, .n = 1024, .k = 600, .dtype = PEFT_DTYPE_Q4_K, .alpha = 1};
     const gemm_case gradient = {.m = 300, .n = 70, .k = 700, .a_trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
     CHECK(gemm_test_case(mem, &wide));
@@ -317,8 +326,7 @@ TEST(kernels_gemm_many_blocks)
 }
 
 /* Each row of a product has the same bits when it is computed alone. */
-static bool gemm_test_rows_alone(peft__mem *mem, const gemm_case *t)
-{
+static bool gemm_test_rows_alone(peft__mem *mem, const gemm_case *t) {
     gemm_data d;
     bool ok = true, more = true;
     gemm_test_make(t, &d);
@@ -335,7 +343,8 @@ static bool gemm_test_rows_alone(peft__mem *mem, const gemm_case *t)
             args.c = one;
             memcpy(one, d.old + 1 + row * args.ldc, (size_t)t->n * sizeof *one);
             gemm_test_run(mem, k, 1, &args);
-            ok = runner_same(__FILE__, __LINE__, "a row alone", one, d.c + 1 + row * args.ldc, (size_t)t->n * sizeof *one);
+            ok = runner_same(__FILE__, __LINE__, "a row alone", one, d.c + 1 + row * args.ldc,
+                             (size_t)t->n * sizeof *one);
         }
     }
     free(one);
@@ -343,14 +352,14 @@ static bool gemm_test_rows_alone(peft__mem *mem, const gemm_case *t)
     return ok;
 }
 
-TEST(kernels_gemm_row_alone_has_the_same_bits)
-{
+TEST(kernels_gemm_row_alone_has_the_same_bits) {
     static const int64_t widths[] = {3, 8, 9, 16, 40, 64, 100, 257};
     static const int64_t depths[] = {5, 64, 576, 1540};
     peft__mem *mem = runner_mem();
     for (size_t i = 0; i < PEFT__COUNT(widths); i++) {
         for (size_t j = 0; j < PEFT__COUNT(depths); j++) {
-            gemm_case t = {.m = 17, .n = widths[i], .k = depths[j], .dtype = PEFT__DTYPE_REAL, .alpha = 1, .bias = true};
+            gemm_case t = {
+                .m = 17, .n = widths[i], .k = depths[j], .dtype = PEFT__DTYPE_REAL, .alpha = 1, .bias = true};
             CHECK(gemm_test_rows_alone(mem, &t));
             t.trans = true;
             t.accumulate = true;
@@ -360,7 +369,8 @@ TEST(kernels_gemm_row_alone_has_the_same_bits)
     }
     const gemm_case q8 = {.m = 31, .n = 70, .k = 576, .trans = true, .dtype = PEFT_DTYPE_Q8_0, .alpha = 1};
     const gemm_case q4 = {.m = 17, .n = 576, .k = 70, .dtype = PEFT_DTYPE_Q4_1, .alpha = 1};
-    const gemm_case turned = {.m = 67, .n = 70, .k = 576, .a_trans = true, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
+    const gemm_case turned = {
+        .m = 67, .n = 70, .k = 576, .a_trans = true, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
     CHECK(gemm_test_rows_alone(mem, &q8));
     CHECK(gemm_test_rows_alone(mem, &q4));
     CHECK(gemm_test_rows_alone(mem, &turned));
@@ -368,10 +378,10 @@ TEST(kernels_gemm_row_alone_has_the_same_bits)
 
 /* ---- the table's parts -------------------------------------------------------------------------------------------------- */
 
-TEST(kernels_tile_every_shape)
-{
+TEST(kernels_tile_every_shape) {
     enum { LDC = 70, K = 21 };
-    static peft__real a[PEFT__TILE_ROWS * 2 * 40], b[K * PEFT__TILE_COLS], c[2 * PEFT__TILE_ROWS * LDC], old[2 * PEFT__TILE_ROWS * LDC];
+    static peft__real a[PEFT__TILE_ROWS * 2 * 40], b[K * PEFT__TILE_COLS], c[2 * PEFT__TILE_ROWS * LDC],
+        old[2 * PEFT__TILE_ROWS * LDC];
     peft__rng r = {.key = 5};
     bool more = true;
     gemm_test_fill(&r, a, (int64_t)PEFT__COUNT(a));
@@ -402,8 +412,7 @@ TEST(kernels_tile_every_shape)
     }
 }
 
-TEST(kernels_pack_rows_pads_with_zero)
-{
+TEST(kernels_pack_rows_pads_with_zero) {
     enum { LD = 45 };
     static peft__real src[PEFT__TILE_COLS * LD], dst[LD * PEFT__TILE_COLS + 1];
     const peft__real *rows[PEFT__TILE_COLS];
@@ -428,8 +437,7 @@ TEST(kernels_pack_rows_pads_with_zero)
     }
 }
 
-TEST(kernels_pack_stored_equals_dequant_and_pack)
-{
+TEST(kernels_pack_stored_equals_dequant_and_pack) {
     static const int32_t types[] = {PEFT_DTYPE_F16,  PEFT_DTYPE_BF16, PEFT_DTYPE_Q8_0, PEFT_DTYPE_Q4_0, PEFT_DTYPE_Q4_1,
                                     PEFT_DTYPE_Q5_0, PEFT_DTYPE_Q5_1, PEFT_DTYPE_Q4_K, PEFT_DTYPE_F32};
     enum { K = 256, BYTES = K * 4 + 1 };
@@ -462,8 +470,7 @@ TEST(kernels_pack_stored_equals_dequant_and_pack)
     }
 }
 
-TEST(kernels_find_by_name)
-{
+TEST(kernels_find_by_name) {
     const peft__kernels *k = NULL;
     CHECK_OK(peft__kernels_find("generic", &k));
     CHECK_STR(k->name, "generic");

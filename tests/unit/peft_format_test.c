@@ -342,7 +342,7 @@ TEST(format_other_base) {
 
 TEST(format_bad_configs) {
     static const struct { const char *config; peft_status code; const char *has; } rows[] = {
-        {"{\"peft_type\":\"IA3\"}", PEFT_E_UNSUPPORTED, "peft_type is \"IA3\"; this version reads: LORA"},
+        {"{\"peft_type\":\"XLORA\"}", PEFT_E_UNSUPPORTED, "peft_type is \"XLORA\"; this version reads: LORA"},
         {"{\"config\":{}}", PEFT_E_FORMAT, "there is no key \"peft_type\""},
         {"[1]", PEFT_E_FORMAT, "not a JSON object"},
         {"{\"peft_type\":\"LORA\"", PEFT_E_FORMAT, "adapter_config.json"},

@@ -78,10 +78,11 @@ TEST(set_info) {
     CHECK_STR(peft__str_c(&out),
               "{\"name\":\"a\",\"method\":\"lora\",\"parameters\":32,\"trainable\":32,\"bytes\":128,\"sites\":[{\"path\":"
               "\"model.layers.0.self_attn.q_proj\",\"rank\":2,\"scale\":4.0}],\"options\":{\"r\":2,\"lora_alpha\":8,"
-              "\"lora_dropout\":0.0,\"target_modules\":[\"q_proj\"],\"exclude_modules\":null,\"layers_to_transform\":[0],"
-              "\"layers_pattern\":null,\"rank_pattern\":{},\"alpha_pattern\":{},\"bias\":\"none\",\"modules_to_save\":null,"
-              "\"init_lora_weights\":\"true\",\"use_rslora\":false,\"fan_in_fan_out\":false,\"task_type\":\"CAUSAL_LM\","
-              "\"base_model_name_or_path\":null}}");
+              "\"lora_dropout\":0.0,\"target_modules\":[\"q_proj\"],\"exclude_modules\":null,\"modules_to_save\":null,"
+              "\"task_type\":\"CAUSAL_LM\",\"base_model_name_or_path\":null,\"layers_to_transform\":[0],"
+              "\"layers_pattern\":null,\"rank_pattern\":{},\"alpha_pattern\":{},\"bias\":\"none\","
+              "\"init_lora_weights\":\"true\",\"use_rslora\":false,\"use_dora\":false,\"loraplus_lr_ratio\":1,"
+              "\"fan_in_fan_out\":false}}");
     peft__str_free(&out);
     peft__adapter_release(a);
     fake_end(&b);

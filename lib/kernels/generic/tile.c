@@ -11,8 +11,7 @@ enum { GENERIC_MR = 4, GENERIC_NR = 8, GENERIC_HALF = 4 };
 
 /* Four columns of up to four rows. Missing rows repeat row 0 and are not stored. */
 static void generic_quarter(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,
-                            const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first)
-{
+                            const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first) {
     peft__real sum[GENERIC_MR][GENERIC_HALF] = {{0}};
     const peft__real *a0 = a, *a1 = a + (rows > 1 ? a_row : 0);
     const peft__real *a2 = a + (rows > 2 ? 2 * a_row : 0), *a3 = a + (rows > 3 ? 3 * a_row : 0);
@@ -27,15 +26,12 @@ static void generic_quarter(int32_t rows, int32_t cols, int64_t k, const peft__r
         }
     }
     for (int32_t i = 0; i < rows; i++) {
-        for (int32_t j = 0; j < cols; j++) {
-            c[i * ldc + j] = first ? sum[i][j] : c[i * ldc + j] + sum[i][j];
-        }
+        for (int32_t j = 0; j < cols; j++) { c[i * ldc + j] = first ? sum[i][j] : c[i * ldc + j] + sum[i][j]; }
     }
 }
 
 void peft__generic_tile(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,
-                        const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first)
-{
+                        const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first) {
     for (int32_t i = 0; i < rows; i += GENERIC_MR) { /* twice for a tall tile */
         const int32_t here = PEFT__MIN(rows - i, GENERIC_MR);
         for (int32_t j = 0; j < cols; j += GENERIC_HALF) {
@@ -45,11 +41,8 @@ void peft__generic_tile(int32_t rows, int32_t cols, int64_t k, const peft__real 
     }
 }
 
-void peft__generic_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc)
-{
+void peft__generic_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc) {
     for (int64_t k = 0; k < kc; k++, dst += GENERIC_NR) {
-        for (int32_t j = 0; j < GENERIC_NR; j++) {
-            dst[j] = j < cols ? rows[j][k] : 0;
-        }
+        for (int32_t j = 0; j < GENERIC_NR; j++) { dst[j] = j < cols ? rows[j][k] : 0; }
     }
 }

@@ -15,7 +15,6 @@
 #undef VI_FROM_I8
 #undef VI_FROM_U8
 #undef VI_IOTA
-#undef VI_LOAD
 #undef VI_LOAD_U8
 #undef VI_OR
 #undef VI_SET1
