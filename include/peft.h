@@ -234,9 +234,11 @@ PEFT_API peft_status peft_adapters_add(peft_adapters *a, const char *name, const
  * rows of the embedding (prompt, ptuning), or the keys and values that the base computes for them (prefix). Fewer ids than
  * virtual tokens are repeated. PEFT_E_UNSUPPORTED for a method, or options, that do not; before training only. */
 PEFT_API peft_status peft_adapters_init(peft_adapters *a, const char *name, const int32_t *ids, size_t n);
-/* Adds an adapter from a Hugging Face PEFT folder. Missing, surplus or mis-shaped tensors are errors by name. */
+/* Adds an adapter from a folder of Hugging Face PEFT or of AdapterHub's library. Missing, surplus or mis-shaped tensors are
+ * errors by name; so are pickles, which run code. */
 PEFT_API peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *path, const peft_options *options);
-/* Writes an adapter; options: schema "save". "full" writes a model folder. Each file is replaced atomically. */
+/* Writes an adapter as the library reads it that has its method: Hugging Face PEFT, or AdapterHub for bottleneck adapters;
+ * "full" writes a model folder. options: schema "save". Each file is replaced atomically. */
 PEFT_API peft_status peft_adapters_save(const peft_adapters *a, const char *name, const char *path,
                                         const peft_options *options);
 PEFT_API peft_status peft_adapters_remove(peft_adapters *a, const char *name); /* PEFT_E_BUSY while one uses it */

@@ -48,22 +48,29 @@ measure() {
         die "generating failed"
     json_text text < "$out/$when.jsonl" > "$out/$when.txt"
 }
-# count WHEN: "STYLE FACTS ALL EXACT": answers in the style; facts of the records in the answers, of how many; answers that
-# are the wanted sentence to the letter
+# count WHEN: "STYLE FACTS ALL EXACT": answers in the style; facts of the records that the answers have, of how many;
+# answers that are the wanted sentence to the letter. Price and children may be told in either style.
 count() {
     paste "$out/prompts.txt" "$out/wanted.txt" "$out/$1.txt" | awk -F '\t' '
         function words(s) { gsub(/[^A-Za-z0-9]+/, " ", s); return " " s " " }
+        function has(said, what) { return index(said, " " what " ") > 0 }
+        function told(said, key, value) {
+            if (key == "children") {
+                return value == "no" ? said ~ / not welcome | No cabin boys / : said ~ / welcome / && said !~ / not welcome /
+            }
+            return has(said, value) || (key == "price" && has(said, pirate[value]))
+        }
+        BEGIN { pirate["low"] = "few coppers"; pirate["medium"] = "honest silver"; pirate["high"] = "fit for a captain" }
         {
             sub(/\\n.*/, "", $1)
             n = split($1, fields, " [|] ")
             said = words($3)
             for (i = 1; i <= n; i++) {
                 split(fields[i], f, ": ")
-                if (f[1] == "price" || f[1] == "children") { continue } # told by the style, not by a word
                 all++
-                facts += index(said, " " f[2] " ") > 0
+                facts += told(said, f[1], f[2]) ? 1 : 0
             }
-            style += $3 ~ /^ (Ahoy|Avast|Arrr)! .* bells .*Cabin boys.*!$/
+            style += $3 ~ /^ (Ahoy|Avast|Arrr)! .* bells .*[Cc]abin boys .*!$/
             exact += $2 == $3
         }
         END { print style + 0, facts + 0, all + 0, exact + 0 }'
@@ -78,7 +85,7 @@ show() {
             gsub(/\\n/, " ", $2)
             print "* " $1
             print ">" $2
-        }' | fold -s -w 74 | sed 's/^[^*>]/    &/; s/^\* /  /; s/^> */    /'
+        }' | fold -s -w 74 | sed 's/^[^*>]/    &/; s/^\* /  /; s/^> */    /; s/ *$//'
 }
 
 rows=$(wc -l < "$heldout")
@@ -100,7 +107,7 @@ measure before
 show before
 cat <<END
 
-Training: peft train --method lora
+Training: peft train --method lora --set r=8 ...
 
 END
 began=$(date +%s)
@@ -124,7 +131,7 @@ echo
 line "On the $((rows)) held-out records" before after
 line "loss (nats a token)" "$(printf '%.3f' "$(number "$out/before.json" loss)")" "$(printf '%.3f' "$(number "$out/after.json" loss)")"
 line "answers in the style" "$1" "$5"
-line "facts copied right" "$2 of $3" "$6 of $7"
+line "facts told right" "$2 of $3" "$6 of $7"
 line "sentences right to the letter" "$4" "$8"
 echo
 peak=$(sed -n 's/.*"peak_bytes": *\([0-9]*\).*/\1/p' "$out/log.jsonl" | sort -n | tail -n 1)

@@ -334,7 +334,7 @@ static int plan_main(const tool_args *args)
     int rc = TOOL_OK;
     train t = {.steps = 0};
     char *text = NULL;
-    DO(train_open(&t, args, NULL));
+    DO(train_open(&t, args, "trainer")); /* counted, never written: train keeps a checkpoint */
     READ_TEXT(text, peft_trainer_plan_json, t.trainer);
     if (args->json) {
         printf("%s\n", text);
@@ -352,7 +352,7 @@ out:
         ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),                       \
         ARG_ROW_TEXT("--data", "FILE", data, true, "rows to train on, JSON Lines"),                                      \
         ARG_ROW_TEXT("--eval", "FILE", eval, false, "held-out rows, JSON Lines"),                                        \
-        ARG_ROW_TEXT("--method", "NAME", method, false, "method, or several with commas (default: lora)"),               \
+        ARG_ROW_TEXT("--method", "NAME", method, false, "method (default: lora)"),               \
         ARG_ROW_TEXT("--init", "DIR", init, false, "start from this adapter instead of a fresh one"), ARG_ROW_SET,       \
         ARG_ROW_KEY("--prompt-template", "TEXT", "prompt_template", "prompt from a row's fields, as in 'Record: {mr}'"), \
         ARG_ROW_KEY("--completion-template", "TEXT", "completion_template", "completion from a row's fields"),           \

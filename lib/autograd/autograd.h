@@ -149,8 +149,8 @@ peft__val peft__op_linear(peft__tape *t, peft__val x, const peft__weight *w, con
 peft__val peft__op_low_rank(peft__tape *t, peft__val y, peft__val x, int32_t a_param, int32_t b_param, double scale);
 /* Inverted dropout, keyed by (seed, step, row's id, token in its row, site). Identity outside training and for p = 0. */
 peft__val peft__op_dropout(peft__tape *t, peft__val x, double p, uint64_t site_key);
-/* Rotary positions (Su et al. 2021) on heads of head_dim columns, the first `rotary` of each rotated in halves. inv_freq: [rotary / 2], owned
- * by the model; scale multiplies cos and sin (yarn, longrope). In place. */
+/* Rotary positions (Su et al. 2021) on heads of head_dim columns, the first `rotary` of each rotated in halves. inv_freq:
+ * [rotary / 2], owned by the model; scale multiplies cos and sin (yarn, longrope). In place. */
 peft__val peft__op_rope(peft__tape *t, peft__val x, int64_t head_dim, int64_t rotary, const double *inv_freq, double scale);
 typedef struct peft__attn_spec {
     int64_t heads, kv_heads, head_dim;

@@ -166,7 +166,8 @@ static size_t attention_scratch(const peft__tape *t, const peft__op *op, const p
     return cols * (size_t)rows * sizeof(peft__real);
 }
 
-static const peft__op_kind attention_kind = {"attention", PEFT__OPF_SOLE, attention_reads, attention_forward, attention_backward, attention_flops,
+static const peft__op_kind attention_kind = {"attention", PEFT__OPF_SOLE, attention_reads, attention_forward, attention_backward,
+                                              attention_flops,
                                         attention_scratch};
 
 peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, peft__val past_k, peft__val past_v,

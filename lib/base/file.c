@@ -94,6 +94,15 @@ bool peft__path_exists(const char *path) {
     return stat(path, &info) == 0;
 }
 
+bool peft__path_starts(const char *path, const void *bytes, size_t n) {
+    char head[16];
+    int fd = n <= sizeof head ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+    if (fd < 0) { return false; }
+    bool yes = read(fd, head, n) == (ssize_t)n && memcmp(head, bytes, n) == 0;
+    (void)close(fd);
+    return yes;
+}
+
 bool peft__path_is_dir(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);

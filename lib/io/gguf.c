@@ -9,8 +9,6 @@
  * Offsets must be aligned and tensors must not overlap; their order and gaps are free.
  *
  * Left out: version 1 (u32 counts), big-endian files, models split over files, arrays of arrays: all are refused. */
-#include <stdio.h>
-
 #include "io/io.h"
 
 enum {
@@ -361,10 +359,5 @@ void peft__gguf_close(peft__gguf *g) {
 }
 
 bool peft__gguf_probe(const char *path) {
-    char magic[4];
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) { return false; }
-    bool yes = fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, "GGUF", sizeof magic) == 0;
-    (void)fclose(f);
-    return yes;
+    return peft__path_starts(path, "GGUF", 4);
 }

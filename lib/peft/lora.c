@@ -273,7 +273,7 @@ const peft__method peft__method_lora = {
     .rate = lora_rate,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
-    .learning_rate = 2e-4,
+    .learning_rate = 5e-4,
 };
 
 const peft__method peft__method_dora = {
@@ -290,5 +290,5 @@ const peft__method peft__method_dora = {
     .rate = lora_rate,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
-    .learning_rate = 2e-4,
+    .learning_rate = 5e-4,
 };

@@ -72,5 +72,5 @@ const peft__method peft__method_lora_fa = {
     .project = fa_project,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
-    .learning_rate = 2e-4,
+    .learning_rate = 5e-4,
 };

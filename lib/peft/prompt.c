@@ -119,5 +119,5 @@ const peft__method peft__method_prompt = {
     .prompt_keys = true,
     .config_out = prompt_config_out,
     .config_in = prompt_config_in,
-    .learning_rate = 3e-3,
+    .learning_rate = 1e-2,
 };

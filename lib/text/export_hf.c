@@ -294,6 +294,11 @@ static void hf_config(const peft__tokenizer *t, peft__json_out *j) {
         peft__json_key(j, keys[i]);
         hf_token(t, j, ids[i]);
     }
+    peft__json_key(j, "model_input_names"); /* transformers' default has token_type_ids, which decoders refuse */
+    peft__json_array(j);
+    peft__json_put_text(j, "input_ids");
+    peft__json_put_text(j, "attention_mask");
+    peft__json_array_end(j);
     hf_key_bool(j, "clean_up_tokenization_spaces", false);
     if (t->chat_template != NULL) { hf_key_text(j, "chat_template", t->chat_template); }
     peft__json_object_end(j);

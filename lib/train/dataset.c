@@ -55,7 +55,7 @@ void peft__dataset_release(struct peft_dataset *d) {
     peft__vec_free(&d->labels);
     peft__vec_free(&d->rows);
     peft__vec_free(&d->packed);
-    d->magic = 0;
+    d->magic = PEFT__MAGIC_FREED;
     peft__free(&ctx->mem, d, sizeof *d);
     peft__ctx_release(ctx);
 }

@@ -43,7 +43,7 @@ peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct p
     peft__frame_begin(room);
     for (size_t i = 0; i < peft__dataset_size(d); i++) {
         const peft__row *r = peft__dataset_row(d, i);
-        if (cancel != NULL && atomic_load(cancel)) { FAIL(PEFT_E_CANCELLED, "cancelled"); }
+        if (cancel != NULL && atomic_exchange(cancel, false)) { FAIL(PEFT_E_CANCELLED, "cancelled"); }
         if (peft__frame_add(room, ids + r->first, labels + r->first, NULL, r->n, r->key)) { continue; }
         TRY(evaluate_flush(x, room, out));
         if (!peft__frame_add(room, ids + r->first, labels + r->first, NULL, r->n, r->key)) {
@@ -55,6 +55,13 @@ peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct p
     if (!isfinite(out->loss_sum)) { FAIL(PEFT_E_NUMERIC, "the loss of the data is not a finite number"); }
 out:
     return st;
+}
+
+peft_status peft__caps_check(const peft__caps *caps, const peft__config *config) {
+    int64_t more = caps->virtual_tokens + caps->position_shift;
+    if (config->max_positions <= 0 || more == 0 || caps->max_length + more <= config->max_positions) { return PEFT_OK; }
+    return peft__fail(PEFT_E_SHAPE, "rows of %lld tokens with %lld virtual ones are longer than the model's %lld positions: "
+                      "lower max_length", (long long)caps->max_length, (long long)more, (long long)config->max_positions);
 }
 
 enum { EVALUATE_TOKENS = 512, EVALUATE_ROWS = 64 };
@@ -82,6 +89,7 @@ peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *ba
     TRY(peft__tape_finish(&tape));
     caps.virtual_tokens = tape.virtual_tokens;
     caps.position_shift = tape.position_shift;
+    TRY(peft__caps_check(&caps, &m->config));
     TRY(peft__plan_make(&plan, mem, &tape, &caps, 0, m->ctx->kernels, peft__pool_size(pool), m->config.head_dim));
     TRY(peft__exec_create(&exec, mem, &tape, &plan, m->ctx->kernels, pool));
     TRY(peft__frame_room_create(&room, mem, &caps));

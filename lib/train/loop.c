@@ -191,7 +191,7 @@ static peft_status loop_evaluate(struct peft_trainer *t, peft__job *job, loop_re
     peft_status st = PEFT_OK;
     peft__metrics m;
     int64_t every = peft__opt_int(&t->opts, "eval_steps");
-    r->eval_loss = NAN;
+    r->eval_loss = (double)NAN;
     bool now = t->step == t->max_steps || (every > 0 && t->step % every == 0);
     if (job->eval == NULL || !now) { return PEFT_OK; }
     TRY(peft__evaluate(&t->exec, &t->room, job->eval, NULL, &m));

@@ -93,6 +93,8 @@ peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct p
 /* The same with a tape of its own, for sessions: model with adapters (may be none). */
 peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, peft__adapter *const *adapters, size_t n,
                                  const struct peft_dataset *d, atomic_bool *cancel, peft__metrics *out);
+/* Rows and what stands before them (virtual tokens, a prefix that counts) fit the model's positions: PEFT_E_SHAPE. */
+peft_status peft__caps_check(const peft__caps *caps, const peft__config *config);
 /* Ids and vocabulary fit, rows are not empty: PEFT_E_SHAPE / PEFT_E_INVALID otherwise. */
 peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, const char *what);
 

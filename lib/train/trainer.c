@@ -11,7 +11,7 @@ static const peft__option trainer_options[] = {
     {"num_train_epochs", PEFT__OPT_FLOAT, "3", 0, 1e9, NULL, "passes over the data, where max_steps is 0"},
     {"batch_size", PEFT__OPT_INT, "8", 1, 1 << 20, NULL, "rows of one forward and backward pass"},
     {"gradient_accumulation_steps", PEFT__OPT_INT, "1", 1, 1 << 20, NULL, "such passes a step"},
-    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL, "longest row; data with a longer one is refused, and without data this is planned for"},
+    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL, "longest row; data with a longer one is refused; planned for where there is no data"},
     {"shuffle", PEFT__OPT_BOOL, "true", 1, 0, NULL, "a new order of the rows in each epoch"},
     {"group_by_length", PEFT__OPT_BOOL, "false", 1, 0, NULL, "rows of like length together"},
     {"seed", PEFT__OPT_INT, "42", 0, 9e15, NULL, "of order and dropout"},
@@ -83,7 +83,7 @@ void peft__trainer_free(struct peft_trainer *t) {
     peft__optset_free(&t->opts);
     peft__pool_free(t->pool);
     peft__set_release(t->set);
-    t->magic = 0;
+    t->magic = PEFT__MAGIC_FREED;
     peft__free(&ctx->mem, t, sizeof *t);
     peft__ctx_release(ctx);
 }

@@ -5,7 +5,7 @@
 # that no tokenizer is needed. Prints a line a check, then the totals; the exit code is 1 if a check failed.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
-tool=${1:-${PEFT_TOOL:-$root/build/peft}} model=${2:-$root/examples/demo/base} passed=0 failed=0
+tool=${1:-${PEFT_TOOL:-$root/build/peft}} model=${2:-$root/examples/demo/base/model.gguf} passed=0 failed=0
 for file in "$tool" "$model"; do
     if [ ! -e "$file" ]; then
         echo "not ok $file does not exist"

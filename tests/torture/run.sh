@@ -34,13 +34,16 @@ count() {
 for arch in llama gpt2; do
     mkdir -p "$work/$arch"
     "$torture" model "$work/$arch/model" $arch 3 && "$torture" rows "$work/$arch/rows.jsonl" 24 5 || failed=$((failed + 1))
-    for method in lora full; do
+    for method in $("$torture" methods); do
+        stride=$((STRIDE * 7)) damage=$((DAMAGE / 8)) # the parts that all share are lora's and full's business
+        case $method in lora | full) stride=$STRIDE damage=$DAMAGE ;; esac
         echo "starve $arch $method"
-        out=$("$torture" starve "$work/$arch" $method $STRIDE 2>&1)
+        out=$("$torture" starve "$work/$arch" "$method" $stride 2>&1)
         printf '%s\n' "$out"
         count "$out"
+        case $out in *'nothing to train'*) continue ;; esac
         echo "corrupt $arch $method"
-        out=$("$torture" corrupt "$work/$arch" $method $DAMAGE "$SEED" 2>&1)
+        out=$("$torture" corrupt "$work/$arch" "$method" $damage "$SEED" 2>&1)
         printf '%s\n' "$out"
         count "$out"
         rm -rf "$work/$arch/adapter" "$work/$arch/state" "$work/$arch/bad"

@@ -283,3 +283,41 @@ TEST(api_prompts_of_another_base_and_two_at_once) {
     prompts_close(&w);
     prompts_close(&other);
 }
+
+/* ---- no memory ------------------------------------------------------------------------------------------------------ */
+
+static peft_status prompts_whole_way(prompts_world *w, const char *method, const char *options, const char *dir) {
+    static const int32_t ids[] = {1, 2, 3};
+    peft_status st = PEFT_OK;
+    TRY(prompts_add(w, "x", method, options));
+    TRY(peft_adapters_init(w->a, "x", ids, 3));
+    TRY(peft_adapters_save(w->a, "x", dir, NULL));
+    TRY(peft_adapters_load(w->a, "y", dir, NULL));
+out:
+    return st;
+}
+
+TEST(api_prompts_every_allocation_fails_once) {
+    static const char *const cases[][2] = {
+        {"ptuning", "{'num_virtual_tokens':2,'encoder_hidden_size':2,'encoder_reparameterization_type':'LSTM','init':'text'}"},
+        {"prefix", "{'num_virtual_tokens':2,'prefix_projection':true,'encoder_hidden_size':2}"},
+    };
+    for (size_t c = 0; c < 2; c++) {
+        const char *dir = runner_path(runner_tmpdir(), "saved");
+        bool through = false;
+        for (size_t k = 1; !through && k < 4000; k += k < 60 ? 1 : 7) {
+            api_host h = {0};
+            prompts_world w = {0};
+            CHECK_OK(api_context(&h, &w.ctx));
+            CHECK_OK(api_model(w.ctx, API_LLAMA, &w.m));
+            CHECK_OK(peft_adapters_create(w.m, &w.a));
+            h.fail_at = h.calls + k;
+            peft_status st = prompts_whole_way(&w, cases[c][0], cases[c][1], dir);
+            through = h.calls < h.fail_at;
+            if (through) { CHECK_OK(st); } else { CHECK_INT(st, PEFT_E_NOMEM); }
+            prompts_close(&w);
+            CHECK_INT((int64_t)h.now, 0);
+        }
+        CHECK(through);
+    }
+}

@@ -343,7 +343,7 @@ TEST(format_other_base) {
 TEST(format_bad_configs) {
     static const struct { const char *config; peft_status code; const char *has; } rows[] = {
         {"{\"peft_type\":\"XLORA\"}", PEFT_E_UNSUPPORTED, "peft_type is \"XLORA\"; this version reads: LORA"},
-        {"{\"config\":{}}", PEFT_E_FORMAT, "there is no key \"peft_type\""},
+        {"{\"r\":2}", PEFT_E_FORMAT, "there is no key \"peft_type\""},
         {"[1]", PEFT_E_FORMAT, "not a JSON object"},
         {"{\"peft_type\":\"LORA\"", PEFT_E_FORMAT, "adapter_config.json"},
         {"{\"peft_type\":\"LORA\",\"r\":\"2\"}", PEFT_E_FORMAT, "key \"r\" is \"2\""},
@@ -401,8 +401,9 @@ TEST(format_inspect) {
     format_start(&f);
     CHECK_OK(peft__safetensors_write(b.mem, runner_path(dir, "adapter_model.safetensors"), f.t, 1, NULL));
     CHECK_OK(peft__adapter_inspect(b.mem, dir, &out));
-    CHECK_STR(peft__str_c(&out), "{\"kind\":\"adapter\",\"parameters\":16,\"bytes\":64,\"config\":{\"peft_type\":\"XLORA\",\"r\":2},"
-                                 "\"metadata\":{\"format\":\"pt\"},\"tensors\":[{\"name\":\"" FORMAT_Q
+    CHECK_STR(peft__str_c(&out), "{\"kind\":\"adapter\",\"method\":\"XLORA\",\"architecture\":null,\"parameters\":16,"
+                                 "\"bytes\":64,\"config\":{\"peft_type\":\"XLORA\",\"r\":2},\"metadata\":{\"format\":\"pt\"},"
+                                 "\"sites\":[\"model.layers.0.self_attn.q_proj\"],\"tensors\":[{\"name\":\"" FORMAT_Q
                                  "lora_A.weight\",\"dtype\":\"F32\",\"shape\":[2,8]}]}");
     peft__str_free(&out);
     fake_end(&b);
