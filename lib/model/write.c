@@ -92,7 +92,7 @@ static int32_t write_choose(const peft__write_item *it) {
     const peft__model_tensor *t = write_tensor(it);
     int32_t stored = t->w.dtype, dtype = stored, asked = it->job->dtype;
     if (it->gguf && t->ndim == 1) { return PEFT_DTYPE_F32; }
-    if (asked >= 0 && (it->changed || write_is_plain_type(stored) || !it->gguf)) { dtype = asked; }
+    if (asked >= 0) { dtype = asked; }
     bool copied = !it->changed && dtype == stored;
     bool possible = it->gguf ? copied || peft__can_quantise(dtype) : write_is_plain_type(dtype);
     return possible && it->cols % peft__dtype_elems(dtype) == 0 ? dtype : PEFT_DTYPE_F32;

@@ -235,10 +235,13 @@ out:
 peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
     peft_status st = PEFT_OK;
     char *config_path = NULL, *tensors_path = NULL;
+    peft__adapter *plain = NULL;
     peft__str config;
     peft__arena arena;
     peft__arena_init(&arena, a->mem);
     peft__str_init(&config, a->mem);
+    if (a->method->plain != NULL) { TRY(a->method->plain(a, &plain)); }
+    if (plain != NULL) { a = plain; }
     if (a->method->whole_model || (a->method->hf_type == NULL && !a->method->hub)) {
         FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" is saved as a model, not as an adapter", a->name,
              a->method->name);
@@ -252,6 +255,7 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
 out:
     peft__str_free(&config);
     peft__arena_free(&arena);
+    peft__adapter_release(plain);
     return st;
 }
 

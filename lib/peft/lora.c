@@ -10,7 +10,9 @@
  * With dropout both parts of what is added see the dropped input, as in PEFT. loraplus_lr_ratio (Hayou et al. 2024, arXiv
  * 2402.12354) gives B, and what has one dimension, a larger learning rate. Merging: W + s B A, with DoRA its rows times m / |.|.
  *
- * Left out: embeddings as targets, lora_bias, initial values made from the base (PiSSA, OLoRA, LoftQ, EVA, ...). */
+ * Initial values made from the base (PiSSA, OLoRA) are in lora_base.c.
+ *
+ * Left out: embeddings as targets, lora_bias, LoftQ, EVA and their like. */
 #include "peft/lora.h"
 
 #include <math.h>
@@ -34,6 +36,7 @@ static peft_status lora_add_pair(peft__adapter *a, peft__attachment *at, const p
                                 false, a->method == &peft__method_lora_fa));
     TRY(peft__adapter_add_param(a, at, peft__arena_printf(&a->arena, "%s.lora_B.weight", s->path), LORA_B, s->out, at->rank, 2,
                                 false, false));
+    if (peft__lora_from_base(a)) { TRY(peft__lora_add_base(a, at, s)); }
     if (!peft__opt_bool(&a->opts, "use_dora")) { goto out; }
     if (s->kind == PEFT__SITE_HEAD) {
         FAIL(PEFT_E_UNSUPPORTED, "use_dora: the head \"%s\" cannot be a target; take it out of target_modules", s->path);
@@ -117,6 +120,7 @@ static const peft__real *lora_magnitude(const peft__adapter *a, const peft__atta
 /* A fresh DoRA changes nothing: m is what the norms are. */
 peft_status peft__lora_settle(peft__adapter *a, const peft__kernels *k) {
     peft_status st = PEFT_OK;
+    if (peft__lora_from_base(a)) { TRY(peft__lora_fill_base(a, k)); }
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         const peft__adapter_param *p = peft__adapter_param_at(a, i);
         if (p->slot != LORA_M || p->whole) { continue; }
@@ -140,7 +144,10 @@ peft__val peft__lora_after(const peft__adapter *a, const peft__attachment *at, p
                             peft__val y) {
     if (at->rank == 0) { return y; } /* only a trained bias or copy */
     int32_t pa = peft__adapter_tape_param(a, at, LORA_A, t), pb = peft__adapter_tape_param(a, at, LORA_B, t);
-    int32_t pm = peft__adapter_tape_param(a, at, LORA_M, t);
+    int32_t pm = peft__adapter_tape_param(a, at, LORA_M, t), pa0 = peft__adapter_tape_param(a, at, PEFT__LORA_A0, t);
+    if (pa0 != PEFT__NONE) { /* what the base has lost to A and B; not dropped */
+        y = peft__op_low_rank(t, y, x, pa0, peft__adapter_tape_param(a, at, PEFT__LORA_B0, t), -at->scale);
+    }
     bool drops = t->training && at->dropout > 0;
     if (drops) { x = peft__op_dropout(t, x, at->dropout, at->key); }
     y = peft__op_low_rank(t, y, x, pa, pb, at->scale);
@@ -190,6 +197,12 @@ peft_status peft__lora_merge(const peft__adapter *a, const peft__attachment *at,
                             .alpha = PEFT__R(at->scale),
                             .accumulate = true};
     peft__gemm(run, &args);
+    if (peft__lora_from_base(a)) {
+        args.a = peft__adapter_param_at(a, (size_t)at->first + 3)->p.value; /* B0, after A, B, A0 */
+        args.b = peft__real_backward(peft__adapter_param_at(a, (size_t)at->first + 2)->p.value, s->in);
+        args.alpha = -args.alpha;
+        peft__gemm(run, &args);
+    }
     const peft__real *m = lora_magnitude(a, at);
     size_t bytes = (size_t)s->out * sizeof(peft__real);
     if (m == NULL) { return PEFT_OK; }
@@ -271,6 +284,7 @@ const peft__method peft__method_lora = {
     .head = peft__lora_head,
     .merge = peft__lora_merge,
     .rate = lora_rate,
+    .plain = peft__lora_plain,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
     .learning_rate = 5e-4,
@@ -288,6 +302,7 @@ const peft__method peft__method_dora = {
     .head = peft__lora_head,
     .merge = peft__lora_merge,
     .rate = lora_rate,
+    .plain = peft__lora_plain,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
     .learning_rate = 5e-4,

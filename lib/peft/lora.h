@@ -4,7 +4,7 @@
 
 #include "peft/method.h"
 
-enum { PEFT__LORA_A = 0, PEFT__LORA_B = 1, PEFT__LORA_BIAS = 2, PEFT__LORA_M = 3 };
+enum { PEFT__LORA_A = 0, PEFT__LORA_B = 1, PEFT__LORA_BIAS = 2, PEFT__LORA_M = 3, PEFT__LORA_A0 = 4, PEFT__LORA_B0 = 5 };
 
 peft_status peft__lora_build(peft__adapter *a);
 void peft__lora_init(const peft__adapter *a, size_t i, peft__rng *rng, const peft__kernels *k);
@@ -15,6 +15,11 @@ void peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__t
                      peft__head_spec *spec);
 peft_status peft__lora_merge(const peft__adapter *a, const peft__attachment *at, const peft__site *s, const peft__run *run,
                              peft__real *weight);
+/* lora_base.c: initial values made from the base's weights (pissa, olora). */
+bool peft__lora_from_base(const peft__adapter *a); /* is it one of them, and not from a file */
+peft_status peft__lora_add_base(peft__adapter *a, peft__attachment *at, const peft__site *s);
+peft_status peft__lora_fill_base(const peft__adapter *a, const peft__kernels *k);
+peft_status peft__lora_plain(const peft__adapter *a, peft__adapter **out);
 void peft__lora_config_out(const peft__adapter *a, peft__json_out *j);
 peft_status peft__lora_config_in(peft__optset *opts, const peft__json *config, const char *what);
 
@@ -27,7 +32,8 @@ peft_status peft__lora_config_in(peft__optset *opts, const peft__json *config, c
     {"rank_pattern", PEFT__OPT_MAP, "", 1, 0, NULL, "rank by pattern of the path's end"},                                    \
     {"alpha_pattern", PEFT__OPT_MAP, "", 1, 0, NULL, "alpha by pattern of the path's end"},                                  \
     {"bias", PEFT__OPT_STR, "none", 1, 0, "none|all|lora_only", "which biases of the base are trained"},                     \
-    {"init_lora_weights", PEFT__OPT_STR, "true", 1, 0, "true|gaussian|false", "initial values; false: also B is random"},    \
+    {"init_lora_weights", PEFT__OPT_STR, "true", 1, 0, "true|gaussian|pissa|olora|false",                           \
+     "initial values; pissa, olora: leading factors of the weight; false: also B is random"},    \
     {"use_rslora", PEFT__OPT_BOOL, "false", 1, 0, NULL, "scale by lora_alpha / sqrt(r)"},                                    \
     {"use_dora", PEFT__OPT_BOOL, dora, 1, 0, NULL, "DoRA: the lengths of the weight's rows are trained apart"},              \
     {"loraplus_lr_ratio", PEFT__OPT_FLOAT, "1", 0, 1e6, NULL, "LoRA+: B learns at so many times the learning rate"},         \

@@ -93,6 +93,8 @@ typedef struct peft__method {
     double (*rate)(const struct peft__adapter *a, size_t i);
     /* Turns gradients [n_trainable] into what the optimiser is to see, before an update; must be linear. NULL: as they are. */
     peft_status (*project)(const struct peft__adapter *a, peft__real *grads);
+    /* Makes what files hold in place of the adapter, if that is another one; else *out is NULL. */
+    peft_status (*plain)(const struct peft__adapter *a, struct peft__adapter **out);
     /* adapter_config.json: writes the method's own keys / reads them into options. */
     void (*config_out)(const struct peft__adapter *a, peft__json_out *j);
     peft_status (*config_in)(peft__optset *opts, const peft__json *config, const char *what);

@@ -28,6 +28,8 @@ static const char *const method_options[][2] = {
     {"full", ""},
     {"lora", "r=2;use_dora=true;target_modules=all-linear;bias=all;loraplus_lr_ratio=4"},
     {"dora", "r=2;lora_dropout=0.3"},
+    {"lora", "r=2;init_lora_weights=pissa;lora_dropout=0.3"},
+    {"lora", "r=2;init_lora_weights=olora;lora_alpha=5;target_modules=all-linear"},
     {"lora_fa", "r=2;lora_alpha=5"},
     {"vera", "r=3;target_modules=all-linear;vera_dropout=0.2"},
     {"loha", "r=2;alpha=3"},

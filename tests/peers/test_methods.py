@@ -241,6 +241,33 @@ def steps():
                        {n: t.numpy() for n, t in state(theirs).items()}, 1e-3, 1e-6)
 
 
+def from_base():
+    """PiSSA and OLoRA: the product that training starts from, and the folder over the untouched base in PEFT."""
+    ctx = peftlib.Context(threads=2)
+    rows, _ = hf.random_rows(3800)
+    with tempfile.TemporaryDirectory() as top:
+        hf.make(hf.llama(), 3800).save_pretrained(top + "/base")
+        for how, extra in (("pissa", {}), ("pissa", dict(use_rslora=True, rank_pattern={"v_proj": 5})), ("olora", {})):
+            title = "%s %s" % (how, extra or "")
+            config = dict(r=4, lora_alpha=6, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=how, **extra)
+            theirs = state(get_peft_model(hf.load(top + "/base"), LoraConfig(task_type="CAUSAL_LM", **config)))
+            adapters = peftlib.Adapters(peftlib.Model(ctx, top + "/base"))
+            adapters.add("a", "lora", config)
+            shapes, ours, wanted = adapters.shapes("a"), {}, {}
+            for n in shapes:
+                if n.endswith("lora_A.weight"):
+                    b = n.replace("lora_A", "lora_B")
+                    ours[n] = adapters.read("a", b).reshape(shapes[b]) @ adapters.read("a", n).reshape(shapes[n])
+                    wanted[n] = theirs[b].numpy() @ theirs[n].numpy()
+            each_close(title + ": B A at the start", ours, wanted, 1e-4)
+            for n in shapes:
+                adapters.write("a", n, adapters.read("a", n) + 0.05 * np.sin(np.arange(np.prod(shapes[n]))))
+            adapters.save("a", top + "/" + title)
+            mine = peftlib.Session(adapters.model, adapters, "a").logits(rows[1])
+            back = hf.load_adapter(hf.load(top + "/base"), top + "/" + title)
+            close(title + ": saved, in PEFT over the base as it was", mine, hf.logits(back, rows[1]), 1e-5)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    main(methods, plain, conv1d, steps)
+    main(methods, plain, conv1d, steps, from_base)

@@ -20,6 +20,9 @@ static const variants_case variants_cases[] = {
      2 * (3 * (16 + 48 + 2 * 16 + 2 * (16 + 64)) + 48 + 16 + 64 + 16), true},
     {"dora", "{'lora_dropout':0.5,'bias':'lora_only'}", 2 * (8 * (16 + 16 + 16 + 8) + 16 + 8), 2 * (8 * (16 + 48) + 48 + 48), true},
     {"dora", "{'init_lora_weights':'false','use_rslora':true}", 2 * (8 * (16 + 16 + 16 + 8) + 16 + 8), 2 * (8 * (16 + 48) + 48), false},
+    {"lora", "{'init_lora_weights':'pissa','r':3,'lora_alpha':5}", 2 * 3 * (16 + 16 + 16 + 8), 2 * 3 * (16 + 48), true},
+    {"lora", "{'init_lora_weights':'olora','use_rslora':true,'rank_pattern':{'v_proj':2,'c_proj':3},'alpha_pattern':{'q_proj':3},'r':4}",
+     2 * (4 * (16 + 16) + 2 * (16 + 8)), 2 * 4 * (16 + 48), true},
     {"lora_fa", "{'r':4}", 2 * 4 * (16 + 8), 2 * 4 * 48, true},
     {"vera", "{}", 2 * (16 + 8 + 2 * 256), 2 * (48 + 256), true},
     {"vera", "{'r':5,'save_projection':false,'target_modules':'all-linear','projection_prng_key':7}",
@@ -116,14 +119,15 @@ static void variants_check(variants_world *w, const variants_case *c, int64_t co
     CHECK_OK(variants_logits(w, w->m, NULL, w->base));
     CHECK_OK(variants_logits(w, w->m, "x", w->fresh));
     double changed = api_distance(w->base, w->fresh, VARIANTS_LOGITS);
-    CHECK(c->identity ? changed < 2e-6 : changed > 1e-3);
+    CHECK(c->identity ? changed < 5e-6 : changed > 1e-3);
     CHECK_OK(api_shake(w->a, "x", 0.2F));
     CHECK_OK(variants_logits(w, w->m, "x", w->shaken));
     CHECK(api_distance(w->base, w->shaken, VARIANTS_LOGITS) > 1e-3);
     CHECK_OK(peft_adapters_save(w->a, "x", dir, NULL));
     CHECK_OK(peft_adapters_load(w->a, "y", dir, NULL));
     CHECK_OK(variants_logits(w, w->m, "y", w->other));
-    CHECK_NEAR(api_distance(w->shaken, w->other, VARIANTS_LOGITS), 0, 0);
+    bool converted = strstr(c->options, "pissa") != NULL || strstr(c->options, "olora") != NULL; /* in the file: another sum */
+    CHECK_NEAR(api_distance(w->shaken, w->other, VARIANTS_LOGITS), 0, converted ? 1e-5 : 0);
     CHECK_OK(variants_merged(w, "x", w->other));
     CHECK_NEAR(api_distance(w->shaken, w->other, VARIANTS_LOGITS), 0, 1e-5);
     w->done = true;
