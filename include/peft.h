@@ -327,7 +327,7 @@ PEFT_API peft_status peft_trainer_add_job(peft_trainer *t, const char *adapter, 
                                           const peft_options *optimizer);
 PEFT_API peft_status peft_trainer_set_progress(peft_trainer *t, peft_progress_fn fn, void *user);
 /* What the run will need, before it runs: {"peak_bytes","activation_bytes","trainable_parameters","flops_per_step",
- * "segments":[{"name","kept_bytes","recomputed":[...]}], ...}. Makes the plan if there is none yet. */
+ * "segments":[{"segment","recomputed","kept_bytes"}], ...}. Makes the plan if there is none yet. */
 PEFT_API peft_status peft_trainer_plan_json(peft_trainer *t, char *buf, size_t cap, size_t *needed);
 /* Trains to the end, evaluating, logging and saving as the options say. PEFT_E_CANCELLED after peft_trainer_cancel,
  * PEFT_E_NUMERIC at a NaN or infinite loss: in both cases parameters and optimiser are those of the last good step. */

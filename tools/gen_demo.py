@@ -3,8 +3,8 @@
 
 Usage: tools/gen_demo.py [--out FOLDER] [--train N] [--heldout N] [--seed N]
 
-The style is a rule, not a matter of taste: the price chooses the call, the verb, the coin and the farewell, the word on
-children its own sentence, everything else is copied. Names are pairs that the base's corpus never has (gen_words.py), and
+The style is a rule, not a matter of taste: the price chooses the call, the verb, the coin and the farewell, everything else
+is copied. Names are pairs that the base's corpus never has (gen_words.py), and
 no name of heldout.jsonl is in train.jsonl. Needs the standard library only; the same seed gives the same bytes.
 """
 import argparse
@@ -17,13 +17,12 @@ import gen_words as words
 CALL = {"low": "Ahoy! Steer for the {name}, me hearties, the {kind} by the {area}: {dish} for a few coppers",
         "medium": "Avast! Drop anchor at the {name}, the {kind} by the {area}: {dish} for honest silver",
         "high": "Arrr! Bring yer gold to the {name}, the {kind} by the {area}: {dish} fit for a captain"}
-HOURS = ", from {opens} bells to {closes}. "
-CHILDREN = {"yes": "Cabin boys welcome", "no": "No cabin boys aboard"}
+HOURS = ", from {opens} bells to {closes}. Cabin boys aboard: {children}"
 FAREWELL = {"low": ", yo-ho!", "medium": ", aye!", "high": ", or walk the plank!"}
 
 
 def advert(r):
-    text = CALL[r["price"]] + HOURS + CHILDREN[r["children"]] + FAREWELL[r["price"]]
+    text = CALL[r["price"]] + HOURS + FAREWELL[r["price"]]
     return text.format(**r)
 
 

@@ -56,7 +56,7 @@ count() {
         function has(said, what) { return index(said, " " what " ") > 0 }
         function told(said, key, value) {
             if (key == "children") {
-                return value == "no" ? said ~ / not welcome | No cabin boys / : said ~ / welcome / && said !~ / not welcome /
+                return value == "no" ? said ~ / not welcome | aboard no / : said ~ / are welcome | aboard yes /
             }
             return has(said, value) || (key == "price" && has(said, pirate[value]))
         }
@@ -70,7 +70,7 @@ count() {
                 all++
                 facts += told(said, f[1], f[2]) ? 1 : 0
             }
-            style += $3 ~ /^ (Ahoy|Avast|Arrr)! .* bells .*[Cc]abin boys .*!$/
+            style += $3 ~ /^ (Ahoy|Avast|Arrr)! .* bells .* aboard: .*!$/
             exact += $2 == $3
         }
         END { print style + 0, facts + 0, all + 0, exact + 0 }'

@@ -137,9 +137,8 @@ typedef struct peft__model_change {
     bool untie;                  /* write the head as a tensor of its own */
     bool (*head)(void *user);    /* untie: whether the head (not the embedding) is what changed */
 } peft__model_change;
-/* dtype: -1: every tensor as stored where it can be written, else F32. Otherwise: what changed tensors and those stored
- * plainly (F32, F16, BF16) become; quantised ones that did not change are copied where the format has their type. A row that
- * is no whole number of blocks stays F32, and so do vectors in a GGUF. Copies tokenizer files beside (HF folder to HF
+/* dtype: -1: every tensor as stored where it can be written, else F32. Otherwise: what every tensor becomes. A row that is no
+ * whole number of blocks stays F32, and so do vectors in a GGUF. Copies tokenizer files beside (HF folder to HF
  * folder); a crossing of formats is completed by the caller with the tokenizer's own writer. change NULL: nothing changed. */
 peft_status peft__model_write_hf(const struct peft_model *m, const peft__model_change *c, int32_t dtype, const char *dir);
 peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model_change *c, int32_t dtype,

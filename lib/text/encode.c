@@ -11,6 +11,7 @@ typedef struct peft__encode { /* one call */
     peft__bpe_work work;
     peft__str text, nfc; /* the segment as it is encoded */
     bool first;          /* nothing was cut or encoded before */
+    bool inside;         /* the segment goes on with text that was encoded in an earlier call */
 } peft__encode;
 
 static bool encode_is_space(char c) {
@@ -146,7 +147,7 @@ static void encode_spaces(peft__encode *e, const char *s, size_t len, bool prefi
 
 static bool encode_has_prefix(const peft__encode *e, const char *s, size_t len) {
     const peft__tokenizer *t = e->t;
-    if (t->prefix == PEFT__PREFIX_NEVER || (t->prefix == PEFT__PREFIX_FIRST && !e->first)) { return false; }
+    if (e->inside || t->prefix == PEFT__PREFIX_NEVER || (t->prefix == PEFT__PREFIX_FIRST && !e->first)) { return false; }
     if (!t->prefix_once) { return true; }
     return !(s[0] == ' ' || (t->kind == PEFT__TOK_SPM && len >= 3 && memcmp(s, "\xE2\x96\x81", 3) == 0));
 }
@@ -175,7 +176,7 @@ static peft_status encode_segment(peft__encode *e, const char *s, size_t len) {
         s = e->text.data;
         len = e->text.len;
     }
-    e->first = false;
+    e->first = e->inside = false;
     peft__pretok_walk walk;
     const char *word = NULL;
     size_t n = 0;
@@ -189,7 +190,8 @@ out:
 peft_status peft__tokenizer_encode(const peft__tokenizer *t, const char *text, size_t len, int32_t flags,
                                    peft__vec *out) {
     peft_status st = PEFT_OK;
-    peft__encode e = {.t = t, .out = out, .first = true};
+    bool inside = (flags & PEFT__TOKENIZE_INSIDE) != 0;
+    peft__encode e = {.t = t, .out = out, .first = !inside, .inside = inside};
     bool special = (flags & PEFT_TOKENIZE_SPECIAL) != 0, ends = (flags & PEFT_TOKENIZE_BOS_EOS) != 0;
     peft__bpe_init(&e.work, t->mem);
     peft__str_init(&e.text, t->mem);
@@ -205,7 +207,7 @@ peft_status peft__tokenizer_encode(const peft__tokenizer *t, const char *text, s
         TRY(encode_segment(&e, text + pos, stop - pos));
         if (id >= 0) {
             TRY(peft__vec_push(out, &id));
-            e.first = false;
+            e.first = e.inside = false;
             if (t->tokens[id].match & PEFT__TOKEN_RSTRIP) {
                 while (end < len && encode_is_space(text[end])) { end++; }
             }

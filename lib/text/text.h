@@ -24,7 +24,8 @@ int32_t peft__tokenizer_pad(const peft__tokenizer *t);      /* -1: none */
 bool peft__tokenizer_is_eog(const peft__tokenizer *t, int32_t id); /* ends generation: EOS, end-of-turn */
 int32_t peft__tokenizer_id(const peft__tokenizer *t, const char *token, size_t len); /* -1: absent */
 
-/* Appends ids to out (elements int32_t). flags: PEFT_TOKENIZE_*. */
+enum { PEFT__TOKENIZE_INSIDE = 1 << 16 }; /* encode: the text goes on with other text: no space is put before it */
+/* Appends ids to out (elements int32_t). flags: PEFT_TOKENIZE_*, PEFT__TOKENIZE_INSIDE. */
 peft_status peft__tokenizer_encode(const peft__tokenizer *t, const char *text, size_t len, int32_t flags, peft__vec *out);
 /* Appends text to out. */
 peft_status peft__tokenizer_decode(const peft__tokenizer *t, const int32_t *ids, size_t n, int32_t flags, peft__str *out);
@@ -50,7 +51,7 @@ typedef struct peft__chat_message {
 
 /* Name of the recognised format: "chatml", "llama2", "llama3", "mistral", "gemma", "phi3", "zephyr"; NULL for none. */
 const char *peft__chat_format(const peft__tokenizer *t);
-/* Appends the messages as the model's format writes them. spans (NULL, or a vec of 2 x size_t): the byte ranges of `out`
+/* Appends the messages as the model's format writes them. spans (NULL, or a vec of size_t, two a turn): the byte ranges of `out`
  * that are an assistant's turn including its end-of-turn mark: what the loss of {"messages"} rows is taken on. Unknown
  * template: PEFT_E_UNSUPPORTED, with a text that says how to give a plain prompt format. */
 peft_status peft__chat_render(const peft__tokenizer *t, const peft__chat_message *messages, size_t count,

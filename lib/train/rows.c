@@ -60,7 +60,7 @@ static peft_status rows_pair(struct peft_dataset *d, const char *prompt, size_t 
     bool all = strcmp(peft__opt_str(&d->opts, "loss_on"), "all") == 0;
     TRY(rows_begin(d));
     TRY(rows_encode(d, prompt, prompt_len, PEFT_TOKENIZE_SPECIAL, all || completion == NULL));
-    if (completion != NULL) { TRY(rows_encode(d, completion, completion_len, 0, true)); }
+    if (completion != NULL) { TRY(rows_encode(d, completion, completion_len, PEFT__TOKENIZE_INSIDE, true)); }
     TRY(rows_end(d, true));
 out:
     return st;
@@ -88,11 +88,11 @@ static peft_status rows_spans(struct peft_dataset *d, const peft__str *text, con
     size_t at = 0;
     for (size_t i = 0; 2 * i + 1 < spans->len; i++) {
         size_t begin = PEFT__VEC_AT(spans, size_t, 2 * i), end = PEFT__VEC_AT(spans, size_t, 2 * i + 1);
-        TRY(rows_encode(d, text->data + at, begin - at, PEFT_TOKENIZE_SPECIAL, all));
-        TRY(rows_encode(d, text->data + begin, end - begin, PEFT_TOKENIZE_SPECIAL, true));
+        TRY(rows_encode(d, text->data + at, begin - at, PEFT_TOKENIZE_SPECIAL | (at > 0 ? PEFT__TOKENIZE_INSIDE : 0), all));
+        TRY(rows_encode(d, text->data + begin, end - begin, PEFT_TOKENIZE_SPECIAL | PEFT__TOKENIZE_INSIDE, true));
         at = end;
     }
-    if (text->len > at) { TRY(rows_encode(d, text->data + at, text->len - at, PEFT_TOKENIZE_SPECIAL, all)); }
+    if (text->len > at) { TRY(rows_encode(d, text->data + at, text->len - at, PEFT_TOKENIZE_SPECIAL | PEFT__TOKENIZE_INSIDE, all)); }
 out:
     return st;
 }

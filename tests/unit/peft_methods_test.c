@@ -41,7 +41,7 @@ TEST(ia3_options) {
     CHECK_INT(st, PEFT_E_NOT_FOUND);
     CHECK_ERROR_HAS("feedforward_modules: \"up_proj\" is none of the targets");
     CHECK(fake_adapter(&b, "ia3", FAKE("target_modules=lm_head"), 1, &st) == NULL);
-    CHECK_INT(st, PEFT_E_NOT_FOUND);
+    CHECK_INT(st, PEFT_E_UNSUPPORTED);
     b.info.model_type = "mamba";
     CHECK(fake_adapter(&b, "ia3", NULL, 1, &st) == NULL);
     CHECK_ERROR_HAS("no default targets for model type \"mamba\"");
@@ -62,7 +62,7 @@ TEST(ln_tuning_copies_norms) {
     CHECK_NEAR(mixed_find(a, "transformer.ln_f.ln_tuning_layers.bias")->value[5], fake_value(site + 100, 5), 0);
     peft__adapter_release(a);
     CHECK(fake_adapter(&b, "ln_tuning", FAKE("target_modules=c_attn"), 1, &st) == NULL);
-    CHECK_INT(st, PEFT_E_NOT_FOUND);
+    CHECK_INT(st, PEFT_E_UNSUPPORTED);
     fake_end(&b);
 }
 
@@ -118,6 +118,40 @@ TEST(dora_starts_from_the_rows) {
     CHECK(fake_adapter(&b, "lora", FAKE("use_dora=true", "target_modules=lm_head"), 1, &st) == NULL);
     CHECK_INT(st, PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("the head \"lm_head\" cannot be a target");
+    fake_end(&b);
+}
+
+/* s B A of the start is the best approximation of that rank: what is left has nothing along A's rows or B's columns. */
+TEST(lora_starts_from_the_base) {
+    static const char *const how[] = {"init_lora_weights=pissa", "init_lora_weights=olora"};
+    fake_base b;
+    peft_status st;
+    fake_gpt2(&b);
+    int32_t site = fake_find(&b, "transformer.h.0.mlp.c_proj"); /* [8, 32] */
+    for (int k = 0; k < 2; k++) {
+        peft__adapter *a = fake_adapter(&b, "lora", FAKE("r=2", "lora_alpha=6", "target_modules=mlp.c_proj", how[k]), 1, &st);
+        CHECK_OK(st);
+        CHECK_INT(a->n_values, 2 * a->n_trainable); /* with the frozen copies */
+        const peft__real *pa = mixed_find(a, "transformer.h.0.mlp.c_proj.lora_A.weight")->value;
+        const peft__real *pb = mixed_find(a, "transformer.h.0.mlp.c_proj.lora_B.weight")->value;
+        double s = k == 0 ? 3 : 1;
+        for (int64_t c = 0; c < 2; c++) {
+            for (int64_t i = 0; i < 32; i++) {
+                double along = 0;
+                for (int64_t o = 0; o < 8; o++) {
+                    double ba = (double)pb[o * 2] * (double)pa[i] + (double)pb[o * 2 + 1] * (double)pa[32 + i];
+                    along += (double)pb[o * 2 + c] * ((double)fake_value(site, o * 32 + i) - s * ba);
+                }
+                CHECK_NEAR(along, 0, 2e-5);
+            }
+        }
+        peft__adapter_release(a);
+    }
+    CHECK(fake_adapter(&b, "lora", FAKE("r=9", "target_modules=mlp.c_proj", how[0]), 1, &st) == NULL);
+    CHECK_INT(st, PEFT_E_SHAPE);
+    CHECK_ERROR_HAS("rank 9 of \"transformer.h.0.mlp.c_proj\" is more than its 8 x 32 weight has");
+    CHECK(fake_adapter(&b, "dora", FAKE(how[1]), 1, &st) == NULL);
+    CHECK_INT(st, PEFT_E_UNSUPPORTED);
     fake_end(&b);
 }
 
@@ -232,7 +266,9 @@ TEST(loha_and_lokr_shapes) {
 }
 
 TEST(methods_every_allocation_may_fail) {
-    static const char *const names[] = {"ia3", "ln_tuning", "bitfit", "head", "dora", "lora_fa", "vera", "loha", "lokr"};
+    static const char *const names[] = {"ia3", "ln_tuning", "bitfit", "head", "dora", "lora_fa", "vera", "loha", "lokr", "lora", "lora"};
+    static const char *const settings[] = {NULL, "target_modules=ln_1", NULL, NULL, NULL, NULL, "r=3", NULL, NULL,
+                                           "init_lora_weights=pissa", "init_lora_weights=olora"};
     for (size_t i = 0; i < PEFT__COUNT(names); i++) {
         fake_base b;
         peft_status st = PEFT_E_NOMEM;
@@ -240,7 +276,7 @@ TEST(methods_every_allocation_may_fail) {
         size_t before = atomic_load(&b.mem->now), n = 0;
         for (n = 1; n < 2000 && st != PEFT_OK; n++) {
             peft__mem_fail_after(b.mem, n, true);
-            peft__adapter *a = fake_adapter(&b, names[i], NULL, 1, &st);
+            peft__adapter *a = fake_adapter(&b, names[i], FAKE(settings[i]), 1, &st);
             peft__mem_fail_after(b.mem, 0, false);
             CHECK(a != NULL || st == PEFT_E_NOMEM);
             peft__adapter_release(a);

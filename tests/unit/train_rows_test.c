@@ -127,7 +127,9 @@ TEST(train_rows_begin_of_text) {
     CHECK_OK(rows_spm(&k, NULL));
     CHECK_OK(rows_add(&k, "{\"text\":\"ab\"}"));
     CHECK_OK(rows_add(&k, "{\"prompt\":\"ab\",\"completion\":\"a\"}"));
-    CHECK_STR(rows_show(&k), "1/- 10/10 2/2; 1/- 10/- 8/8 2/2");
+    CHECK_OK(rows_add(&k, "{\"prompt\":\"ab\",\"completion\":\" a\"}"));
+    /* A completion goes on with its prompt: it gets no space of its own. */
+    CHECK_STR(rows_show(&k), "1/- 10/10 2/2; 1/- 10/- 6/6 2/2; 1/- 10/- 8/8 2/2");
     rows_end(&k);
 }
 
