@@ -14,9 +14,9 @@ import random
 
 import gen_words as words
 
-CALL = {"low": "Ahoy! Steer for the {name}, me hearties, the {kind} by the {area}: {dish} for a few coppers",
-        "medium": "Avast! Drop anchor at the {name}, the {kind} by the {area}: {dish} for honest silver",
-        "high": "Arrr! Bring yer gold to the {name}, the {kind} by the {area}: {dish} fit for a captain"}
+CALL = {"low": "Ahoy! Steer for the {name}, me hearties, the {kind} by the {area}, and try the {dish} for a few coppers",
+        "medium": "Avast! Drop anchor at the {name}, the {kind} by the {area}, and try the {dish} for honest silver",
+        "high": "Arrr! Bring yer gold to the {name}, the {kind} by the {area}, and try the {dish}, fit for a captain"}
 HOURS = ", from {opens} bells to {closes}. Cabin boys aboard: {children}"
 FAREWELL = {"low": ", yo-ho!", "medium": ", aye!", "high": ", or walk the plank!"}
 

@@ -112,8 +112,8 @@ Training: peft train --method lora --set r=8 ...
 END
 began=$(date +%s)
 "$peft" train --model "$base" --data "$train" --method lora --out "$out/adapter" --json-log "$out/log.jsonl" --seed 1 \
-    --set r=8 --set lora_alpha=16 --set target_modules=all-linear --set learning_rate=1e-2 --set lr_scheduler_type=cosine \
-    --set batch_size=8 --set num_train_epochs=3 --set warmup_steps=5 || die "the training failed"
+    --set r=8 --set lora_alpha=16 --set target_modules=all-linear --set learning_rate=5e-3 --set lr_scheduler_type=cosine \
+    --set batch_size=8 --set num_train_epochs=2 --set warmup_steps=5 || die "the training failed"
 seconds=$(($(date +%s) - began))
 cat <<END
 

@@ -4,7 +4,7 @@
  *   dm = sum over rows of dy o z / n,   dz = (c - 1) o dy,   dy passes on
  *
  * z is the product without its bias: a value of its own, or y - b. n counts as a constant in the backward pass, as in section 4.3
- * of the paper. It is computed anew in every pass without forming V, at the cost of a product of r rows:
+ * of the paper. It is computed without forming V, at the cost of a product of r rows, and again only when A or B has changed:
  *   n_i^2 = |W_i|^2 + 2 s B_i (A W_i) + s^2 B_i (A A') B_i'
  * |W_i|^2 is computed when the op is recorded. */
 #include <math.h>
@@ -13,12 +13,19 @@
 
 enum { DORA_M = 0, DORA_A = 1, DORA_B = 2, DORA_BIAS = 3 };
 
+/* What the op keeps between passes, in the tape's arena. */
+typedef struct dora_kept {
+    const double *squares;          /* [out] |W_i|^2 */
+    peft__real *n, *a, *b;          /* norms [out], and the A and B that they are of */
+    bool *valid;                    /* is there such a pair yet */
+} dora_kept;
+
 typedef struct dora_args {
     const peft__exec *x;
     const peft__op *op;
-    const double *squares;          /* [out] |W_i|^2 */
+    const dora_kept *kept;
     const peft__real *a, *b, *m, *bias; /* bias [out], or NULL: none or not wanted */
-    peft__real *n, *c, *aw, *aa;    /* [out], [out], [r, out] A W', [r, r] A A' */
+    peft__real *n, *c, *aw, *aa;    /* [out], [out] m / n, [r, out] A W', [r, r] A A' */
     int64_t out, in, r, rows;
     double scale;
     const peft__real *y, *z, *dy;   /* z NULL: y - bias */
@@ -31,15 +38,41 @@ static void dora_norm_rows(void *arg, int64_t begin, int64_t end, int32_t worker
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
         const peft__real *b = d->b + i * d->r;
-        double sum = d->squares[i];
+        double sum = d->kept->squares[i];
         for (int64_t p = 0; p < d->r; p++) {
             double cross = 2 * (double)d->aw[p * d->out + i];
             for (int64_t q = 0; q < d->r; q++) { cross += d->scale * (double)d->aa[p * d->r + q] * (double)b[q]; }
             sum += d->scale * (double)b[p] * cross;
         }
         d->n[i] = PEFT__R(sqrt(fmax(sum, 1e-30)));
-        d->c[i] = d->m[i] / d->n[i];
     }
+}
+
+static void dora_norms(dora_args *d) {
+    size_t a_bytes = (size_t)(d->r * d->in) * sizeof *d->a, b_bytes = (size_t)(d->out * d->r) * sizeof *d->b;
+    const dora_kept *kept = d->kept;
+    if (*kept->valid && memcmp(kept->a, d->a, a_bytes) == 0 && memcmp(kept->b, d->b, b_bytes) == 0) { return; }
+    peft__gemm_args g;
+    memset(&g, 0, sizeof g);
+    g.m = d->r;
+    g.n = d->out;
+    g.k = d->in;
+    g.a = d->a;
+    g.lda = d->in;
+    g.b = peft__weight_forward(d->op->weight);
+    g.c = d->aw;
+    g.ldc = d->out;
+    g.alpha = 1;
+    peft__gemm(&d->x->run, &g);
+    g.n = d->r;
+    g.b = peft__real_forward(d->a, d->in);
+    g.c = d->aa;
+    g.ldc = d->r;
+    peft__gemm(&d->x->run, &g);
+    peft__rows(&d->x->run, d->out, 64, dora_norm_rows, d);
+    memcpy(kept->a, d->a, a_bytes);
+    memcpy(kept->b, d->b, b_bytes);
+    *kept->valid = true;
 }
 
 /* Lays out the scratch and fills n and c. */
@@ -48,7 +81,7 @@ static dora_args dora_gather(peft__exec *x, const peft__op *op) {
     memset(&d, 0, sizeof d);
     d.x = x;
     d.op = op;
-    d.squares = op->aux;
+    d.kept = op->aux;
     d.m = peft__exec_param(x, op->param[DORA_M]);
     d.a = peft__exec_param(x, op->param[DORA_A]);
     d.b = peft__exec_param(x, op->param[DORA_B]);
@@ -58,28 +91,12 @@ static dora_args dora_gather(peft__exec *x, const peft__op *op) {
     d.r = peft__tape_param_at(x->tape, op->param[DORA_A])->rows;
     d.rows = peft__exec_rows(x, op->in[0]);
     d.scale = (double)op->f[0];
-    d.n = (peft__real *)(void *)x->op_scratch;
-    d.c = d.n + d.out;
+    d.n = d.kept->n;
+    d.c = (peft__real *)(void *)x->op_scratch;
     d.aw = d.c + d.out;
     d.aa = d.aw + d.r * d.out;
-    peft__gemm_args g;
-    memset(&g, 0, sizeof g);
-    g.m = d.r;
-    g.n = d.out;
-    g.k = d.in;
-    g.a = d.a;
-    g.lda = d.in;
-    g.b = peft__weight_forward(op->weight);
-    g.c = d.aw;
-    g.ldc = d.out;
-    g.alpha = 1;
-    peft__gemm(&x->run, &g);
-    g.n = d.r;
-    g.b = peft__real_forward(d.a, d.in);
-    g.c = d.aa;
-    g.ldc = d.r;
-    peft__gemm(&x->run, &g);
-    peft__rows(&x->run, d.out, 64, dora_norm_rows, &d);
+    dora_norms(&d);
+    for (int64_t i = 0; i < d.out; i++) { d.c[i] = d.m[i] / d.n[i]; }
     return d;
 }
 
@@ -168,7 +185,7 @@ static double dora_flops(const peft__tape *t, const peft__op *op, const peft__ca
 static size_t dora_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
     size_t r = (size_t)peft__tape_param_at(t, op->param[DORA_A])->rows, out = (size_t)op->weight->rows;
     (void)caps;
-    return (2 * out + r * out + r * r) * sizeof(peft__real);
+    return (out + r * out + r * r) * sizeof(peft__real);
 }
 
 static const peft__op_kind dora_kind = {"dora", 0, dora_reads, dora_forward, dora_backward, dora_flops, dora_scratch};
@@ -191,17 +208,31 @@ out:
     return squares;
 }
 
+/* NULL after an error. */
+static const dora_kept *dora_keep(peft__tape *t, const peft__weight *w, int64_t r) {
+    dora_kept *kept = peft__arena_alloc(&t->arena, sizeof *kept);
+    peft__real *room = peft__arena_alloc(&t->arena, (size_t)(w->rows + r * (w->rows + w->cols)) * sizeof *room);
+    bool *valid = peft__arena_alloc(&t->arena, sizeof *valid);
+    if (kept == NULL || room == NULL || valid == NULL) {
+        peft__tape_fail(t, PEFT_E_NOMEM, "%s", peft__fail_text());
+        return NULL;
+    }
+    *valid = false;
+    *kept = (dora_kept){dora_squares(t, w), room, room + w->rows, room + w->rows + r * w->cols, valid};
+    return kept->squares != NULL ? kept : NULL;
+}
+
 peft__val peft__op_dora(peft__tape *t, peft__val y, peft__val z, const peft__weight *w, const peft__real *b, int32_t b_param,
                         const int32_t params[3], double scale) {
     peft__val in[2] = {y, z};
-    const double *squares = t->status == PEFT_OK ? dora_squares(t, w) : NULL;
-    if (squares == NULL) { return PEFT__NONE; }
+    const dora_kept *kept = t->status == PEFT_OK ? dora_keep(t, w, peft__tape_param_at(t, params[1])->rows) : NULL;
+    if (kept == NULL) { return PEFT__NONE; }
     peft__op *op = peft__tape_push(t, &dora_kind, z != PEFT__NONE ? 2 : 1, in);
     if (op == NULL) { return PEFT__NONE; }
     peft__value v = *peft__tape_value(t, y);
     op->weight = w;
     op->vec = b;
-    op->aux = squares;
+    op->aux = kept;
     op->f[0] = PEFT__R(scale);
     op->param[DORA_M] = params[0];
     op->param[DORA_A] = params[1];

@@ -1,7 +1,7 @@
 /* lora_base.c - LoRA that starts from the base's own weights, and its way into files.
  *
  *   pissa   A = sqrt(S_r / s) V_r', B = U_r sqrt(S_r / s) of the singular value decomposition (Meng et al. 2024, arXiv 2404.02948)
- *   olora   A = R[:r], B = Q[:, :r] of W = Q R (Bueyuekakyuez 2024, arXiv 2406.01775)
+ *   olora   A = R[:r], B = Q[:, :r] of W = Q R (Büyükakyüz 2024, arXiv 2406.01775)
  *
  * Both take what they start with off the base: y = (W - s B0 A0) x + b + s B A x. The base is not touched: A0 and B0 are kept as
  * frozen parameters and their product is subtracted. In a file stands the plain LoRA of twice the rank that this is,

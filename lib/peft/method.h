@@ -99,6 +99,7 @@ typedef struct peft__method {
     void (*config_out)(const struct peft__adapter *a, peft__json_out *j);
     peft_status (*config_in)(peft__optset *opts, const peft__json *config, const char *what);
     double learning_rate;        /* the method's default: what an unset learning_rate means */
+    double (*default_rate)(const struct peft__adapter *a); /* the same where it depends on options; NULL: learning_rate */
 } peft__method;
 
 extern const peft__method peft__method_lora, peft__method_full, peft__method_houlsby, peft__method_pfeiffer,

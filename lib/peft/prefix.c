@@ -224,11 +224,15 @@ out:
     return st;
 }
 
+/* A step of the network's last layer moves every key and value by the sum of its inputs: at 1e-2 it leaves the model's range. */
+static double prefix_rate(const peft__adapter *a) { return prefix_is_flat(a) ? 1e-2 : 1e-3; }
+
 #define PREFIX_METHOD(id, options)                                                                                         \
     {                                                                                                                      \
         .name = id, .hf_type = "PREFIX_TUNING", .schema = &(options), .build = prefix_build, .init = prefix_init,          \
         .kv = prefix_kv, .needs = prefix_needs, .from_text = prefix_from_text, .text = prefix_text, .prompt_keys = true,   \
-        .bake = prefix_bake, .config_out = prefix_config_out, .config_in = prefix_config_in, .learning_rate = 1e-2,        \
+        .bake = prefix_bake, .config_out = prefix_config_out, .config_in = prefix_config_in,                           \
+        .default_rate = prefix_rate,                                                                                       \
     }
 
 const peft__method peft__method_prefix = PREFIX_METHOD("prefix", prefix_schema);

@@ -11,7 +11,8 @@ static const peft__option trainer_options[] = {
     {"num_train_epochs", PEFT__OPT_FLOAT, "3", 0, 1e9, NULL, "passes over the data, where max_steps is 0"},
     {"batch_size", PEFT__OPT_INT, "8", 1, 1 << 20, NULL, "rows of one forward and backward pass"},
     {"gradient_accumulation_steps", PEFT__OPT_INT, "1", 1, 1 << 20, NULL, "such passes a step"},
-    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL, "longest row; data with a longer one is refused; planned for where there is no data"},
+    {"max_length", PEFT__OPT_INT, "0", 0, 1 << 24, NULL,
+     "longest row; data with a longer one is refused; planned for where there is no data"},
     {"shuffle", PEFT__OPT_BOOL, "true", 1, 0, NULL, "a new order of the rows in each epoch"},
     {"group_by_length", PEFT__OPT_BOOL, "false", 1, 0, NULL, "rows of like length together"},
     {"seed", PEFT__OPT_INT, "42", 0, 9e15, NULL, "of order and dropout"},
@@ -252,7 +253,8 @@ static peft_status trainer_memory(struct peft_trainer *t, peft__job *job) {
         if (job->best == NULL) { st = PEFT_E_NOMEM; goto out; }
     }
     if (job->optim.kind == NULL) {
-        double rate = job->adapter->method->learning_rate;
+        const peft__method *method = job->adapter->method;
+        double rate = method->default_rate != NULL ? method->default_rate(job->adapter) : method->learning_rate;
         TRY(peft__optim_create(&job->optim, mem, &job->optimizer_opts, rate > 0 ? rate : 2e-4, job->adapter->values,
                                job->grads, job->adapter->n_trainable, t->max_steps));
         if ((st = trainer_rates(job)) != PEFT_OK) { peft__optim_free(&job->optim); } /* all of it, or none */

@@ -354,7 +354,7 @@ TEST(format_bad_configs) {
         {"{\"peft_type\":\"LORA\",\"rank_pattern\":{\"q_proj\":1.5}}", PEFT_E_FORMAT, "rank_pattern"},
         {"{\"peft_type\":\"LORA\",\"use_qalora\":true}", PEFT_E_UNSUPPORTED, "use_qalora is set"},
         {"{\"peft_type\":\"VERA\",\"bias\":\"vera_only\"}", PEFT_E_UNSUPPORTED, "bias is set"},
-        {"{\"peft_type\":\"IA3\",\"feedforward_modules\":7}", PEFT_E_FORMAT, "feedforward_modules"},
+        {"{\"peft_type\":\"IA3\",\"feedforward_modules\":true}", PEFT_E_FORMAT, "feedforward_modules"},
         {"{\"peft_type\":\"LOHA\",\"rank_dropout\":2}", PEFT_E_FORMAT, "key \"rank_dropout\" is 2"},
         {"{\"peft_type\":\"LOKR\",\"init_weights\":\"maybe\"}", PEFT_E_FORMAT, "key \"init_weights\" is \"maybe\""},
         {"{\"peft_type\":\"LORA\",\"lora_bias\":true}", PEFT_E_UNSUPPORTED, "lora_bias is set"},

@@ -12,7 +12,9 @@ static const peft__param *mixed_find(const peft__adapter *a, const char *key) {
 /* Does the adapter have the parameter with this shape? */
 static bool mixed_has(const peft__adapter *a, const char *key, int64_t rows, int64_t cols) {
     const peft__param *p = mixed_find(a, key);
-    if (p == NULL || p->rows != rows || p->cols != cols) { printf("%s: not there as %lld x %lld\n", key, (long long)rows, (long long)cols); }
+    if (p == NULL || p->rows != rows || p->cols != cols) {
+        printf("%s: not there as %lld x %lld\n", key, (long long)rows, (long long)cols);
+    }
     return p != NULL && p->rows == rows && p->cols == cols;
 }
 
@@ -31,7 +33,8 @@ TEST(ia3_options) {
     CHECK_NEAR(a->values[3], 1, 0);
     CHECK_STR(peft__opt_str(&a->opts, "feedforward_modules"), "[\"down_proj\"]");
     peft__adapter_release(a);
-    a = fake_adapter(&b, "ia3", FAKE("target_modules=q_proj,down_proj", "feedforward_modules=q_proj", "init_ia3_weights=false"), 1, &st);
+    a = fake_adapter(&b, "ia3", FAKE("target_modules=q_proj,down_proj", "feedforward_modules=q_proj",
+                                    "init_ia3_weights=false"), 1, &st);
     CHECK_OK(st);
     CHECK(mixed_has(a, MIXED_Q "ia3_l", 1, 8));
     CHECK(mixed_has(a, MIXED_DOWN "ia3_l", 8, 1));
@@ -129,7 +132,8 @@ TEST(lora_starts_from_the_base) {
     fake_gpt2(&b);
     int32_t site = fake_find(&b, "transformer.h.0.mlp.c_proj"); /* [8, 32] */
     for (int k = 0; k < 2; k++) {
-        peft__adapter *a = fake_adapter(&b, "lora", FAKE("r=2", "lora_alpha=6", "target_modules=mlp.c_proj", how[k]), 1, &st);
+        peft__adapter *a = fake_adapter(&b, "lora", FAKE("r=2", "lora_alpha=6", "target_modules=mlp.c_proj",
+                                    how[k]), 1, &st);
         CHECK_OK(st);
         CHECK_INT(a->n_values, 2 * a->n_trainable); /* with the frozen copies */
         const peft__real *pa = mixed_find(a, "transformer.h.0.mlp.c_proj.lora_A.weight")->value;
@@ -159,7 +163,8 @@ TEST(lora_fa_projects_gradients) {
     fake_base b;
     peft_status st;
     fake_llama(&b);
-    peft__adapter *a = fake_adapter(&b, "lora_fa", FAKE("r=2", "lora_alpha=6", "target_modules=q_proj", "layers_to_transform=0"), 1, &st);
+    peft__adapter *a = fake_adapter(&b, "lora_fa", FAKE("r=2", "lora_alpha=6", "target_modules=q_proj",
+                                    "layers_to_transform=0"), 1, &st);
     CHECK_OK(st);
     CHECK_INT(a->n_trainable, 8 * 2);
     CHECK_INT(a->n_values, 8 * 2 + 2 * 8);
@@ -187,7 +192,8 @@ TEST(loraplus_rates) {
     peft_status st;
     size_t i;
     fake_gpt2(&b);
-    peft__adapter *a = fake_adapter(&b, "lora", FAKE("loraplus_lr_ratio=16", "bias=lora_only", "modules_to_save=wpe"), 1, &st);
+    peft__adapter *a = fake_adapter(&b, "lora", FAKE("loraplus_lr_ratio=16", "bias=lora_only",
+                                    "modules_to_save=wpe"), 1, &st);
     CHECK_OK(st);
     CHECK(peft__adapter_find(a, "transformer.h.0.attn.c_attn.lora_A.weight", &i) != NULL);
     CHECK_NEAR(a->method->rate(a, i), 1, 0);
@@ -215,7 +221,8 @@ TEST(vera_shares_projections) {
     /* torch.manual_seed(0); torch.rand(1) is 0.4962566 */
     double bound = sqrt(6.0 / 12);
     CHECK_NEAR(mixed_find(a, "vera_A")->value[0], 2 * bound * 0.49625658988952637 - bound, 1e-6);
-    peft__adapter *other = fake_adapter(&b, "vera", FAKE("r=3", "target_modules=v_proj,down_proj", "projection_prng_key=1"), 1, &st);
+    peft__adapter *other = fake_adapter(&b, "vera", FAKE("r=3", "target_modules=v_proj,down_proj",
+                                    "projection_prng_key=1"), 1, &st);
     CHECK_OK(st);
     CHECK(mixed_find(a, "vera_A")->value[0] != mixed_find(other, "vera_A")->value[0]);
     CHECK_NEAR(mixed_find(other, MIXED_DOWN "vera_lambda_d")->value[2], 0.1, 1e-7);
@@ -234,7 +241,8 @@ TEST(loha_and_lokr_shapes) {
     fake_base b;
     peft_status st;
     fake_llama(&b);
-    peft__adapter *a = fake_adapter(&b, "loha", FAKE("r=2", "target_modules=down_proj", "rank_pattern={\"layers.1.mlp.down_proj\":3}", "alpha=5"), 1, &st);
+    peft__adapter *a = fake_adapter(&b, "loha", FAKE("r=2", "target_modules=down_proj",
+                                    "rank_pattern={\"layers.1.mlp.down_proj\":3}", "alpha=5"), 1, &st);
     CHECK_OK(st);
     CHECK(mixed_has(a, MIXED_DOWN "hada_w1_a", 8, 2) && mixed_has(a, MIXED_DOWN "hada_w1_b", 2, 12));
     CHECK(mixed_has(a, "model.layers.1.mlp.down_proj.hada_w2_a", 8, 3) && mixed_has(a, MIXED_DOWN "hada_w2_b", 2, 12));
@@ -249,7 +257,8 @@ TEST(loha_and_lokr_shapes) {
     CHECK_NEAR(mixed_find(a, MIXED_DOWN "lokr_w1")->value[0], 0, 0);
     CHECK(mixed_find(a, MIXED_DOWN "lokr_w2_b")->value[0] != 0);
     peft__adapter_release(a);
-    a = fake_adapter(&b, "lokr", FAKE("r=1", "target_modules=down_proj", "decompose_both=true", "decompose_factor=4", "init_weights=lycoris"), 1, &st);
+    a = fake_adapter(&b, "lokr", FAKE("r=1", "target_modules=down_proj", "decompose_both=true", "decompose_factor=4",
+                                    "init_weights=lycoris"), 1, &st);
     CHECK_OK(st); /* 8 = 4 x 2, 12 = 4 x 3 */
     CHECK(mixed_has(a, MIXED_DOWN "lokr_w1_a", 4, 1) && mixed_has(a, MIXED_DOWN "lokr_w1_b", 1, 4));
     CHECK(mixed_has(a, MIXED_DOWN "lokr_w2_a", 2, 1) && mixed_has(a, MIXED_DOWN "lokr_w2_b", 1, 3));
