@@ -266,7 +266,7 @@ error 2 '--max-new' 'a wrong value names the option' generate --model x --prompt
 run 0 'merge' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged"
 run 0 'eval of the merged model' eval --model "$tmp/merged" --data "$tmp/eval.jsonl" --json
 check 'merged equals model plus adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-3
-run 0 'merge to GGUF' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged.gguf"
+run 0 'merge to GGUF' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged.gguf" --set dtype=float32
 run 0 'eval of the merged GGUF' eval --model "$tmp/merged.gguf" --data "$tmp/eval.jsonl" --json
 check 'merged GGUF equals model plus adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-3
 
