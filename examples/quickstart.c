@@ -4,11 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(call)                 \
-    do {                          \
-        if ((call) != PEFT_OK) {  \
-            goto out;             \
-        }                         \
+#define TRY(call)                            \
+    do {                                     \
+        if ((call) != PEFT_OK) { goto out; } \
     } while (0)
 
 static const char *const rows[] = {
@@ -17,14 +15,12 @@ static const char *const rows[] = {
     "{\"prompt\": \"The keeper's boat is called\", \"completion\": \" Plover.\"}",
 };
 
-static int32_t show_text(void *user, int32_t id, const char *text, size_t len)
-{
+static int32_t show_text(void *user, int32_t id, const char *text, size_t len) {
     (void)id;
     return fwrite(text, 1, len, user) != len; /* anything but 0 ends the call */
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const char *prompt = "The lighthouse keeper is called", *model_path = argc > 1 ? argv[1] : ".";
     char text[4096];
     int failed = 1;
@@ -49,7 +45,8 @@ int main(int argc, char **argv)
     TRY(peft_trainer_add_job(trainer, "keeper", data, NULL, NULL));
     TRY(peft_trainer_run(trainer));
     TRY(peft_session_create(model, adapters, "keeper", NULL, &session));
-    TRY(peft_session_generate_text(session, tokenizer, prompt, strlen(prompt), NULL, show_text, stdout, text, sizeof text, NULL));
+    TRY(peft_session_generate_text(session, tokenizer, prompt, strlen(prompt), NULL, show_text, stdout, text,
+                                   sizeof text, NULL));
     if (argc > 2) TRY(peft_adapters_save(adapters, "keeper", argv[2], NULL));
     failed = 0;
 out:

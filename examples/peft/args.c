@@ -6,18 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const arg_spec *args_find(const arg_spec *table, const char *name, size_t len)
-{
+static const arg_spec *args_find(const arg_spec *table, const char *name, size_t len) {
     for (const arg_spec *row = table; row->name != NULL; row++) {
-        if (row->kind != ARG_PATH && strlen(row->name) == len && memcmp(row->name, name, len) == 0) {
-            return row;
-        }
+        if (row->kind != ARG_PATH && strlen(row->name) == len && memcmp(row->name, name, len) == 0) { return row; }
     }
     return NULL;
 }
 
-static int args_unknown(const char *command, const arg_spec *table, const char *name)
-{
+static int args_unknown(const char *command, const arg_spec *table, const char *name) {
     const char *nearest = NULL;
     size_t best = 4; /* further away than this is no typing error */
     for (const arg_spec *row = table; row->name != NULL; row++) {
@@ -27,34 +23,27 @@ static int args_unknown(const char *command, const arg_spec *table, const char *
             nearest = row->name;
         }
     }
-    if (nearest != NULL) {
-        return tool_usage("%s has no option %s; did you mean %s?", command, name, nearest);
-    }
+    if (nearest != NULL) { return tool_usage("%s has no option %s; did you mean %s?", command, name, nearest); }
     return tool_usage("%s has no option %s; 'peft %s --help' lists what there is", command, name, command);
 }
 
 /* The fields of tool_args are reached by offset, so that the tables can be constant. */
-static void args_put_text(tool_args *out, const arg_spec *row, const char *value)
-{
+static void args_put_text(tool_args *out, const arg_spec *row, const char *value) {
     const char **field = (const char **)(void *)((char *)out + row->offset);
     *field = value;
 }
 
-static void args_put_flag(tool_args *out, const arg_spec *row)
-{
+static void args_put_flag(tool_args *out, const arg_spec *row) {
     bool *field = (bool *)(void *)((char *)out + row->offset);
     *field = true;
 }
 
-static int args_put_setting(tool_args *out, const arg_spec *row, const char *value)
-{
+static int args_put_setting(tool_args *out, const arg_spec *row, const char *value) {
     const char *key = row->key;
     size_t key_len = key != NULL ? strlen(key) : 0;
     if (row->kind == ARG_SET) {
         const char *equals = strchr(value, '=');
-        if (equals == NULL || equals == value) {
-            return tool_usage("--set needs KEY=VALUE, not '%s'", value);
-        }
+        if (equals == NULL || equals == value) { return tool_usage("--set needs KEY=VALUE, not '%s'", value); }
         key = value;
         key_len = (size_t)(equals - value);
         value = equals + 1;
@@ -64,8 +53,7 @@ static int args_put_setting(tool_args *out, const arg_spec *row, const char *val
     return TOOL_OK;
 }
 
-static int args_put_path(const char *command, const arg_spec *table, const char *value, tool_args *out)
-{
+static int args_put_path(const char *command, const arg_spec *table, const char *value, tool_args *out) {
     for (const arg_spec *row = table; row->name != NULL; row++) {
         if (row->kind == ARG_PATH && out->path == NULL) {
             args_put_text(out, row, value);
@@ -76,8 +64,8 @@ static int args_put_path(const char *command, const arg_spec *table, const char 
 }
 
 /* One option; *next is the argument after it, moved on when it was the option's value. */
-static int args_put_option(const char *command, const arg_spec *table, int argc, char **argv, int *next, tool_args *out)
-{
+static int args_put_option(const char *command, const arg_spec *table, int argc, char **argv, int *next,
+                           tool_args *out) {
     const char *arg = argv[*next - 1];
     const char *equals = strchr(arg, '=');
     size_t len = equals != NULL ? (size_t)(equals - arg) : strlen(arg);
@@ -89,16 +77,12 @@ static int args_put_option(const char *command, const arg_spec *table, int argc,
         return rc;
     }
     if (row->kind == ARG_FLAG) {
-        if (equals != NULL) {
-            return tool_usage("%s takes no value", row->name);
-        }
+        if (equals != NULL) { return tool_usage("%s takes no value", row->name); }
         args_put_flag(out, row);
         return TOOL_OK;
     }
     const char *value = equals != NULL ? equals + 1 : *next < argc ? argv[(*next)++] : NULL;
-    if (value == NULL) {
-        return tool_usage("%s needs a value: %s %s", row->name, row->name, row->metavar);
-    }
+    if (value == NULL) { return tool_usage("%s needs a value: %s %s", row->name, row->name, row->metavar); }
     if (row->kind == ARG_TEXT) {
         args_put_text(out, row, value);
         return TOOL_OK;
@@ -106,23 +90,19 @@ static int args_put_option(const char *command, const arg_spec *table, int argc,
     return args_put_setting(out, row, value);
 }
 
-static int args_check_required(const char *command, const arg_spec *table, const tool_args *out)
-{
+static int args_check_required(const char *command, const arg_spec *table, const tool_args *out) {
     for (const arg_spec *row = table; row->name != NULL; row++) {
-        if (!row->required) {
-            continue;
-        }
+        if (!row->required) { continue; }
         const char *const *field = (const char *const *)(const void *)((const char *)out + row->offset);
         if (*field == NULL) {
-            return tool_usage("%s needs %s%s%s; see 'peft %s --help'", command, row->name, row->metavar != NULL ? " " : "",
-                              row->metavar != NULL ? row->metavar : "", command);
+            return tool_usage("%s needs %s%s%s; see 'peft %s --help'", command, row->name,
+                              row->metavar != NULL ? " " : "", row->metavar != NULL ? row->metavar : "", command);
         }
     }
     return TOOL_OK;
 }
 
-int args_parse(const char *command, const arg_spec *table, int argc, char **argv, tool_args *out)
-{
+int args_parse(const char *command, const arg_spec *table, int argc, char **argv, tool_args *out) {
     int rc = TOOL_OK;
     bool options = true;
     for (int next = 0; next < argc && rc == TOOL_OK;) {
@@ -137,22 +117,16 @@ int args_parse(const char *command, const arg_spec *table, int argc, char **argv
             rc = args_put_path(command, table, arg, out);
         }
     }
-    if (rc == TOOL_OK && !out->help) {
-        rc = args_check_required(command, table, out);
-    }
+    if (rc == TOOL_OK && !out->help) { rc = args_check_required(command, table, out); }
     return rc;
 }
 
-void args_free(tool_args *args)
-{
-    for (size_t i = 0; i < args->setting_count; i++) {
-        free(args->settings[i].key);
-    }
+void args_free(tool_args *args) {
+    for (size_t i = 0; i < args->setting_count; i++) { free(args->settings[i].key); }
     free(args->settings);
 }
 
-void args_print_help(const arg_spec *table)
-{
+void args_print_help(const arg_spec *table) {
     for (const arg_spec *row = table; row->name != NULL; row++) {
         char left[48];
         (void)snprintf(left, sizeof left, "%s%s%s", row->name, row->metavar != NULL ? " " : "",

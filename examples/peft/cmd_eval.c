@@ -4,8 +4,7 @@
 
 #include <stdio.h>
 
-static int eval_main(const tool_args *args)
-{
+static int eval_main(const tool_args *args) {
     static const char *const schemas[] = {"session", "dataset", "model", NULL};
     int rc = TOOL_OK;
     tool_run run = {0};
@@ -47,6 +46,9 @@ static const arg_spec eval_args[] = {
     ARG_ROW_END,
 };
 
-const tool_command command_eval = {
-    "eval", "--model PATH --data FILE [options]", "loss, perplexity and token accuracy on rows",
-    "--set takes the keys of the schemas session, dataset and model.", eval_args, eval_main};
+const tool_command command_eval = {"eval",
+                                   "--model PATH --data FILE [options]",
+                                   "loss, perplexity and token accuracy on rows",
+                                   "--set takes the keys of the schemas session, dataset and model.",
+                                   eval_args,
+                                   eval_main};

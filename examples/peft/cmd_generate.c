@@ -17,13 +17,10 @@ typedef struct generate {
     int64_t tokens;
 } generate;
 
-static int32_t generate_on_token(void *user, int32_t id, const char *text, size_t len)
-{
+static int32_t generate_on_token(void *user, int32_t id, const char *text, size_t len) {
     generate *g = user;
     g->tokens++;
-    if (text != NULL) {
-        tool_append(&g->text, text, len);
-    }
+    if (text != NULL) { tool_append(&g->text, text, len); }
     if (!g->args->json) {
         if (text != NULL) {
             (void)fwrite(text, 1, len, stdout);
@@ -37,19 +34,13 @@ static int32_t generate_on_token(void *user, int32_t id, const char *text, size_
 
 /* What a generating call returned, as an exit code; its text or ids have gone through the callback already, so that a
  * buffer that is too small is no error. */
-static int generate_result(peft_status status)
-{
-    if (interrupt_code() != 0 && status == PEFT_E_CANCELLED) {
-        return interrupt_code();
-    }
-    if (status == PEFT_E_CALLBACK) {
-        return TOOL_FAILED; /* stdout is closed or full; main says so */
-    }
+static int generate_result(peft_status status) {
+    if (interrupt_code() != 0 && status == PEFT_E_CANCELLED) { return interrupt_code(); }
+    if (status == PEFT_E_CALLBACK) { return TOOL_FAILED; /* stdout is closed or full; main says so */ }
     return status == PEFT_E_BUFFER ? TOOL_OK : tool_check(status);
 }
 
-static int generate_chat(generate *g, const char *prompt, size_t len, char **out)
-{
+static int generate_chat(generate *g, const char *prompt, size_t len, char **out) {
     int rc = TOOL_OK;
     tool_text messages = {NULL, 0, 0};
     static const char head[] = "[{\"role\": \"user\", \"content\": ", tail[] = "}]";
@@ -62,8 +53,7 @@ out:
     return rc;
 }
 
-static void generate_print_json(const generate *g, const char *prompt, size_t len)
-{
+static void generate_print_json(const generate *g, const char *prompt, size_t len) {
     tool_text line = {NULL, 0, 0};
     tool_append(&line, "{\"prompt\": ", 11);
     tool_append_json(&line, prompt, len);
@@ -73,29 +63,27 @@ static void generate_print_json(const generate *g, const char *prompt, size_t le
     free(line.text);
 }
 
-static int generate_from_text(generate *g, const char *prompt, size_t len)
-{
+static int generate_from_text(generate *g, const char *prompt, size_t len) {
     int rc = TOOL_OK;
     char *chat = NULL;
     const char *start = prompt;
     size_t start_len = len;
     if (g->run.tokenizer == NULL) {
-        DO(tool_fail("%s has no tokenizer; give one with --tokenizer, or --prompts with lines of {\"input_ids\": [...]}",
-                     g->args->model));
+        DO(tool_fail(
+            "%s has no tokenizer; give one with --tokenizer, or --prompts with lines of {\"input_ids\": [...]}",
+            g->args->model));
     }
     if (g->args->chat) {
         DO(generate_chat(g, prompt, len, &chat));
         start = chat;
         start_len = strlen(chat);
     }
-    if (!g->args->json && g->args->prompts != NULL) {
-        printf("> %.*s\n", (int)len, prompt);
-    }
+    if (!g->args->json && g->args->prompts != NULL) { printf("> %.*s\n", (int)len, prompt); }
     g->text.len = 0;
     g->tokens = 0;
     rc = generate_result(peft_session_generate_text(g->run.session, g->run.tokenizer, start, start_len,
-                                                    settings_of(&g->run.options, "generate"), generate_on_token, g, NULL,
-                                                    0, NULL));
+                                                    settings_of(&g->run.options, "generate"), generate_on_token, g,
+                                                    NULL, 0, NULL));
     if (!g->args->json) {
         printf("\n");
     } else if (rc == TOOL_OK) {
@@ -106,8 +94,7 @@ out:
     return rc;
 }
 
-static int generate_from_ids(generate *g, const json_value *ids)
-{
+static int generate_from_ids(generate *g, const json_value *ids) {
     int rc = TOOL_OK;
     size_t n = 0, cap = (size_t)settings_number(&g->run.options, "generate", "max_new_tokens", 4096.0), made = 0;
     int32_t *in = tool_alloc((ids->count + 1) * sizeof *in), *out = tool_alloc((cap + 1) * sizeof *out);
@@ -124,9 +111,7 @@ static int generate_from_ids(generate *g, const json_value *ids)
                                              &made)));
     if (g->args->json) {
         printf("{\"ids\": [");
-        for (size_t i = 0; i < made; i++) {
-            printf("%s%d", i > 0 ? ", " : "", (int)out[i]);
-        }
+        for (size_t i = 0; i < made; i++) { printf("%s%d", i > 0 ? ", " : "", (int)out[i]); }
         printf("], \"tokens\": %lld}", (long long)g->tokens);
     }
     printf("\n");
@@ -136,16 +121,11 @@ out:
     return rc;
 }
 
-static int generate_line(generate *g, const char *line, size_t len, size_t number)
-{
+static int generate_line(generate *g, const char *line, size_t len, size_t number) {
     int rc = TOOL_OK;
     json_doc doc = {NULL, NULL};
-    if (line[0] != '{') {
-        return generate_from_text(g, line, len);
-    }
-    if (!json_parse(&doc, line, len)) {
-        return tool_fail("%s line %zu is no JSON object", g->args->prompts, number);
-    }
+    if (line[0] != '{') { return generate_from_text(g, line, len); }
+    if (!json_parse(&doc, line, len)) { return tool_fail("%s line %zu is no JSON object", g->args->prompts, number); }
     const json_value *prompt = json_get(&doc.values[0], "prompt"), *ids = json_get(&doc.values[0], "input_ids");
     if (prompt != NULL && prompt->kind == JSON_STRING) {
         rc = generate_from_text(g, prompt->text, prompt->len);
@@ -158,24 +138,17 @@ static int generate_line(generate *g, const char *line, size_t len, size_t numbe
     return rc;
 }
 
-static int generate_file(generate *g, const char *path)
-{
+static int generate_file(generate *g, const char *path) {
     int rc = TOOL_OK;
     char *line = NULL;
     size_t cap = 0, number = 0;
     ssize_t len = 0;
     FILE *file = fopen(path, "r");
-    if (file == NULL) {
-        return tool_fail("cannot read %s: %s", path, strerror(errno));
-    }
+    if (file == NULL) { return tool_fail("cannot read %s: %s", path, strerror(errno)); }
     while ((len = getline(&line, &cap, file)) >= 0) {
         number++;
-        while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r')) {
-            line[--len] = '\0';
-        }
-        if (len > 0) {
-            DO(generate_line(g, line, (size_t)len, number));
-        }
+        while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r')) { line[--len] = '\0'; }
+        if (len > 0) { DO(generate_line(g, line, (size_t)len, number)); }
     }
     if (ferror(file)) {
         rc = tool_fail("cannot read %s: %s", path, strerror(errno));
@@ -188,8 +161,7 @@ out:
     return rc;
 }
 
-static int generate_main(const tool_args *args)
-{
+static int generate_main(const tool_args *args) {
     static const char *const schemas[] = {"generate", "session", "model", NULL};
     int rc = TOOL_OK;
     generate g = {.args = args};
@@ -216,7 +188,8 @@ static const arg_spec generate_args[] = {
     ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),
     ARG_ROW_TEXT("--adapter", "DIR", adapter, false, "adapter folder (default: the model alone)"),
     ARG_ROW_TEXT("--prompt", "TEXT", prompt, false, "continue this text"),
-    ARG_ROW_TEXT("--prompts", "FILE", prompts, false, "continue each line: text, or {\"prompt\": ...}, or {\"input_ids\": [...]}"),
+    ARG_ROW_TEXT("--prompts", "FILE", prompts, false,
+                 "continue each line: text, or {\"prompt\": ...}, or {\"input_ids\": [...]}"),
     ARG_ROW_FLAG("--chat", chat, "the prompt is a user's message; the model's chat format goes around it"),
     ARG_ROW_KEY("--max-new", "N", "max_new_tokens", "at most so many new tokens"),
     ARG_ROW_KEY("--temperature", "F", "temperature", "0: always the likeliest token"),
@@ -231,6 +204,9 @@ static const arg_spec generate_args[] = {
     ARG_ROW_END,
 };
 
-const tool_command command_generate = {
-    "generate", "--model PATH (--prompt TEXT | --prompts FILE) [options]", "continue prompts, streaming",
-    "--set takes the keys of the schemas generate, session and model.", generate_args, generate_main};
+const tool_command command_generate = {"generate",
+                                       "--model PATH (--prompt TEXT | --prompts FILE) [options]",
+                                       "continue prompts, streaming",
+                                       "--set takes the keys of the schemas generate, session and model.",
+                                       generate_args,
+                                       generate_main};

@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static int info_main(const tool_args *args)
-{
+static int info_main(const tool_args *args) {
     static const char *const schemas[] = {NULL};
     int rc = TOOL_OK;
     tool_run run = {0};
@@ -31,5 +30,5 @@ static const arg_spec info_args[] = {
     ARG_ROW_END,
 };
 
-const tool_command command_info = {
-    "info", "PATH [--json]", "what a model, adapter, tokenizer or data file holds", NULL, info_args, info_main};
+const tool_command command_info = {"info", "PATH [--json]", "what a model, adapter, tokenizer or data file holds",
+                                   NULL,   info_args,       info_main};

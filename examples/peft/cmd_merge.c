@@ -3,8 +3,7 @@
 
 #include <stdio.h>
 
-static int merge_main(const tool_args *args)
-{
+static int merge_main(const tool_args *args) {
     static const char *const schemas[] = {"merge", "model", NULL};
     int rc = TOOL_OK;
     tool_run run = {0};
@@ -13,9 +12,7 @@ static int merge_main(const tool_args *args)
     TRY(peft_adapters_create(run.model, &run.adapters));
     TRY(peft_adapters_load(run.adapters, RUN_ADAPTER, args->adapter, NULL));
     TRY(peft_adapters_merge(run.adapters, RUN_ADAPTER, args->out, settings_of(&run.options, "merge")));
-    if (!args->quiet) {
-        (void)fprintf(stderr, "saved in %s\n", args->out);
-    }
+    if (!args->quiet) { (void)fprintf(stderr, "saved in %s\n", args->out); }
 out:
     run_close(&run);
     return rc;
@@ -32,6 +29,9 @@ static const arg_spec merge_args[] = {
     ARG_ROW_END,
 };
 
-const tool_command command_merge = {
-    "merge", "--model PATH --adapter DIR --out PATH [options]", "write model plus adapter as one model",
-    "--set takes the keys of the schemas merge and model.", merge_args, merge_main};
+const tool_command command_merge = {"merge",
+                                    "--model PATH --adapter DIR --out PATH [options]",
+                                    "write model plus adapter as one model",
+                                    "--set takes the keys of the schemas merge and model.",
+                                    merge_args,
+                                    merge_main};

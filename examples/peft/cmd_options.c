@@ -7,25 +7,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *options_text(const json_value *row, const char *key)
-{
+static const char *options_text(const json_value *row, const char *key) {
     const json_value *v = json_get(row, key);
     return v == NULL || v->kind == JSON_NULL || v->text == NULL ? "" : v->text;
 }
 
 /* "a, b, c" or "[]" of an array, the text of anything else. */
-static void options_list(const json_value *v, const char *separator, char *out, size_t cap)
-{
+static void options_list(const json_value *v, const char *separator, char *out, size_t cap) {
     size_t len = 0;
     out[0] = '\0';
     for (const json_value *item = v->first; item != NULL && len + 1 < cap; item = item->next) {
-        int written = snprintf(out + len, cap - len, "%s%s", len > 0 ? separator : "", item->text != NULL ? item->text : "");
+        int written =
+            snprintf(out + len, cap - len, "%s%s", len > 0 ? separator : "", item->text != NULL ? item->text : "");
         len += written > 0 ? (size_t)written : 0;
     }
 }
 
-static void options_range(const json_value *row, char *out, size_t cap)
-{
+static void options_range(const json_value *row, char *out, size_t cap) {
     const json_value *choices = json_get(row, "choices");
     const char *min = options_text(row, "min"), *max = options_text(row, "max");
     out[0] = '\0';
@@ -42,8 +40,7 @@ static void options_range(const json_value *row, char *out, size_t cap)
     }
 }
 
-static void options_default(const json_value *row, char *out, size_t cap)
-{
+static void options_default(const json_value *row, char *out, size_t cap) {
     const json_value *v = json_get(row, "default");
     if (v != NULL && v->kind == JSON_ARRAY) {
         options_list(v, ",", out, cap);
@@ -54,15 +51,12 @@ static void options_default(const json_value *row, char *out, size_t cap)
     }
 }
 
-static void options_table(const json_value *rows)
-{
+static void options_table(const json_value *rows) {
     static const char *const head[] = {"key", "type", "default", "range", "help"};
     char cell[256];
     table t;
     table_init(&t, 5);
-    for (size_t j = 0; j < 5; j++) {
-        table_put(&t, 0, j, head[j]);
-    }
+    for (size_t j = 0; j < 5; j++) { table_put(&t, 0, j, head[j]); }
     for (const json_value *row = rows->first; row != NULL; row = row->next) {
         size_t i = t.rows;
         table_put(&t, i, 0, options_text(row, "key"));
@@ -78,8 +72,7 @@ static void options_table(const json_value *rows)
 }
 
 /* With --json the schemas are the members of one object. */
-static int options_print(const char *schema, bool json, bool first)
-{
+static int options_print(const char *schema, bool json, bool first) {
     int rc = TOOL_OK;
     char *text = NULL;
     json_doc doc = {NULL, NULL};
@@ -88,9 +81,7 @@ static int options_print(const char *schema, bool json, bool first)
         printf("%s\"%s\": %s", first ? "{" : ",\n ", schema, text);
         goto out;
     }
-    if (!json_parse(&doc, text, strlen(text))) {
-        DO(tool_fail("the schema %s is no JSON array", schema));
-    }
+    if (!json_parse(&doc, text, strlen(text))) { DO(tool_fail("the schema %s is no JSON array", schema)); }
     printf("%s%s\n", first ? "" : "\n", schema);
     options_table(&doc.values[0]);
 out:
@@ -99,8 +90,7 @@ out:
     return rc;
 }
 
-static int options_unknown(const char *schema)
-{
+static int options_unknown(const char *schema) {
     const char *name = NULL, *sep = "";
     tool_text known = {NULL, 0, 0};
     for (size_t i = 0; (name = peft_schema_name(i)) != NULL; i++) {
@@ -113,22 +103,15 @@ static int options_unknown(const char *schema)
     return rc;
 }
 
-static int options_main(const tool_args *args)
-{
+static int options_main(const tool_args *args) {
     int rc = TOOL_OK;
     const char *name = NULL;
-    if (args->path != NULL && !settings_known(args->path)) {
-        return options_unknown(args->path);
-    }
-    if (args->path != NULL) {
-        DO(options_print(args->path, args->json, true));
-    }
+    if (args->path != NULL && !settings_known(args->path)) { return options_unknown(args->path); }
+    if (args->path != NULL) { DO(options_print(args->path, args->json, true)); }
     for (size_t i = 0; args->path == NULL && (name = peft_schema_name(i)) != NULL; i++) {
         DO(options_print(name, args->json, i == 0));
     }
-    if (args->json) {
-        printf("}\n");
-    }
+    if (args->json) { printf("}\n"); }
 out:
     return rc;
 }
@@ -141,4 +124,5 @@ static const arg_spec options_args[] = {
 };
 
 const tool_command command_options = {
-    "options", "[SCHEMA] [--json]", "the keys of --set with type, default, range and help", NULL, options_args, options_main};
+    "options", "[SCHEMA] [--json]", "the keys of --set with type, default, range and help",
+    NULL,      options_args,        options_main};

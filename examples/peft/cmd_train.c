@@ -13,24 +13,23 @@ enum { TRAIN_METHODS = 8 };
 
 typedef struct train {
     tool_run run;
-    char *methods;                           /* owned: --method, cut at its commas */
-    const char *method[TRAIN_METHODS];       /* into methods */
-    char *schema[TRAIN_METHODS];             /* owned: "method:<method>" */
+    char *methods;                     /* owned: --method, cut at its commas */
+    const char *method[TRAIN_METHODS]; /* into methods */
+    char *schema[TRAIN_METHODS];       /* owned: "method:<method>" */
     size_t method_count;
-    char *checkpoint;                        /* owned: OUT/trainer */
-    peft_dataset *data, *eval;               /* eval: NULL without --eval */
+    char *checkpoint;          /* owned: OUT/trainer */
+    peft_dataset *data, *eval; /* eval: NULL without --eval */
     peft_trainer *trainer;
     progress progress;
     step_log log;
-    int callback_rc;                         /* why the progress callback ended the run */
-    int64_t steps;                           /* done by this process */
-    peft_step_info last;                     /* of the last step; its job is not kept */
+    int callback_rc;     /* why the progress callback ended the run */
+    int64_t steps;       /* done by this process */
+    peft_step_info last; /* of the last step; its job is not kept */
 } train;
 
 /* ---- Setting up ----------------------------------------------------------------------------------------------------- */
 
-static int train_check_method(const char *method)
-{
+static int train_check_method(const char *method) {
     const char *name = NULL, *nearest = "", *sep = "";
     size_t best = SIZE_MAX;
     tool_text known = {NULL, 0, 0};
@@ -52,35 +51,28 @@ static int train_check_method(const char *method)
 }
 
 /* Cuts "lora,prompt_tuning" at its commas. */
-static int train_split_methods(train *t, const char *list)
-{
+static int train_split_methods(train *t, const char *list) {
     int rc = TOOL_OK;
     char *rest = NULL;
     t->methods = tool_copy(list, strlen(list));
     for (char *name = strtok_r(t->methods, ",", &rest); name != NULL; name = strtok_r(NULL, ",", &rest)) {
-        if (t->method_count == TRAIN_METHODS) {
-            return tool_usage("--method takes at most %d methods", TRAIN_METHODS);
-        }
+        if (t->method_count == TRAIN_METHODS) { return tool_usage("--method takes at most %d methods", TRAIN_METHODS); }
         DO(train_check_method(name));
         t->schema[t->method_count] = tool_join("method:", name, "");
         t->method[t->method_count++] = name;
     }
-    if (t->method_count == 0) {
-        rc = tool_usage("--method is empty");
-    }
+    if (t->method_count == 0) { rc = tool_usage("--method is empty"); }
 out:
     return rc;
 }
 
 /* One adapter has the tool's name for it, several have the names of their methods. */
-static const char *train_adapter_name(const train *t, size_t i)
-{
+static const char *train_adapter_name(const train *t, size_t i) {
     return t->method_count == 1 ? RUN_ADAPTER : t->method[i];
 }
 
 /* --init: the folder's adapter is the start; its method and options are those of the folder. */
-static int train_load_adapter(train *t, const tool_args *args)
-{
+static int train_load_adapter(train *t, const tool_args *args) {
     int rc = TOOL_OK;
     char *text = NULL;
     json_doc info = {NULL, NULL};
@@ -94,7 +86,8 @@ static int train_load_adapter(train *t, const tool_args *args)
     }
     for (size_t i = 0; i < args->setting_count; i++) {
         const char *key = args->settings[i].key;
-        if (settings_has_key(&t->run.options, t->schema[0], key) && !settings_has_key(&t->run.options, "trainer", key)) {
+        if (settings_has_key(&t->run.options, t->schema[0], key) &&
+            !settings_has_key(&t->run.options, "trainer", key)) {
             tool_note("warning: %s is taken from %s, not from the command line", key, args->init);
         }
     }
@@ -106,18 +99,16 @@ out:
 
 /* Where the method starts from a text, gives it that of its options, or its own. Without a tokenizer it keeps the start that
  * the library has given it. */
-static int train_init_adapter(train *t, const char *name)
-{
+static int train_init_adapter(train *t, const char *name) {
     int rc = TOOL_OK;
     char *info_text = NULL;
     json_doc info = {NULL, NULL};
     int32_t *ids = NULL;
     size_t count = 0;
     READ_TEXT(info_text, peft_adapters_info_json, t->run.adapters, name);
-    const json_value *text = json_parse(&info, info_text, strlen(info_text)) ? json_get(&info.values[0], "init_text") : NULL;
-    if (text == NULL || text->kind != JSON_STRING || t->run.tokenizer == NULL) {
-        goto out;
-    }
+    const json_value *text =
+        json_parse(&info, info_text, strlen(info_text)) ? json_get(&info.values[0], "init_text") : NULL;
+    if (text == NULL || text->kind != JSON_STRING || t->run.tokenizer == NULL) { goto out; }
     size_t len = strlen(text->text);
     (void)peft_tokenizer_encode(t->run.tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, NULL, 0, &count);
     ids = tool_alloc((count + 1) * sizeof *ids);
@@ -130,14 +121,11 @@ out:
     return rc;
 }
 
-static int train_add_adapters(train *t, const tool_args *args)
-{
+static int train_add_adapters(train *t, const tool_args *args) {
     int rc = TOOL_OK;
     double seed = settings_number(&t->run.options, "trainer", "seed", 0.0);
     TRY(peft_adapters_create(t->run.model, &t->run.adapters));
-    if (args->init != NULL) {
-        return train_load_adapter(t, args);
-    }
+    if (args->init != NULL) { return train_load_adapter(t, args); }
     for (size_t i = 0; i < t->method_count; i++) {
         TRY(peft_adapters_add(t->run.adapters, train_adapter_name(t, i), t->method[i],
                               settings_of(&t->run.options, t->schema[i]), (uint64_t)seed));
@@ -147,8 +135,7 @@ out:
     return rc;
 }
 
-static int train_add_job(train *t)
-{
+static int train_add_job(train *t) {
     int rc = TOOL_OK;
     tool_text names = {NULL, 0, 0};
     for (size_t i = 0; i < t->method_count; i++) {
@@ -163,26 +150,21 @@ out:
 }
 
 /* checkpoint_dir: where the trainer saves its state as it goes; NULL when nothing is to be written. */
-static int train_open(train *t, const tool_args *args, const char *checkpoint_dir)
-{
+static int train_open(train *t, const tool_args *args, const char *checkpoint_dir) {
     int rc = TOOL_OK;
     const char *schemas[TRAIN_METHODS + 6] = {"trainer", "optimizer", "dataset", "model", "save"};
     if (args->init != NULL && args->method != NULL && strchr(args->method, ',') != NULL) {
         return tool_usage("--init is one adapter; --method %s names several", args->method);
     }
     DO(train_split_methods(t, args->method != NULL ? args->method : "lora"));
-    for (size_t i = 0; i < t->method_count; i++) {
-        schemas[5 + i] = t->schema[i];
-    }
+    for (size_t i = 0; i < t->method_count; i++) { schemas[5 + i] = t->schema[i]; }
     DO(run_begin(&t->run, args, schemas));
     if (checkpoint_dir != NULL) {
         TRY(peft_options_set_str(settings_of(&t->run.options, "trainer"), "checkpoint_dir", checkpoint_dir));
     }
     DO(run_open_model(&t->run, args));
     DO(run_load_data(&t->run, args->data, &t->data));
-    if (args->eval != NULL) {
-        DO(run_load_data(&t->run, args->eval, &t->eval));
-    }
+    if (args->eval != NULL) { DO(run_load_data(&t->run, args->eval, &t->eval)); }
     DO(train_add_adapters(t, args));
     TRY(peft_trainer_create(t->run.adapters, settings_of(&t->run.options, "trainer"), &t->trainer));
     DO(train_add_job(t));
@@ -190,24 +172,20 @@ out:
     return rc;
 }
 
-static void train_close(train *t)
-{
+static void train_close(train *t) {
     interrupt_forget();
     peft_trainer_free(t->trainer);
     peft_dataset_free(t->eval);
     peft_dataset_free(t->data);
     run_close(&t->run);
-    for (size_t i = 0; i < t->method_count; i++) {
-        free(t->schema[i]);
-    }
+    for (size_t i = 0; i < t->method_count; i++) { free(t->schema[i]); }
     free(t->checkpoint);
     free(t->methods);
 }
 
 /* ---- Training ------------------------------------------------------------------------------------------------------- */
 
-static int32_t train_progress(void *user, const peft_step_info *info)
-{
+static int32_t train_progress(void *user, const peft_step_info *info) {
     train *t = user;
     t->steps++;
     t->last = *info;
@@ -218,8 +196,7 @@ static int32_t train_progress(void *user, const peft_step_info *info)
 }
 
 /* The adapter goes to OUT itself, several adapters to a folder each. */
-static int train_save(const train *t, const char *out)
-{
+static int train_save(const train *t, const char *out) {
     int rc = TOOL_OK;
     char *path = NULL;
     for (size_t i = 0; i < t->method_count; i++) {
@@ -234,12 +211,12 @@ out:
 }
 
 /* The run ended early with its state whole: keeps it, so that --resume can go on. `rc` is the reason's exit code. */
-static int train_stop(const train *t, const char *out, int rc)
-{
+static int train_stop(const train *t, const char *out, int rc) {
     if (t->steps == 0 && interrupt_code() == 0) {
         return rc; /* nothing was learned that an earlier state in OUT does not have */
     }
-    if (tool_check(peft_trainer_checkpoint_save(t->trainer, t->checkpoint)) != TOOL_OK || train_save(t, out) != TOOL_OK) {
+    if (tool_check(peft_trainer_checkpoint_save(t->trainer, t->checkpoint)) != TOOL_OK ||
+        train_save(t, out) != TOOL_OK) {
         return rc;
     }
     tool_note("stopped after step %lld; the state is in %s, --resume goes on from there", (long long)t->last.step, out);
@@ -247,8 +224,7 @@ static int train_stop(const train *t, const char *out, int rc)
 }
 
 /* Where the last step was not evaluated, --eval is done now: a person wants the figure. */
-static int train_summary(train *t, const char *out)
-{
+static int train_summary(train *t, const char *out) {
     int rc = TOOL_OK;
     char text[1024], memory[TOOL_SHORT], time[TOOL_SHORT];
     json_doc doc = {NULL, NULL};
@@ -260,29 +236,22 @@ static int train_summary(train *t, const char *out)
             eval_loss = loss != NULL ? loss->number : eval_loss;
         }
     }
-    if (t->progress.quiet) {
-        goto out;
-    }
+    if (t->progress.quiet) { goto out; }
     if (t->steps > 0) {
         (void)fprintf(stderr, "%lld steps in %s, last loss %.4f, peak memory %s\n", (long long)t->steps,
                       tool_duration(t->last.seconds, time), t->last.loss,
                       tool_bytes((double)t->last.peak_bytes, memory));
     }
-    if (t->eval != NULL) {
-        (void)fprintf(stderr, "loss on held-out rows %.4f\n", eval_loss);
-    }
+    if (t->eval != NULL) { (void)fprintf(stderr, "loss on held-out rows %.4f\n", eval_loss); }
     (void)fprintf(stderr, "saved in %s\n", out);
 out:
     json_free(&doc);
     return rc;
 }
 
-static int train_run(train *t, const tool_args *args)
-{
+static int train_run(train *t, const tool_args *args) {
     int rc = TOOL_OK;
-    if (args->resume) {
-        TRY(peft_trainer_checkpoint_load(t->trainer, t->checkpoint));
-    }
+    if (args->resume) { TRY(peft_trainer_checkpoint_load(t->trainer, t->checkpoint)); }
     TRY(peft_trainer_set_progress(t->trainer, train_progress, t));
     interrupt_watch(t->trainer, NULL);
     peft_status status = peft_trainer_run(t->trainer);
@@ -303,8 +272,7 @@ out:
     return rc;
 }
 
-static int train_main(const tool_args *args)
-{
+static int train_main(const tool_args *args) {
     int rc = TOOL_OK;
     train t = {.steps = 0};
     bool made = false;
@@ -313,24 +281,17 @@ static int train_main(const tool_args *args)
     DO(train_open(&t, args, t.checkpoint));
     made = access(args->out, F_OK) != 0;
     DO(tool_make_folder(args->out));
-    if (access(args->out, W_OK) != 0) {
-        DO(tool_fail("the folder %s is read-only", args->out));
-    }
+    if (access(args->out, W_OK) != 0) { DO(tool_fail("the folder %s is read-only", args->out)); }
     DO(step_log_open(&t.log, args->json_log, args->resume));
     DO(train_run(&t, args));
 out:
-    if (step_log_close(&t.log) != TOOL_OK && rc == TOOL_OK) {
-        rc = TOOL_FAILED;
-    }
+    if (step_log_close(&t.log) != TOOL_OK && rc == TOOL_OK) { rc = TOOL_FAILED; }
     train_close(&t);
-    if (made && rc != TOOL_OK) {
-        (void)rmdir(args->out); /* only succeeds where the run left nothing in it */
-    }
+    if (made && rc != TOOL_OK) { (void)rmdir(args->out); /* only succeeds where the run left nothing in it */ }
     return rc;
 }
 
-static int plan_main(const tool_args *args)
-{
+static int plan_main(const tool_args *args) {
     int rc = TOOL_OK;
     train t = {.steps = 0};
     char *text = NULL;
@@ -347,15 +308,16 @@ out:
     return rc;
 }
 
-#define TRAIN_ROWS                                                                                                       \
-    ARG_ROW_TEXT("--model", "PATH", model, true, "model: a Hugging Face folder or a GGUF file"),                         \
-        ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),                       \
-        ARG_ROW_TEXT("--data", "FILE", data, true, "rows to train on, JSON Lines"),                                      \
-        ARG_ROW_TEXT("--eval", "FILE", eval, false, "held-out rows, JSON Lines"),                                        \
-        ARG_ROW_TEXT("--method", "NAME", method, false, "method (default: lora)"),               \
-        ARG_ROW_TEXT("--init", "DIR", init, false, "start from this adapter instead of a fresh one"), ARG_ROW_SET,       \
-        ARG_ROW_KEY("--prompt-template", "TEXT", "prompt_template", "prompt from a row's fields, as in 'Record: {mr}'"), \
-        ARG_ROW_KEY("--completion-template", "TEXT", "completion_template", "completion from a row's fields"),           \
+#define TRAIN_ROWS                                                                                                 \
+    ARG_ROW_TEXT("--model", "PATH", model, true, "model: a Hugging Face folder or a GGUF file"),                   \
+        ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),                 \
+        ARG_ROW_TEXT("--data", "FILE", data, true, "rows to train on, JSON Lines"),                                \
+        ARG_ROW_TEXT("--eval", "FILE", eval, false, "held-out rows, JSON Lines"),                                  \
+        ARG_ROW_TEXT("--method", "NAME", method, false, "method (default: lora)"),                                 \
+        ARG_ROW_TEXT("--init", "DIR", init, false, "start from this adapter instead of a fresh one"), ARG_ROW_SET, \
+        ARG_ROW_KEY("--prompt-template", "TEXT", "prompt_template",                                                \
+                    "prompt from a row's fields, as in 'Record: {mr}'"),                                           \
+        ARG_ROW_KEY("--completion-template", "TEXT", "completion_template", "completion from a row's fields"),     \
         ARG_ROW_KEY("--seed", "N", "seed", "seed of initial values, data order and dropout"), ARG_ROW_THREADS
 
 static const arg_spec train_args[] = {
@@ -379,15 +341,23 @@ static const arg_spec plan_args[] = {
     ARG_ROW_END,
 };
 
-#define TRAIN_SCHEMAS "--set takes the keys of the schemas method:<method>, trainer, optimizer, dataset, model and save."
+#define TRAIN_SCHEMAS \
+    "--set takes the keys of the schemas method:<method>, trainer, optimizer, dataset, model and save."
 
 const tool_command command_train = {
-    "train", "--model PATH --data FILE --out DIR [options]", "train an adapter, or the whole model with --method full",
-    TRAIN_SCHEMAS "\n"
+    "train",
+    "--model PATH --data FILE --out DIR [options]",
+    "train an adapter, or the whole model with --method full",
+    TRAIN_SCHEMAS
+    "\n"
     "Ctrl-C saves the state and the adapter and exits with 130.\n"
     "Example: peft train --model base --data train.jsonl --out adapter --set r=16 --set learning_rate=2e-4",
-    train_args, train_main};
+    train_args,
+    train_main};
 
-const tool_command command_plan = {
-    "plan", "--model PATH --data FILE [options]", "say what a training run would need; nothing is trained",
-    TRAIN_SCHEMAS, plan_args, plan_main};
+const tool_command command_plan = {"plan",
+                                   "--model PATH --data FILE [options]",
+                                   "say what a training run would need; nothing is trained",
+                                   TRAIN_SCHEMAS,
+                                   plan_args,
+                                   plan_main};

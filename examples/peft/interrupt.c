@@ -9,21 +9,15 @@ static _Atomic(peft_trainer *) interrupt_trainer;
 static _Atomic(peft_session *) interrupt_session;
 static volatile sig_atomic_t interrupt_signal;
 
-static void interrupt_handler(int signal_number)
-{
+static void interrupt_handler(int signal_number) {
     interrupt_signal = signal_number;
     peft_trainer *trainer = atomic_load(&interrupt_trainer);
     peft_session *session = atomic_load(&interrupt_session);
-    if (trainer != NULL) {
-        peft_trainer_cancel(trainer);
-    }
-    if (session != NULL) {
-        peft_session_cancel(session);
-    }
+    if (trainer != NULL) { peft_trainer_cancel(trainer); }
+    if (session != NULL) { peft_session_cancel(session); }
 }
 
-void interrupt_watch(peft_trainer *trainer, peft_session *session)
-{
+void interrupt_watch(peft_trainer *trainer, peft_session *session) {
     atomic_store(&interrupt_trainer, trainer);
     atomic_store(&interrupt_session, session);
     struct sigaction action = {0};
@@ -34,13 +28,11 @@ void interrupt_watch(peft_trainer *trainer, peft_session *session)
     (void)sigaction(SIGTERM, &action, NULL);
 }
 
-void interrupt_forget(void)
-{
+void interrupt_forget(void) {
     atomic_store(&interrupt_trainer, NULL);
     atomic_store(&interrupt_session, NULL);
 }
 
-int interrupt_code(void)
-{
+int interrupt_code(void) {
     return interrupt_signal == 0 ? 0 : TOOL_SIGNALLED + (int)interrupt_signal;
 }

@@ -14,37 +14,31 @@ static const tool_command *const main_commands[] = {
     &command_merge, &command_plan,  &command_options, NULL,
 };
 
-static void main_help(FILE *to)
-{
-    (void)fprintf(to, "peft %s - fine-tune transformers with few parameters, on a CPU\n\nUsage: peft COMMAND [options]\n\n",
+static void main_help(FILE *to) {
+    (void)fprintf(to,
+                  "peft %s - fine-tune transformers with few parameters, on a CPU\n\nUsage: peft COMMAND [options]\n\n",
                   peft_version_string());
     for (const tool_command *const *c = main_commands; *c != NULL; c++) {
         (void)fprintf(to, "  %-10s %s\n", (*c)->name, (*c)->summary);
     }
-    (void)fprintf(to, "\n'peft COMMAND --help' shows a command's options, 'peft --version' the version.\n"
-                      "Environment: PEFT_THREADS (number of threads), PEFT_ISA (generic, avx2, avx512, auto), NO_COLOR.\n");
+    (void)fprintf(to,
+                  "\n'peft COMMAND --help' shows a command's options, 'peft --version' the version.\n"
+                  "Environment: PEFT_THREADS (number of threads), PEFT_ISA (generic, avx2, avx512, auto), NO_COLOR.\n");
 }
 
-static void main_command_help(const tool_command *c)
-{
+static void main_command_help(const tool_command *c) {
     printf("peft %s - %s\n\nUsage: peft %s %s\n\n", c->name, c->summary, c->name, c->synopsis);
     args_print_help(c->args);
-    if (c->notes != NULL) {
-        printf("\n%s\n", c->notes);
-    }
+    if (c->notes != NULL) { printf("\n%s\n", c->notes); }
 }
 
-static const tool_command *main_find(const char *name)
-{
+static const tool_command *main_find(const char *name) {
     const tool_command *const *c = main_commands;
-    while (*c != NULL && strcmp((*c)->name, name) != 0) {
-        c++;
-    }
+    while (*c != NULL && strcmp((*c)->name, name) != 0) { c++; }
     return *c;
 }
 
-static int main_unknown(const char *name)
-{
+static int main_unknown(const char *name) {
     const char *nearest = NULL;
     size_t best = 3;
     for (const tool_command *const *c = main_commands; *c != NULL; c++) {
@@ -54,14 +48,11 @@ static int main_unknown(const char *name)
             nearest = (*c)->name;
         }
     }
-    if (nearest != NULL) {
-        return tool_usage("there is no command '%s'; did you mean %s?", name, nearest);
-    }
+    if (nearest != NULL) { return tool_usage("there is no command '%s'; did you mean %s?", name, nearest); }
     return tool_usage("there is no command '%s'; 'peft --help' lists what there is", name);
 }
 
-static int main_run(int argc, char **argv)
-{
+static int main_run(int argc, char **argv) {
     const tool_command *command = NULL;
     tool_args args = {0};
     if (argc < 2) {
@@ -78,9 +69,7 @@ static int main_run(int argc, char **argv)
     }
     bool help = strcmp(argv[1], "help") == 0;
     command = main_find(argv[help ? 2 : 1]);
-    if (command == NULL) {
-        return main_unknown(argv[help ? 2 : 1]);
-    }
+    if (command == NULL) { return main_unknown(argv[help ? 2 : 1]); }
     int rc = help ? TOOL_OK : args_parse(command->name, command->args, argc - 2, argv + 2, &args);
     if (rc == TOOL_OK && (help || args.help)) {
         main_command_help(command);
@@ -91,8 +80,7 @@ static int main_run(int argc, char **argv)
     return rc;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     int rc = main_run(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc <= TOOL_FAILED) {
         rc = tool_fail("cannot write to stdout: %s", strerror(errno));

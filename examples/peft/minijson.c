@@ -16,27 +16,22 @@ typedef struct json_reader {
 
 static bool json_read(json_reader *r, json_value *v, int depth);
 
-static void json_space(json_reader *r)
-{
+static void json_space(json_reader *r) {
     r->p += strspn(r->p, " \t\r\n");
 }
 
-static bool json_hex4(const char *p, unsigned *out)
-{
+static bool json_hex4(const char *p, unsigned *out) {
     *out = 0;
     for (int i = 0; i < 4; i++) {
         static const char digits[] = "0123456789abcdef0123456789ABCDEF";
         const char *d = p[i] != '\0' ? strchr(digits, p[i]) : NULL;
-        if (d == NULL) {
-            return false;
-        }
+        if (d == NULL) { return false; }
         *out = *out * 16 + (unsigned)((d - digits) % 16);
     }
     return true;
 }
 
-static char *json_put_utf8(char *to, unsigned c)
-{
+static char *json_put_utf8(char *to, unsigned c) {
     if (c < 0x80) {
         *to++ = (char)c;
     } else if (c < 0x800) {
@@ -56,12 +51,9 @@ static char *json_put_utf8(char *to, unsigned c)
 }
 
 /* At the byte after \u; a pair of surrogates is one character, half a pair becomes U+FFFD. */
-static bool json_unicode(json_reader *r, char **to)
-{
+static bool json_unicode(json_reader *r, char **to) {
     unsigned c = 0, low = 0;
-    if (!json_hex4(r->p, &c)) {
-        return false;
-    }
+    if (!json_hex4(r->p, &c)) { return false; }
     r->p += 4;
     if (c >= 0xd800 && c < 0xdc00 && r->p[0] == '\\' && r->p[1] == 'u' && json_hex4(r->p + 2, &low) && low >= 0xdc00 &&
         low < 0xe000) {
@@ -75,17 +67,12 @@ static bool json_unicode(json_reader *r, char **to)
 }
 
 /* At the opening quote. No escape is shorter than what it stands for, so the string is rewritten where it is. */
-static bool json_string(json_reader *r, const char **text, size_t *len)
-{
+static bool json_string(json_reader *r, const char **text, size_t *len) {
     char *start = ++r->p, *to = start;
     for (;;) {
         char c = *r->p;
-        if (c == '"') {
-            break;
-        }
-        if ((unsigned char)c < 0x20) {
-            return false; /* the end of the text too */
-        }
+        if (c == '"') { break; }
+        if ((unsigned char)c < 0x20) { return false; /* the end of the text too */ }
         r->p++;
         if (c != '\\') {
             *to++ = c;
@@ -108,8 +95,7 @@ static bool json_string(json_reader *r, const char **text, size_t *len)
 }
 
 /* Members or elements up to the closing bracket; at the opening one. */
-static bool json_group(json_reader *r, json_value *v, char close, int depth)
-{
+static bool json_group(json_reader *r, json_value *v, char close, int depth) {
     json_value **link = &v->first;
     r->p++;
     json_space(r);
@@ -122,37 +108,24 @@ static bool json_group(json_reader *r, json_value *v, char close, int depth)
         size_t key_len = 0;
         json_space(r);
         if (v->kind == JSON_OBJECT) {
-            if (*r->p != '"' || !json_string(r, &item->key, &key_len)) {
-                return false;
-            }
+            if (*r->p != '"' || !json_string(r, &item->key, &key_len)) { return false; }
             json_space(r);
-            if (*r->p++ != ':') {
-                return false;
-            }
+            if (*r->p++ != ':') { return false; }
         }
-        if (!json_read(r, item, depth + 1)) {
-            return false;
-        }
+        if (!json_read(r, item, depth + 1)) { return false; }
         *link = item;
         link = &item->next;
         v->count++;
         json_space(r);
         char c = *r->p++;
-        if (c == close) {
-            return true;
-        }
-        if (c != ',') {
-            return false;
-        }
+        if (c == close) { return true; }
+        if (c != ',') { return false; }
     }
 }
 
-static bool json_word(json_reader *r, json_value *v, json_kind kind, const char *word)
-{
+static bool json_word(json_reader *r, json_value *v, json_kind kind, const char *word) {
     size_t len = strlen(word);
-    if (strncmp(r->p, word, len) != 0) {
-        return false;
-    }
+    if (strncmp(r->p, word, len) != 0) { return false; }
     r->p += len;
     v->kind = kind;
     v->text = word;
@@ -161,53 +134,41 @@ static bool json_word(json_reader *r, json_value *v, json_kind kind, const char 
 }
 
 /* The text of a number is terminated later, by json_close_numbers: here the next byte is still needed. */
-static bool json_number(json_reader *r, json_value *v)
-{
+static bool json_number(json_reader *r, json_value *v) {
     size_t len = strspn(r->p, "+-.0123456789eE");
     char *end = NULL;
     v->kind = JSON_NUMBER;
     v->text = r->p;
     v->len = len;
     v->number = len > 0 ? strtod(r->p, &end) : 0.0;
-    if (len == 0 || end != r->p + len) {
-        return false;
-    }
+    if (len == 0 || end != r->p + len) { return false; }
     r->p = end;
     return true;
 }
 
-static bool json_read(json_reader *r, json_value *v, int depth)
-{
-    if (depth > JSON_DEPTH) {
-        return false;
-    }
+static bool json_read(json_reader *r, json_value *v, int depth) {
+    if (depth > JSON_DEPTH) { return false; }
     json_space(r);
     switch (*r->p) {
-    case '{': v->kind = JSON_OBJECT; return json_group(r, v, '}', depth);
-    case '[': v->kind = JSON_ARRAY; return json_group(r, v, ']', depth);
-    case '"': v->kind = JSON_STRING; return json_string(r, &v->text, &v->len);
-    case 't': return json_word(r, v, JSON_TRUE, "true");
-    case 'f': return json_word(r, v, JSON_FALSE, "false");
-    case 'n': return json_word(r, v, JSON_NULL, "null");
-    default: return json_number(r, v);
+        case '{': v->kind = JSON_OBJECT; return json_group(r, v, '}', depth);
+        case '[': v->kind = JSON_ARRAY; return json_group(r, v, ']', depth);
+        case '"': v->kind = JSON_STRING; return json_string(r, &v->text, &v->len);
+        case 't': return json_word(r, v, JSON_TRUE, "true");
+        case 'f': return json_word(r, v, JSON_FALSE, "false");
+        case 'n': return json_word(r, v, JSON_NULL, "null");
+        default: return json_number(r, v);
     }
 }
 
-static void json_close_numbers(json_doc *doc, const json_value *end)
-{
+static void json_close_numbers(json_doc *doc, const json_value *end) {
     for (json_value *v = doc->values; v < end; v++) {
-        if (v->kind == JSON_NUMBER) {
-            doc->text[v->text - doc->text + (ptrdiff_t)v->len] = '\0';
-        }
+        if (v->kind == JSON_NUMBER) { doc->text[v->text - doc->text + (ptrdiff_t)v->len] = '\0'; }
     }
 }
 
-bool json_parse(json_doc *doc, const char *text, size_t len)
-{
+bool json_parse(json_doc *doc, const char *text, size_t len) {
     size_t most = 1; /* every value but the root follows an opening bracket or a comma */
-    for (size_t i = 0; i < len; i++) {
-        most += text[i] == '[' || text[i] == '{' || text[i] == ',';
-    }
+    for (size_t i = 0; i < len; i++) { most += text[i] == '[' || text[i] == '{' || text[i] == ','; }
     doc->values = tool_alloc(most * sizeof *doc->values);
     doc->text = tool_copy(text, len);
     json_reader r = {doc->text, doc->values + 1};
@@ -221,22 +182,16 @@ bool json_parse(json_doc *doc, const char *text, size_t len)
     return true;
 }
 
-void json_free(json_doc *doc)
-{
+void json_free(json_doc *doc) {
     free(doc->values);
     free(doc->text);
     *doc = (json_doc){NULL, NULL};
 }
 
-const json_value *json_get(const json_value *object, const char *key)
-{
-    if (object == NULL || object->kind != JSON_OBJECT) {
-        return NULL;
-    }
+const json_value *json_get(const json_value *object, const char *key) {
+    if (object == NULL || object->kind != JSON_OBJECT) { return NULL; }
     for (const json_value *v = object->first; v != NULL; v = v->next) {
-        if (strcmp(v->key, key) == 0) {
-            return v;
-        }
+        if (strcmp(v->key, key) == 0) { return v; }
     }
     return NULL;
 }

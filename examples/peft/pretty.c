@@ -15,24 +15,18 @@ enum { PRETTY_CELL = 96, PRETTY_COLUMNS = 8, PRETTY_ITEMS = 24 };
 
 static void pretty_members(const json_value *object, int indent);
 
-static bool pretty_is_group(const json_value *v)
-{
+static bool pretty_is_group(const json_value *v) {
     return v->kind == JSON_ARRAY || v->kind == JSON_OBJECT;
 }
 
 /* A scalar, or an array of scalars as "[a, b]", in at most `cap` bytes. */
-static void pretty_cell(const json_value *v, char *out, size_t cap)
-{
+static void pretty_cell(const json_value *v, char *out, size_t cap) {
     size_t len = 0;
     out[0] = '\0';
     if (!pretty_is_group(v)) {
         int written = snprintf(out, cap, "%s", v->text);
-        if (written >= (int)cap) {
-            memcpy(out + cap - 4, "...", 4);
-        }
-        for (char *c = out; *c != '\0'; c++) {
-            *c = iscntrl((unsigned char)*c) ? ' ' : *c;
-        }
+        if (written >= (int)cap) { memcpy(out + cap - 4, "...", 4); }
+        for (char *c = out; *c != '\0'; c++) { *c = iscntrl((unsigned char)*c) ? ' ' : *c; }
         return;
     }
     for (const json_value *item = v->first; item != NULL && len + 8 < cap; item = item->next) {
@@ -44,8 +38,7 @@ static void pretty_cell(const json_value *v, char *out, size_t cap)
 }
 
 /* Numbers that stand alone in a name become '*': "model.layers.11.mlp" but not "fc1". */
-static void pretty_star(const char *name, char *out, size_t cap)
-{
+static void pretty_star(const char *name, char *out, size_t cap) {
     size_t len = 0;
     for (size_t i = 0; name[i] != '\0' && len + 2 < cap; i++) {
         bool start = i == 0 || !isalnum((unsigned char)name[i - 1]);
@@ -61,13 +54,10 @@ static void pretty_star(const char *name, char *out, size_t cap)
 }
 
 /* Equal but for numbers in the name, which is the first of the cells. */
-static bool pretty_same_row(const table *t, size_t a, size_t b)
-{
+static bool pretty_same_row(const table *t, size_t a, size_t b) {
     char star_a[PRETTY_CELL], star_b[PRETTY_CELL];
     for (size_t j = 2; j < t->columns; j++) {
-        if (strcmp(table_get(t, a, j), table_get(t, b, j)) != 0) {
-            return false;
-        }
+        if (strcmp(table_get(t, a, j), table_get(t, b, j)) != 0) { return false; }
     }
     pretty_star(table_get(t, a, 1), star_a, sizeof star_a);
     pretty_star(table_get(t, b, 1), star_b, sizeof star_b);
@@ -75,8 +65,7 @@ static bool pretty_same_row(const table *t, size_t a, size_t b)
 }
 
 /* Counts the last row, as its own or as one more of an equal row above, which then takes the name with stars. */
-static void pretty_fold(table *t, size_t *counts)
-{
+static void pretty_fold(table *t, size_t *counts) {
     size_t last = t->rows - 1;
     for (size_t i = 1; i < last; i++) {
         if (pretty_same_row(t, i, last)) {
@@ -91,8 +80,7 @@ static void pretty_fold(table *t, size_t *counts)
     counts[last] = 1;
 }
 
-static void pretty_table(const json_value *array, int indent)
-{
+static void pretty_table(const json_value *array, int indent) {
     const json_value *head = array->first;
     size_t columns = head->count < PRETTY_COLUMNS ? head->count : PRETTY_COLUMNS;
     size_t *counts = tool_alloc((array->count + 1) * sizeof *counts);
@@ -123,22 +111,18 @@ static void pretty_table(const json_value *array, int indent)
     free(counts);
 }
 
-static void pretty_list(const json_value *array)
-{
+static void pretty_list(const json_value *array) {
     size_t shown = 0;
     char cell[PRETTY_CELL];
     for (const json_value *v = array->first; v != NULL && shown < PRETTY_ITEMS; v = v->next, shown++) {
         pretty_cell(v, cell, sizeof cell);
         printf("%s%s", shown > 0 ? ", " : "", cell);
     }
-    if (shown < array->count) {
-        printf(", ... (%zu)", array->count);
-    }
+    if (shown < array->count) { printf(", ... (%zu)", array->count); }
     printf("%s\n", array->count == 0 ? "none" : "");
 }
 
-static void pretty_number(const json_value *v)
-{
+static void pretty_number(const json_value *v) {
     char text[TOOL_SHORT];
     bool bytes = strstr(v->key, "bytes") != NULL, large = v->number >= 10000.0;
     bool counted = strstr(v->key, "parameters") != NULL || strstr(v->key, "flops") != NULL;
@@ -151,8 +135,7 @@ static void pretty_number(const json_value *v)
     }
 }
 
-static void pretty_member(const json_value *v, int indent, int width)
-{
+static void pretty_member(const json_value *v, int indent, int width) {
     char cell[PRETTY_CELL];
     bool bare = v->kind == JSON_OBJECT || (v->kind == JSON_STRING && v->len == 0); /* no value on the line */
     printf("%*s%-*s%s", indent, "", bare ? 0 : width, v->key, bare ? "" : "  ");
@@ -172,20 +155,16 @@ static void pretty_member(const json_value *v, int indent, int width)
     }
 }
 
-static void pretty_members(const json_value *object, int indent)
-{
+static void pretty_members(const json_value *object, int indent) {
     int width = 0;
     for (const json_value *v = object->first; v != NULL; v = v->next) {
         int len = (int)strlen(v->key);
         width = len > width ? len : width;
     }
-    for (const json_value *v = object->first; v != NULL; v = v->next) {
-        pretty_member(v, indent, width);
-    }
+    for (const json_value *v = object->first; v != NULL; v = v->next) { pretty_member(v, indent, width); }
 }
 
-int pretty_print(const char *text)
-{
+int pretty_print(const char *text) {
     json_doc doc;
     if (!json_parse(&doc, text, strlen(text)) || doc.values[0].kind != JSON_OBJECT) {
         return tool_fail("the library answered with something that is no JSON object");

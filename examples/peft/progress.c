@@ -12,8 +12,7 @@
 
 static const double progress_redraw = 0.05, progress_line = 2.0; /* seconds between two bars, two lines */
 
-static bool progress_is_utf8(void)
-{
+static bool progress_is_utf8(void) {
     static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *value = getenv(names[i]);
@@ -24,8 +23,7 @@ static bool progress_is_utf8(void)
     return false;
 }
 
-void progress_init(progress *p, bool quiet)
-{
+void progress_init(progress *p, bool quiet) {
     const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
     *p = (progress){.quiet = quiet, .drawn_at = -1e9};
     p->bar = isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
@@ -33,40 +31,31 @@ void progress_init(progress *p, bool quiet)
     p->unicode = progress_is_utf8();
 }
 
-static int progress_columns(void)
-{
+static int progress_columns(void) {
     struct winsize size;
     memset(&size, 0, sizeof size);
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 /* "loss 2.3456  eval 2.5000  1234 tok/s  ETA 0:12  153.2 MiB" */
-static void progress_text(const peft_step_info *info, bool with_eval, char *out, size_t cap)
-{
+static void progress_text(const peft_step_info *info, bool with_eval, char *out, size_t cap) {
     char eta[TOOL_SHORT], memory[TOOL_SHORT], eval[TOOL_SHORT] = "";
-    if (with_eval && !isnan(info->eval_loss)) {
-        (void)snprintf(eval, sizeof eval, "  eval %.4f", info->eval_loss);
-    }
+    if (with_eval && !isnan(info->eval_loss)) { (void)snprintf(eval, sizeof eval, "  eval %.4f", info->eval_loss); }
     (void)snprintf(out, cap, "loss %.4f%s  %.0f tok/s  ETA %s  %s", info->loss, eval, info->tokens_per_second,
                    tool_duration(info->eta_seconds, eta), tool_bytes((double)info->peak_bytes, memory));
 }
 
-static void progress_print_line(const peft_step_info *info)
-{
+static void progress_print_line(const peft_step_info *info) {
     char text[192];
     progress_text(info, true, text, sizeof text);
     (void)fprintf(stderr, "step %lld/%lld  %s\n", (long long)info->step, (long long)info->max_steps, text);
 }
 
-static void progress_repeat(const char *mark, int n)
-{
-    for (int i = 0; i < n; i++) {
-        (void)fputs(mark, stderr);
-    }
+static void progress_repeat(const char *mark, int n) {
+    for (int i = 0; i < n; i++) { (void)fputs(mark, stderr); }
 }
 
-static void progress_draw_bar(const progress *p, const peft_step_info *info)
-{
+static void progress_draw_bar(const progress *p, const peft_step_info *info) {
     char text[192], steps[64];
     double done = info->max_steps > 0 ? (double)info->step / (double)info->max_steps : 0.0;
     progress_text(info, false, text, sizeof text);
@@ -82,13 +71,10 @@ static void progress_draw_bar(const progress *p, const peft_step_info *info)
     (void)fprintf(stderr, "%s %3.0f%%  %s\033[K", p->colour ? "\033[0m" : "", 100.0 * done, text);
 }
 
-void progress_step(progress *p, const peft_step_info *info)
-{
+void progress_step(progress *p, const peft_step_info *info) {
     bool first = p->drawn_at < 0.0, last = info->step >= info->max_steps, evaluated = !isnan(info->eval_loss);
     double wait = p->bar ? progress_redraw : progress_line;
-    if (p->quiet || !(first || last || evaluated || info->seconds - p->drawn_at >= wait)) {
-        return;
-    }
+    if (p->quiet || !(first || last || evaluated || info->seconds - p->drawn_at >= wait)) { return; }
     if (evaluated || !p->bar) { /* stays on the screen, above the bar */
         progress_end(p);
         progress_print_line(info);
@@ -101,8 +87,7 @@ void progress_step(progress *p, const peft_step_info *info)
     p->drawn_at = info->seconds;
 }
 
-void progress_end(progress *p)
-{
+void progress_end(progress *p) {
     if (p->drawn) {
         (void)fputs("\r\033[K", stderr);
         (void)fflush(stderr);

@@ -8,22 +8,16 @@
 #include <string.h>
 #include <unistd.h>
 
-static void run_log(void *user, int32_t level, const char *text)
-{
+static void run_log(void *user, int32_t level, const char *text) {
     (void)user;
-    if (isatty(STDERR_FILENO)) {
-        (void)fputs("\r\033[K", stderr); /* a progress bar may be on this line */
-    }
+    if (isatty(STDERR_FILENO)) { (void)fputs("\r\033[K", stderr); /* a progress bar may be on this line */ }
     tool_note("%s%s", level <= PEFT_LOG_WARN ? "warning: " : "", text);
 }
 
-static int run_set_threads(peft_context *ctx, const tool_args *args)
-{
+static int run_set_threads(peft_context *ctx, const tool_args *args) {
     const char *source = args->threads != NULL ? "--threads" : "PEFT_THREADS";
     const char *text = args->threads != NULL ? args->threads : getenv("PEFT_THREADS");
-    if (text == NULL || text[0] == '\0') {
-        return TOOL_OK;
-    }
+    if (text == NULL || text[0] == '\0') { return TOOL_OK; }
     char *end = NULL;
     errno = 0;
     long n = strtol(text, &end, 10);
@@ -33,8 +27,7 @@ static int run_set_threads(peft_context *ctx, const tool_args *args)
     return tool_check(peft_context_set_threads(ctx, (int32_t)n));
 }
 
-int run_begin(tool_run *r, const tool_args *args, const char *const *schemas)
-{
+int run_begin(tool_run *r, const tool_args *args, const char *const *schemas) {
     int rc = TOOL_OK;
     const char *isa = getenv("PEFT_ISA");
     TRY(peft_context_create(NULL, &r->ctx));
@@ -48,8 +41,7 @@ out:
     return rc;
 }
 
-int run_open_model(tool_run *r, const tool_args *args)
-{
+int run_open_model(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
     TRY(peft_model_open(r->ctx, args->model, settings_of(&r->options, "model"), &r->model));
     const char *path = args->tokenizer != NULL ? args->tokenizer : args->model;
@@ -62,8 +54,7 @@ out:
     return rc;
 }
 
-int run_open_session(tool_run *r, const tool_args *args)
-{
+int run_open_session(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
     DO(run_open_model(r, args));
     if (args->adapter != NULL) {
@@ -76,8 +67,7 @@ out:
     return rc;
 }
 
-int run_load_data(tool_run *r, const char *path, peft_dataset **out)
-{
+int run_load_data(tool_run *r, const char *path, peft_dataset **out) {
     int rc = TOOL_OK;
     TRY(peft_dataset_create(r->ctx, r->tokenizer, settings_of(&r->options, "dataset"), out));
     TRY(peft_dataset_load_jsonl(*out, path));
@@ -85,8 +75,7 @@ out:
     return rc;
 }
 
-void run_close(tool_run *r)
-{
+void run_close(tool_run *r) {
     peft_session_free(r->session);
     peft_adapters_free(r->adapters);
     peft_tokenizer_free(r->tokenizer);

@@ -5,52 +5,40 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool settings_known(const char *schema)
-{
+bool settings_known(const char *schema) {
     const char *name = NULL;
     for (size_t i = 0; (name = peft_schema_name(i)) != NULL; i++) {
-        if (strcmp(name, schema) == 0) {
-            return true;
-        }
+        if (strcmp(name, schema) == 0) { return true; }
     }
     return false;
 }
 
-static size_t settings_index(const tool_options *o, const char *schema)
-{
+static size_t settings_index(const tool_options *o, const char *schema) {
     size_t i = 0;
-    while (i < o->count && strcmp(o->schema[i], schema) != 0) {
-        i++;
-    }
+    while (i < o->count && strcmp(o->schema[i], schema) != 0) { i++; }
     return i;
 }
 
-peft_options *settings_of(const tool_options *o, const char *schema)
-{
+peft_options *settings_of(const tool_options *o, const char *schema) {
     size_t i = settings_index(o, schema);
     return i < o->count ? o->options[i] : NULL;
 }
 
-static bool settings_lists(const json_doc *keys, const char *key)
-{
+static bool settings_lists(const json_doc *keys, const char *key) {
     for (const json_value *row = keys->values[0].first; row != NULL; row = row->next) {
         const json_value *name = json_get(row, "key");
-        if (name != NULL && name->kind == JSON_STRING && strcmp(name->text, key) == 0) {
-            return true;
-        }
+        if (name != NULL && name->kind == JSON_STRING && strcmp(name->text, key) == 0) { return true; }
     }
     return false;
 }
 
-bool settings_has_key(const tool_options *o, const char *schema, const char *key)
-{
+bool settings_has_key(const tool_options *o, const char *schema, const char *key) {
     size_t i = settings_index(o, schema);
     return i < o->count && settings_lists(&o->keys[i], key);
 }
 
 /* The schema whose keys come nearest to an unknown one: its error says "did you mean". */
-static size_t settings_nearest(const tool_options *o, const char *key)
-{
+static size_t settings_nearest(const tool_options *o, const char *key) {
     size_t nearest = 0, best = SIZE_MAX;
     for (size_t i = 0; i < o->count; i++) {
         for (const json_value *row = o->keys[i].values[0].first; row != NULL; row = row->next) {
@@ -65,19 +53,13 @@ static size_t settings_nearest(const tool_options *o, const char *key)
     return nearest;
 }
 
-static int settings_put(peft_options *options, const tool_setting *s)
-{
-    if (peft_options_set_text(options, s->key, s->value) == PEFT_OK) {
-        return TOOL_OK;
-    }
-    if (strcmp(s->option, "--set") == 0) {
-        return tool_usage("--set %s=%s: %s", s->key, s->value, peft_last_error());
-    }
+static int settings_put(peft_options *options, const tool_setting *s) {
+    if (peft_options_set_text(options, s->key, s->value) == PEFT_OK) { return TOOL_OK; }
+    if (strcmp(s->option, "--set") == 0) { return tool_usage("--set %s=%s: %s", s->key, s->value, peft_last_error()); }
     return tool_usage("%s %s: %s", s->option, s->value, peft_last_error());
 }
 
-static int settings_route(tool_options *o, const tool_setting *s)
-{
+static int settings_route(tool_options *o, const tool_setting *s) {
     int rc = TOOL_OK;
     bool known = false;
     for (size_t i = 0; i < o->count && rc == TOOL_OK; i++) {
@@ -86,17 +68,12 @@ static int settings_route(tool_options *o, const tool_setting *s)
             rc = settings_put(o->options[i], s);
         }
     }
-    if (!known && o->count > 0) {
-        rc = settings_put(o->options[settings_nearest(o, s->key)], s);
-    }
-    if (!known && rc == TOOL_OK) {
-        rc = tool_usage("%s %s: this command has no such key", s->option, s->key);
-    }
+    if (!known && o->count > 0) { rc = settings_put(o->options[settings_nearest(o, s->key)], s); }
+    if (!known && rc == TOOL_OK) { rc = tool_usage("%s %s: this command has no such key", s->option, s->key); }
     return rc;
 }
 
-static int settings_add_schema(peft_context *ctx, const char *schema, tool_options *o)
-{
+static int settings_add_schema(peft_context *ctx, const char *schema, tool_options *o) {
     int rc = TOOL_OK;
     char *text = NULL;
     size_t i = o->count;
@@ -113,23 +90,17 @@ out:
     return rc;
 }
 
-int settings_build(peft_context *ctx, const tool_args *args, const char *const *schemas, tool_options *out)
-{
+int settings_build(peft_context *ctx, const tool_args *args, const char *const *schemas, tool_options *out) {
     int rc = TOOL_OK;
     for (; *schemas != NULL && out->count < SETTINGS_SCHEMAS; schemas++) {
-        if (settings_known(*schemas)) {
-            DO(settings_add_schema(ctx, *schemas, out));
-        }
+        if (settings_known(*schemas)) { DO(settings_add_schema(ctx, *schemas, out)); }
     }
-    for (size_t i = 0; i < args->setting_count; i++) {
-        DO(settings_route(out, &args->settings[i]));
-    }
+    for (size_t i = 0; i < args->setting_count; i++) { DO(settings_route(out, &args->settings[i])); }
 out:
     return rc;
 }
 
-void settings_free(tool_options *o)
-{
+void settings_free(tool_options *o) {
     for (size_t i = 0; i < o->count; i++) {
         peft_options_free(o->options[i]);
         json_free(&o->keys[i]);
@@ -137,15 +108,12 @@ void settings_free(tool_options *o)
     o->count = 0;
 }
 
-double settings_number(const tool_options *o, const char *schema, const char *key, double fallback)
-{
+double settings_number(const tool_options *o, const char *schema, const char *key, double fallback) {
     int rc = TOOL_OK;
     char *text = NULL;
     json_doc doc = {NULL, NULL};
     const peft_options *options = settings_of(o, schema);
-    if (options == NULL) {
-        return fallback;
-    }
+    if (options == NULL) { return fallback; }
     READ_TEXT(text, peft_options_get_json, options);
     if (json_parse(&doc, text, strlen(text))) {
         const json_value *v = json_get(&doc.values[0], key);

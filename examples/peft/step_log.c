@@ -11,23 +11,17 @@
 #include <string.h>
 #include <unistd.h>
 
-int step_log_open(step_log *l, const char *path, bool resume)
-{
+int step_log_open(step_log *l, const char *path, bool resume) {
     *l = (step_log){.path = path, .resume = resume};
-    if (path == NULL) {
-        return TOOL_OK;
-    }
+    if (path == NULL) { return TOOL_OK; }
     l->file = fopen(path, resume ? "a+" : "w");
     return l->file != NULL ? TOOL_OK : tool_fail("cannot write the log %s: %s", path, strerror(errno));
 }
 
 /* Is this a whole line of a step before `step`? A line that a killed process left half written is none. */
-static bool step_log_keeps(const char *line, size_t len, int64_t step)
-{
+static bool step_log_keeps(const char *line, size_t len, int64_t step) {
     json_doc doc;
-    if (len == 0 || line[len - 1] != '\n' || !json_parse(&doc, line, len)) {
-        return false;
-    }
+    if (len == 0 || line[len - 1] != '\n' || !json_parse(&doc, line, len)) { return false; }
     const json_value *v = json_get(&doc.values[0], "step");
     bool keeps = v != NULL && v->kind == JSON_NUMBER && v->number < (double)step;
     json_free(&doc);
@@ -35,16 +29,13 @@ static bool step_log_keeps(const char *line, size_t len, int64_t step)
 }
 
 /* Steps only grow, so what stays is the head of the file. */
-static int step_log_cut(step_log *l, int64_t step)
-{
+static int step_log_cut(step_log *l, int64_t step) {
     char *line = NULL;
     size_t cap = 0;
     off_t keep = 0;
     ssize_t len = 0;
     rewind(l->file);
-    while ((len = getline(&line, &cap, l->file)) > 0 && step_log_keeps(line, (size_t)len, step)) {
-        keep += len;
-    }
+    while ((len = getline(&line, &cap, l->file)) > 0 && step_log_keeps(line, (size_t)len, step)) { keep += len; }
     free(line);
     if (fflush(l->file) != 0 || ftruncate(fileno(l->file), keep) != 0 || fseeko(l->file, 0, SEEK_END) != 0) {
         return tool_fail("cannot shorten the log %s: %s", l->path, strerror(errno));
@@ -53,8 +44,7 @@ static int step_log_cut(step_log *l, int64_t step)
 }
 
 /* JSON has no NaN and no infinity; they become null. */
-static void step_log_float(FILE *file, const char *key, double value)
-{
+static void step_log_float(FILE *file, const char *key, double value) {
     if (isfinite(value)) {
         (void)fprintf(file, ", \"%s\": %.9g", key, value);
     } else {
@@ -62,15 +52,10 @@ static void step_log_float(FILE *file, const char *key, double value)
     }
 }
 
-int step_log_write(step_log *l, const peft_step_info *info)
-{
+int step_log_write(step_log *l, const peft_step_info *info) {
     int rc = TOOL_OK;
-    if (l->file == NULL) {
-        return TOOL_OK;
-    }
-    if (l->resume && !l->started) {
-        DO(step_log_cut(l, info->step));
-    }
+    if (l->file == NULL) { return TOOL_OK; }
+    if (l->resume && !l->started) { DO(step_log_cut(l, info->step)); }
     l->started = true;
     (void)fprintf(l->file, "{\"step\": %lld", (long long)info->step);
     step_log_float(l->file, "loss", info->loss);
@@ -79,9 +64,7 @@ int step_log_write(step_log *l, const peft_step_info *info)
     (void)fprintf(l->file, ", \"tokens\": %lld", (long long)info->tokens);
     step_log_float(l->file, "tokens_per_second", info->tokens_per_second);
     (void)fprintf(l->file, ", \"peak_bytes\": %zu", info->peak_bytes);
-    if (!isnan(info->eval_loss)) {
-        step_log_float(l->file, "eval_loss", info->eval_loss);
-    }
+    if (!isnan(info->eval_loss)) { step_log_float(l->file, "eval_loss", info->eval_loss); }
     (void)fputs("}\n", l->file);
     if (fflush(l->file) != 0 || ferror(l->file)) {
         rc = tool_fail("cannot write the log %s: %s", l->path, strerror(errno));
@@ -90,8 +73,7 @@ out:
     return rc;
 }
 
-int step_log_close(step_log *l)
-{
+int step_log_close(step_log *l) {
     int rc = TOOL_OK;
     if (l->file != NULL && fclose(l->file) != 0) {
         rc = tool_fail("cannot write the log %s: %s", l->path, strerror(errno));
