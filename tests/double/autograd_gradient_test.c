@@ -6,7 +6,7 @@
 #include "support/tiny.h"
 
 static double gradient_loss(tiny *m) {
-    if (peft__exec_run(&m->exec, &m->frame, true) != PEFT_OK) { return NAN; }
+    if (peft__exec_run(&m->exec, &m->frame, true) != PEFT_OK) { return (double)NAN; }
     return m->frame.loss_sum;
 }
 
@@ -39,7 +39,7 @@ static double gradient_error(tiny *m) {
 
 static double gradient_case(int shape, int train, double dropout, double smoothing, double softcap, const float *weights) {
     tiny m;
-    double error = NAN;
+    double error = (double)NAN;
     if (tiny_create(&m, runner_mem(), shape, train, dropout, &peft__kernels_generic, 1, 0, softcap) == PEFT_OK) {
         m.frame.label_smoothing = smoothing;
         m.frame.weights = weights;

@@ -117,10 +117,10 @@ static void gradient_close(gradient_case *c) {
 }
 
 static double gradient_loss(gradient_case *c) {
-    double loss = NAN;
+    double loss = (double)NAN;
     memset(peft__trainer_job(c->trainer)->grads, 0, (size_t)c->adapter->n_trainable * sizeof(peft__real));
     c->trainer->accumulated = c->trainer->accumulated_rows = 0; /* the same dropout again */
-    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * (double)c->trainer->accumulated : NAN;
+    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * (double)c->trainer->accumulated : (double)NAN;
 }
 
 /* DoRA's norms count as constants: a changed A or B takes the length along, by its magnitude, so that m / n stays what it was.
@@ -176,7 +176,7 @@ static double gradient_slope(gradient_case *c, peft__real *v, double h) {
 static double gradient_worst(gradient_case *c) {
     double worst = 0, top = 0;
     int64_t n = c->adapter->n_trainable;
-    if (peft__trainer_plan(c->trainer) != PEFT_OK || isnan(gradient_loss(c))) { return NAN; }
+    if (peft__trainer_plan(c->trainer) != PEFT_OK || isnan(gradient_loss(c))) { return (double)NAN; }
     peft__mem *mem = &c->ctx->mem;
     peft__real *grads = peft__alloc(mem, (size_t)n * sizeof *grads);
     memcpy(grads, peft__trainer_job(c->trainer)->grads, (size_t)n * sizeof *grads);
@@ -188,7 +188,7 @@ static double gradient_worst(gradient_case *c) {
         worst = fmax(worst, error);
     }
     peft__free(mem, grads, (size_t)n * sizeof *grads);
-    return top > 0 ? worst : NAN;
+    return top > 0 ? worst : (double)NAN;
 }
 
 TEST(methods_gradient_of_every_method_and_architecture) {
@@ -200,7 +200,7 @@ TEST(methods_gradient_of_every_method_and_architecture) {
                 gradient_close(&c);
                 continue;
             }
-            double worst = st == PEFT_OK ? gradient_worst(&c) : NAN;
+            double worst = st == PEFT_OK ? gradient_worst(&c) : (double)NAN;
             gradient_close(&c);
             if (!(worst < 1e-7)) {
                 fprintf(stderr, "%s [%s] on %s: %.3g %s\n", method_options[m][0], method_options[m][1],
