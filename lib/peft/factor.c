@@ -113,8 +113,9 @@ peft_status peft__factor_svd(peft__mem *mem, const double *w, int64_t rows, int6
                              double *v) {
     int64_t b = PEFT__MIN(2 * r + 16, PEFT__MIN(rows, cols));
     size_t bytes = (size_t)(b * (rows + cols + 2 * b + 3)) * sizeof(double);
-    double *x = peft__alloc_zero(mem, bytes), *y = x + cols * b, *g = y + rows * b, *e = g + b * b, *size = e + b * b;
+    double *x = peft__alloc_zero(mem, bytes);
     if (x == NULL) { return PEFT_E_NOMEM; }
+    double *y = x + cols * b, *g = y + rows * b, *e = g + b * b, *size = e + b * b;
     double *last = size + b;
     bool *used = (bool *)(void *)(last + b);
     peft__rng rng = {0x5eed, 0}; /* where the iteration starts, not where it ends */

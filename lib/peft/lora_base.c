@@ -27,8 +27,9 @@ static peft_status lora_base_fill(const peft__adapter *a, const peft__attachment
     const peft__param *pa = lora_base_param(a, at, PEFT__LORA_A), *pb = lora_base_param(a, at, PEFT__LORA_B);
     int64_t r = at->rank, n = s->out * s->in;
     size_t bytes = (size_t)n * sizeof(peft__real) + (size_t)(n + r * (s->out + s->in + 1)) * sizeof(double);
-    double *w = peft__alloc(a->mem, bytes), *u = w + n, *v = u + s->out * r, *sigma = v + s->in * r;
+    double *w = peft__alloc(a->mem, bytes);
     if (w == NULL) { return PEFT_E_NOMEM; }
+    double *u = w + n, *v = u + s->out * r, *sigma = v + s->in * r;
     peft__real *read = (peft__real *)(void *)(sigma + r);
     peft__weight_read(k, s->weight, read);
     for (int64_t e = 0; e < n; e++) { w[e] = (double)read[e]; }

@@ -104,8 +104,9 @@ peft_status peft__adapter_targets(peft__adapter *a, uint32_t kinds, const char *
     peft_status st = PEFT_OK;
     const peft__base_info *base = a->base;
     size_t bytes = 2 * base->n_sites * sizeof(bool);
-    bool *matched = peft__alloc_zero(a->mem, bytes), *saved = matched + base->n_sites, transposed = false;
+    bool *matched = peft__alloc_zero(a->mem, bytes), transposed = false;
     if (matched == NULL) { return PEFT_E_NOMEM; }
+    bool *saved = matched + base->n_sites;
     peft__target target = {.modules = sites_text(a, "target_modules"),
                            .exclude = sites_text(a, "exclude_modules"),
                            .layers = sites_text(a, "layers_to_transform"),
