@@ -75,7 +75,9 @@ def trainable(model):
 
 
 def state_shapes(wrapped):
-    return {n.removeprefix("base_model.model."): tuple(t.shape) for n, t in get_peft_model_state_dict(wrapped).items()}
+    """What is saved; but for the base matrix of an adapted head, which PEFT saves along and libpeft leaves in the base."""
+    return {n.removeprefix("base_model.model."): tuple(t.shape) for n, t in get_peft_model_state_dict(wrapped).items()
+            if not n.endswith("lm_head.base_layer.weight")}
 
 
 def pad(rows, labels):
