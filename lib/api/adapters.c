@@ -233,8 +233,8 @@ peft_status peft_adapters_tensor_info(const peft_adapters *a, const char *name, 
     if (tensor != NULL) { *tensor = p->p.name; }
     if (ndim != NULL) { *ndim = p->ndim; }
     if (dims != NULL) {
-        dims[0] = p->ndim == 1 || flipped ? p->p.cols : p->p.rows;
-        if (p->ndim == 2) { dims[1] = flipped ? p->p.rows : p->p.cols; }
+        memcpy(dims, p->dims, (size_t)p->ndim * sizeof *dims);
+        if (flipped) { dims[0] = p->p.cols, dims[1] = p->p.rows; }
     }
 out:
     peft__adapter_release(pinned);

@@ -61,7 +61,8 @@ typedef struct peft__value {
     bool viewed;            /* has views, which are then its only use */
 } peft__value;
 
-enum { PEFT__OP_IN = 6, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 4 };
+enum { PEFT__GROUPS = 16 }; /* most branches of an expression that rows are divided among */
+enum { PEFT__OP_IN = 18, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 4 };
 
 enum { /* flags of an op kind */
     PEFT__OPF_CHEAP = 1,    /* element-wise: rebuilt in the backward pass rather than kept */
@@ -113,7 +114,8 @@ struct peft__tape {
     int32_t segments;             /* number of segments */
     bool training;                /* record for training: needs_grad is followed */
     const struct peft__hooks *hooks; /* adapters (site.h); NULL: the base alone */
-    int64_t virtual_tokens;       /* most tokens that an adapter adds to a row */
+    int64_t virtual_tokens;       /* most tokens that adapters add to a row */
+    int64_t group_tokens[PEFT__GROUPS]; /* the same, to a row of each group */
     int64_t prefix_tokens;        /* keys and values that stand before each row's own (prefix) */
     int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens */
 };
@@ -175,8 +177,21 @@ peft__val peft__op_param(peft__tape *t, int32_t param);
 peft__val peft__op_lstm(peft__tape *t, peft__val x, const int32_t params[4], bool reverse);
 /* [a | b], rows of SPACE_FIXED. */
 peft__val peft__op_concat(peft__tape *t, peft__val a, peft__val b);
-/* Virtual tokens: rows of the stream become [prompt; x]. x: [INPUT, C], prompt: [FIXED, C] -> [TOKENS, C]. */
-peft__val peft__op_prepend(peft__tape *t, peft__val x, peft__val prompt);
+/* Virtual tokens: rows of the stream become [prompts that are the row's; x]. x: [INPUT, C] -> [TOKENS, C]. */
+typedef struct peft__prepend {
+    peft__val rows;              /* [n * tasks, C] in SPACE_FIXED */
+    int64_t n, tasks;            /* tokens before a row: those of the row's task */
+    uint32_t groups;             /* bit g: rows of group g get it (frame.row_groups) */
+} peft__prepend;
+peft__val peft__op_prepend(peft__tape *t, peft__val x, const peft__prepend *prompts, size_t n);
+/* Where a value is taken from another: rows of the batch, tokens of rows, training steps. */
+typedef struct peft__choice {
+    uint32_t groups;             /* bit g: in rows of group g; ~0: all */
+    int64_t begin, end;          /* of a row's own tokens [begin, end); end -1: to its last */
+    int32_t layer;               /* not in steps that leave out this many layers or more (frame.skip_layers) ; -1: always */
+} peft__choice;
+/* y + w (z - base) where chosen, y elsewhere; base NONE: y (w 1: z itself). All of one shape. */
+peft__val peft__op_blend(peft__tape *t, peft__val y, peft__val z, peft__val base, double w, const peft__choice *choice);
 /* y = x * l with a trained l [1, C]; y = factor * l * x with a trained l [1, 1] (PEFT__NONE: factor alone). */
 peft__val peft__op_scale_columns(peft__tape *t, peft__val x, int32_t param);
 peft__val peft__op_scale_all(peft__tape *t, peft__val x, double factor, int32_t param);
@@ -236,7 +251,10 @@ typedef struct peft__frame {
     const int32_t *positions;    /* [count TOKENS] */
     const int32_t *labels;       /* [count TOKENS], already shifted: what comes after token t; -100: no label */
     const float *weights;        /* [count TOKENS] loss weights; NULL: ones */
+    int32_t skip_layers;         /* this many first layers are without their adapters (AdapterDrop) */
     const uint64_t *row_keys;    /* [n_rows]: the row's id for dropout */
+    const int32_t *row_tasks;    /* [n_rows]: task of each row (multitask prompts); NULL: all 0 */
+    const int32_t *row_groups;   /* [n_rows]: which branch of the adapters' expression a row takes; NULL: all 0 */
     const int64_t *group_rows;   /* [groups + 1]: rows of adapter group g are [g], .. [g + 1]); NULL: one group of all */
     int32_t groups;
     uint64_t seed, step;         /* dropout */

@@ -62,6 +62,6 @@ void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double sof
     spec.softcap = softcap;
     spec.scale = scale;
     spec.w_param = spec.b_param = spec.lora_a = spec.lora_b = PEFT__NONE;
-    if (t->hooks != NULL && t->hooks->head != NULL) { t->hooks->head(t->hooks->user, t, s, x, &spec); }
+    if (t->hooks != NULL && t->hooks->head != NULL) { x = t->hooks->head(t->hooks->user, t, s, x, &spec); }
     peft__op_head(t, x, &spec);
 }

@@ -49,7 +49,8 @@ typedef struct peft__hooks {
     peft__val (*norm)(void *user, peft__tape *t, const peft__site *s, peft__val x);
     /* x: what positions are added to, with `scale` their offset; NONE for tokens, with `scale` the factor of the rows */
     peft__val (*embed)(void *user, peft__tape *t, const peft__site *s, peft__val x, double scale);
-    void (*head)(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec); /* may change spec */
+    /* may change spec; returns what the head reads */
+    peft__val (*head)(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec);
 } peft__hooks;
 
 /* Called by architectures. */

@@ -19,6 +19,7 @@ peft_status peft__adapter_attach(peft__adapter *a, const peft__site *s, peft__at
     }
     peft__attachment at = {.site = s->id,
                            .scale = 1,
+                           .strength = 1,
                            .key = peft__hash_str(0, s->path, strlen(s->path)),
                            .weight_param = -1,
                            .bias_param = -1};
@@ -42,12 +43,19 @@ peft_status peft__adapter_add_param(peft__adapter *a, peft__attachment *at, cons
                              .site = at->site,
                              .slot = slot,
                              .ndim = ndim,
+                             .dims = {ndim == 1 ? cols : rows, cols},
                              .whole = whole,
                              .frozen = frozen};
     TRY(peft__vec_push(&a->params, &p));
     at->count++;
 out:
     return st;
+}
+
+void peft__adapter_shape(peft__adapter *a, int32_t ndim, const int64_t *dims) {
+    peft__adapter_param *p = &PEFT__VEC_AT(&a->params, peft__adapter_param, a->params.len - 1);
+    p->ndim = ndim;
+    memcpy(p->dims, dims, (size_t)ndim * sizeof *dims);
 }
 
 peft_status peft__adapter_copy_weight(peft__adapter *a, peft__attachment *at, const peft__site *s, int32_t slot) {
@@ -111,7 +119,7 @@ static peft_status adapter_place(peft__adapter *a) {
     if (!peft__mul(at, sizeof *a->values, &bytes) || bytes > (size_t)PTRDIFF_MAX) {
         FAIL(PEFT_E_NOMEM, "adapter \"%s\" of %zu values passes the address space", a->name, at);
     }
-    a->values = peft__alloc_zero(a->mem, bytes);
+    a->values = peft__alloc_zero(a->mem, PEFT__MAX(bytes, sizeof *a->values));
     if (a->values == NULL) { return PEFT_E_NOMEM; }
     a->n_values = (int64_t)at;
     peft__real *next = a->values;
@@ -128,9 +136,11 @@ out:
 
 static void adapter_free(peft__adapter *a) {
     peft__mem *mem = a->mem;
-    if (a->values != NULL) { peft__free(mem, a->values, (size_t)a->n_values * sizeof *a->values); }
+    if (a->values != NULL) { peft__free(mem, a->values, PEFT__MAX((size_t)a->n_values, 1) * sizeof *a->values); }
     peft__vec_free(&a->params);
     peft__vec_free(&a->attachments);
+    for (size_t i = 0; i < a->parts.len; i++) { peft__adapter_release(PEFT__VEC_AT(&a->parts, peft__adapter *, i)); }
+    peft__vec_free(&a->parts);
     peft__optset_free(&a->opts);
     peft__arena_free(&a->arena);
     peft__free(mem, a, sizeof *a);
@@ -148,9 +158,11 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     a->base = base;
     a->seed = seed;
     a->from_file = k == NULL;
+    a->kernels = k;
     peft__arena_init(&a->arena, mem);
     peft__vec_init(&a->attachments, mem, sizeof(peft__attachment));
     peft__vec_init(&a->params, mem, sizeof(peft__adapter_param));
+    peft__vec_init(&a->parts, mem, sizeof(peft__adapter *));
     a->name = peft__arena_strdup(&a->arena, name, strlen(name));
     if (a->name == NULL) {
         st = PEFT_E_NOMEM;
@@ -162,7 +174,7 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
         TRY(peft__optset_init(&a->opts, mem, method->schema));
     }
     TRY(method->build(a));
-    if (a->params.len == 0) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name); }
+    if (a->params.len == 0 && a->parts.len == 0 && method->refer == NULL) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name); }
     TRY(adapter_place(a));
     for (size_t i = 0; i < a->params.len; i++) {
         if (k == NULL && !peft__adapter_param_at(a, i)->unsaved) { continue; } /* the file has it */
@@ -171,6 +183,7 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
         method->init(a, i, &rng, k);
     }
     if (k != NULL && method->settle != NULL) { TRY(method->settle(a, k)); }
+    a->kernels = NULL;
     *out = a;
     a = NULL;
 out:

@@ -74,20 +74,18 @@ static peft__val compose_stream(void *user, peft__tape *t, const peft__site *s, 
 
 static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, peft__val x) {
     const compose_all *c = user;
-    const char *owner = NULL;
+    peft__prepend prompts[PEFT__OP_IN];
+    size_t n = 0;
     for (size_t i = 0; i < c->n; i++) {
         const peft__adapter *a = c->members[i].adapter;
         const peft__attachment *at = c->members[i].at[s->id];
-        if (at == NULL || a->method->input == NULL) { continue; }
-        if (owner != NULL) {
-            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both put virtual tokens before a row", owner,
-                            a->name);
-            return x;
-        }
-        owner = a->name;
-        x = a->method->input(a, at, t, s, x);
+        if (at == NULL) { continue; }
+        if (a->method->input != NULL) { x = a->method->input(a, at, t, s, x); }
+        if (a->method->prompt == NULL || n == PEFT__OP_IN) { continue; }
+        peft__prompt p = a->method->prompt(a, at, t, s);
+        if (p.rows != PEFT__NONE) { prompts[n++] = (peft__prepend){p.rows, p.n, p.tasks, 1}; }
     }
-    return x;
+    return n > 0 ? peft__op_prepend(t, x, prompts, n) : x;
 }
 
 static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v) {
@@ -121,14 +119,15 @@ static peft__val compose_embed(void *user, peft__tape *t, const peft__site *s, p
     return peft__base_embed(t, s, weight, scale);
 }
 
-static void compose_head(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec) {
+static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec) {
     const compose_all *c = user;
     compose_copies(c, t, s, &spec->w_param, &spec->b_param);
     for (size_t i = 0; i < c->n; i++) {
         const peft__adapter *a = c->members[i].adapter;
         const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->head != NULL) { a->method->head(a, at, t, s, x, spec); }
+        if (at != NULL && a->method->head != NULL) { x = a->method->head(a, at, t, s, x, spec); }
     }
+    return x;
 }
 
 static peft_status compose_add(compose_all *c, peft__tape *t, size_t i, const peft__adapter *a) {

@@ -217,9 +217,10 @@ static peft_status format_write_tensors(const peft__adapter *a, peft__arena *are
         tensors[i] = (format_tensor){p, own && peft__adapter_flipped(a, order[i])};
         s->name = names[order[i]];
         s->dtype = PEFT_DTYPE_F32;
+        int64_t baked_dims[2] = {p->rows, p->cols};
         s->ndim = own ? peft__adapter_param_at(a, order[i])->ndim : 2;
-        s->dims[0] = tensors[i].flipped || s->ndim == 1 ? p->cols : p->rows;
-        s->dims[1] = tensors[i].flipped ? p->rows : p->cols;
+        memcpy(s->dims, own ? peft__adapter_param_at(a, order[i])->dims : baked_dims, (size_t)s->ndim * sizeof *s->dims);
+        if (tensors[i].flipped) { s->dims[0] = p->cols, s->dims[1] = p->rows; }
         s->produce = format_produce;
         s->user = &tensors[i];
     }

@@ -242,14 +242,19 @@ static float reader_element(const peft__io_tensor *t, size_t i) {
     return v;
 }
 
-static peft_status reader_fail_shape(const reader_folder *f, const peft__io_tensor *t, const peft__adapter_param *p,
-                                     const int64_t dims[2]) {
-    char have[160] = "", want[64];
-    for (int32_t i = 0; i < t->ndim; i++) {
-        size_t len = strlen(have);
-        (void)snprintf(have + len, sizeof have - len, "%s%lld", i > 0 ? ", " : "", (long long)t->dims[i]);
+static void reader_dims(char *out, size_t cap, int32_t ndim, const int64_t *dims) {
+    out[0] = '\0';
+    for (int32_t i = 0; i < ndim; i++) {
+        size_t len = strlen(out);
+        (void)snprintf(out + len, cap - len, "%s%lld", i > 0 ? ", " : "", (long long)dims[i]);
     }
-    (void)snprintf(want, sizeof want, p->ndim == 1 ? "%lld" : "%lld, %lld", (long long)dims[0], (long long)dims[1]);
+}
+
+static peft_status reader_fail_shape(const reader_folder *f, const peft__io_tensor *t, const peft__adapter_param *p,
+                                     const int64_t *dims) {
+    char have[200], want[120];
+    reader_dims(have, sizeof have, t->ndim, t->dims);
+    reader_dims(want, sizeof want, p->ndim, dims);
     return peft__fail(PEFT_E_SHAPE, "%s: tensor \"%s\" is [%s], expected [%s]: the config's rank is another, or the base is",
                       f->tensors_path, t->name, have, want);
 }
@@ -261,12 +266,14 @@ static peft_status reader_tensor(const reader_folder *f, peft__adapter *a, size_
     const peft__io_tensor *t = peft__safetensors_find(&f->file, key);
     bool flipped = peft__adapter_flipped(a, i);
     size_t rows = (size_t)p->p.rows, cols = (size_t)p->p.cols;
-    int64_t dims[2] = {flipped || p->ndim == 1 ? p->p.cols : p->p.rows, flipped ? p->p.rows : p->p.cols};
+    int64_t dims[4];
+    memcpy(dims, p->dims, sizeof dims);
+    if (flipped) { dims[0] = p->p.cols, dims[1] = p->p.rows; }
     if (t == NULL) { FAIL(PEFT_E_NOT_FOUND, "%s: there is no tensor \"%s\"", f->tensors_path, key); }
     if (t->dtype != PEFT_DTYPE_F32 && t->dtype != PEFT_DTYPE_F16 && t->dtype != PEFT_DTYPE_BF16) {
         FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is %s, expected F32, F16 or BF16", f->tensors_path, key, t->dtype_name);
     }
-    if (t->ndim != p->ndim || t->dims[0] != dims[0] || (p->ndim == 2 && t->dims[1] != dims[1])) {
+    if (t->ndim != p->ndim || memcmp(t->dims, dims, (size_t)p->ndim * sizeof *dims) != 0) {
         st = reader_fail_shape(f, t, p, dims);
         goto out;
     }

@@ -161,23 +161,23 @@ peft__val peft__lora_after(const peft__adapter *a, const peft__attachment *at, p
     return peft__op_dora(t, y, z, s->weight, s->bias_data, peft__adapter_tape_copy(a, at->bias_param, t), params, at->scale);
 }
 
-void peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
-                      peft__head_spec *spec) {
-    (void)x;
-    if (at->rank == 0) { return; }
+peft__val peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
+                          peft__head_spec *spec) {
+    if (at->rank == 0) { return x; }
     if (spec->lora_a != PEFT__NONE) {
         peft__tape_fail(t, PEFT_E_UNSUPPORTED, "two adapters add to \"%s\", and the head takes one", s->path);
-        return;
+        return x;
     }
     if (t->training && at->dropout > 0) {
         peft__tape_fail(t, PEFT_E_UNSUPPORTED,
                         "lora_dropout is set, and \"%s\" is trained without dropout only; set it to 0 or take the head out of "
                         "target_modules", s->path);
-        return;
+        return x;
     }
     spec->lora_a = peft__adapter_tape_param(a, at, LORA_A, t);
     spec->lora_b = peft__adapter_tape_param(a, at, LORA_B, t);
     spec->lora_scale = at->scale;
+    return x;
 }
 
 /* weight += s B A; with DoRA its rows are then multiplied by m / |W + s B A| */

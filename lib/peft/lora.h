@@ -11,7 +11,7 @@ void peft__lora_init(const peft__adapter *a, size_t i, peft__rng *rng, const pef
 peft_status peft__lora_settle(peft__adapter *a, const peft__kernels *k);
 peft__val peft__lora_after(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
                            peft__val y);
-void peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
+peft__val peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
                      peft__head_spec *spec);
 peft_status peft__lora_merge(const peft__adapter *a, const peft__attachment *at, const peft__site *s, const peft__run *run,
                              peft__real *weight);

@@ -44,7 +44,7 @@ peft_status peft__merge_changes(peft__adapter *const *adapters, size_t n, const 
         int32_t copy;
         bool weight;
         const peft__method *m = adapters[i]->method;
-        if (m->input != NULL || m->kv != NULL || m->stream != NULL) {
+        if (m->input != NULL || m->prompt != NULL || m->kv != NULL || m->stream != NULL) {
             return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" cannot be merged: what it adds is no weight of the base",
                               adapters[i]->name, m->name);
         }

@@ -18,7 +18,8 @@ typedef struct peft__adapter_param {
     peft__param p;               /* name: HF key without "base_model.model."; value: into the adapter's flat vector; grad NULL */
     int32_t site;                /* site id; -1: of no site */
     int32_t slot;                /* which of the method's parameters at that site (lora: 0 A, 1 B, 2 bias) */
-    int32_t ndim;                /* as saved: 1 or 2 */
+    int32_t ndim;                /* as saved: 1 to 4 */
+    int64_t dims[4];             /* the same: [cols] or [rows, cols] unless peft__adapter_shape said otherwise */
     bool whole;                  /* stands in for a base tensor (bias, modules_to_save, full): saved by its plain name */
     bool frozen;                 /* has values and a file key, but no gradient and no optimiser state (VeRA's A) */
     bool unsaved;                /* frozen and made again from the options (init): not in the file */
@@ -29,13 +30,22 @@ typedef struct peft__adapter_param {
 typedef struct peft__attachment {
     int32_t site;
     int32_t first, count;        /* its parameters: adapter->params[first .. first + count) */
-    double scale;                /* alpha / r, ... */
+    double scale;                /* alpha / r, ...; times what the expression says where the method is `proportional` */
+    double strength;             /* merge: 1 puts it into the weight, -1 takes it out again; 1 everywhere else */
     int64_t rank;                /* of this site; 0: none */
     double dropout;
     uint64_t key;                /* of this site's dropout: hash of path */
     int32_t weight_param, bias_param; /* index in adapter->params of a trained copy of the site's weight or bias; -1 */
     bool product;                /* changes the site's product: a merged weight has to follow (merge, merge_bias) */
 } peft__attachment;
+
+/* Virtual tokens: rows [n * tasks, C] in SPACE_FIXED; n stand before each row, those of the row's task (frame.row_tasks). */
+typedef struct peft__prompt {
+    peft__val rows;              /* PEFT__NONE: none */
+    int64_t n, tasks;            /* tasks 1: the same for all rows */
+} peft__prompt;
+
+enum { PEFT__COMBINE_NONE = 0, PEFT__COMBINE_STACK = 1, PEFT__COMBINE_FUSE = 2 }; /* of an adapter's parts */
 
 enum { PEFT__NEEDS_TOKENS = 1, PEFT__NEEDS_FORWARD = 2 };
 
@@ -67,10 +77,19 @@ typedef struct peft__method {
                          peft__val x);                      /* instead of the linear */
     peft__val (*stream)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
                         peft__val h, peft__val residual);
-    void (*head)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-                 peft__val x, peft__head_spec *spec);
+    peft__val (*head)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                      peft__val x, peft__head_spec *spec);  /* may change spec; returns what the head reads, x or another */
     peft__val (*input)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-                       peft__val x);                        /* embeddings [INPUT, C] -> the stream [TOKENS, C] */
+                       peft__val x);                        /* changes the embeddings [INPUT, C] */
+    peft__prompt (*prompt)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t,
+                           const peft__site *s);            /* virtual tokens before each row's own, at the INPUT site */
+    /* A bottleneck's output before it is added: stream(h) = up + *inner. For blocks that weigh several (fusion): *query is what
+     * the network read. NULL: the method's stream cannot be fused. */
+    peft__val (*up)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val h,
+                    peft__val residual, peft__val *query, peft__val *inner);
+    /* combine FUSE: several outputs up[n] of the parts become one, at a STREAM site. */
+    peft__val (*fuse)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                      peft__val query, const peft__val *up, size_t n);
     void (*kv)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
                peft__val *past_k, peft__val *past_v);       /* keys and values that stand before each row's own */
     /* Initial values from a text, where options ask for it: PEFT__NEEDS_*. from_text gets what was asked for. */
@@ -79,12 +98,17 @@ typedef struct peft__method {
     const char *(*text)(const struct peft__adapter *a);  /* the text that options name for it, or a neutral one; NULL: none */
     /* After init of all parameters: initial values that depend on several of them. Never called for an adapter from a file. */
     peft_status (*settle)(struct peft__adapter *a, const peft__kernels *k);
+    int32_t combine;             /* PEFT__COMBINE_*: what an expression that names it means */
+    bool proportional;           /* its change is proportional to at->scale: a factor of the expression goes there */
+    /* Takes what its options name from the set into a->parts (retained), before the adapter is published. NULL: nothing. */
+    peft_status (*refer)(struct peft__adapter *a, struct peft_adapters *set);
     bool hub;                    /* saved as AdapterHub's library does (format_adapterhub.c) */
     bool prompt_keys;            /* keys in files as PEFT's prompt methods have them: see peft__adapter_file_key */
     /* Where an encoder's parameters make a table, which files hold as "prompt_embeddings" beside them: its shape, and its values
      * if out is not NULL. No rows: the parameters are the table (option "baked"). */
     peft_status (*bake)(const struct peft__adapter *a, int64_t *rows, int64_t *cols, peft__real *out);
-    /* delta[rows * cols] += what the adapter adds to the site's weight (logical [out, in]); NULL: cannot be merged. */
+    /* weight [out, in] becomes what it is with the adapter. at->strength -1: what it was before; other values where the algebra
+     * allows (proportional methods see it in at->scale). PEFT_E_UNSUPPORTED otherwise. NULL: cannot be merged. */
     peft_status (*merge)(const struct peft__adapter *a, const peft__attachment *at, const peft__site *s,
                          const peft__run *run, peft__real *weight);
     /* bias[out]: the same for the site's bias; NULL: the method leaves biases alone. Called for attachments with `product`. */
@@ -93,6 +117,15 @@ typedef struct peft__method {
     double (*rate)(const struct peft__adapter *a, size_t i);
     /* Turns gradients [n_trainable] into what the optimiser is to see, before an update; must be linear. NULL: as they are. */
     peft_status (*project)(const struct peft__adapter *a, peft__real *grads);
+    /* Training beyond the loss of the labels (AdaLoRA, fusion). `state`: state_count reals that the trainer keeps for the job,
+     * zero at first, and saves with its checkpoints. */
+    int64_t (*state_count)(const struct peft__adapter *a); /* NULL: none */
+    /* Adds weight times the gradient of a term of its own to grads [n_trainable], and the term's value to *loss. weight: what a
+     * sum of losses is divided by later (labelled tokens), so that the term counts once a step. NULL: no term. */
+    peft_status (*regularise)(const struct peft__adapter *a, const peft__run *run, double weight, peft__real *grads, double *loss);
+    /* After the optimiser's step number `step` (from 1) of `total`; grads times gscale are the gradients of that step. */
+    peft_status (*after_step)(struct peft__adapter *a, const peft__real *grads, double gscale, int64_t step, int64_t total,
+                              peft__real *state);
     /* Makes what files hold in place of the adapter, if that is another one; else *out is NULL. */
     peft_status (*plain)(const struct peft__adapter *a, struct peft__adapter **out);
     /* adapter_config.json: writes the method's own keys / reads them into options. */
@@ -142,12 +175,16 @@ typedef struct peft__adapter {
     const char *file_name;       /* while it is read from an AdapterHub folder: its name there; else NULL */
     bool from_file;              /* names of its options that match nothing are no error: the file's tensors say what there is */
     peft__real *shared;          /* scratch of the method, or NULL */
+    peft__vec parts;             /* of struct peft__adapter *, each with a reference: of a union or a fusion */
+    const peft__kernels *kernels; /* while it is made: NULL if a file will give the values */
 } peft__adapter;
 
 /* For methods, during build. Sizes are checked; params get their places in `values` when build is over. */
 peft_status peft__adapter_attach(peft__adapter *a, const peft__site *s, peft__attachment **out);
 peft_status peft__adapter_add_param(peft__adapter *a, peft__attachment *at, const char *key, int32_t slot, int64_t rows,
                                     int64_t cols, int32_t ndim, bool whole, bool frozen);
+/* The last parameter added is saved with these dims, whose product is rows * cols. */
+void peft__adapter_shape(peft__adapter *a, int32_t ndim, const int64_t *dims);
 const peft__adapter_param *peft__adapter_param_at(const peft__adapter *a, size_t i);
 size_t peft__adapter_param_count(const peft__adapter *a);
 const peft__adapter_param *peft__adapter_find(const peft__adapter *a, const char *key, size_t *index); /* NULL: absent */

@@ -72,11 +72,11 @@ static const char *prompt_text(const peft__adapter *a) {
     return prompt_starts_as(a, "TEXT") ? peft__soft_text(a, "prompt_tuning_init_text") : NULL;
 }
 
-static peft__val prompt_input(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-                              peft__val x) {
+static peft__prompt prompt_emit(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s) {
     (void)at;
     (void)s;
-    return peft__op_prepend(t, x, peft__op_param(t, peft__soft_tape_param(a, PROMPT_TABLE, t)));
+    peft__val rows = peft__op_param(t, peft__soft_tape_param(a, PROMPT_TABLE, t));
+    return (peft__prompt){rows, peft__opt_int(&a->opts, "num_virtual_tokens"), 1};
 }
 
 /* ---- adapter_config.json ------------------------------------------------------------------------------------- */
@@ -112,7 +112,7 @@ const peft__method peft__method_prompt = {
     .build = prompt_build,
     .init = prompt_init,
     .settle = prompt_settle,
-    .input = prompt_input,
+    .prompt = prompt_emit,
     .needs = prompt_needs,
     .from_text = prompt_from_text,
     .text = prompt_text,

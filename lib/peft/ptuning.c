@@ -128,11 +128,10 @@ static peft__val ptuning_emit(const peft__adapter *a, peft__tape *t, peft__val *
     return peft__soft_linear(a, t, x, ptuning_last(a), ptuning_last(a) + 1);
 }
 
-static peft__val ptuning_input(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-                               peft__val x) {
+static peft__prompt ptuning_prompt(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s) {
     (void)at;
     (void)s;
-    return peft__op_prepend(t, x, ptuning_emit(a, t, NULL));
+    return (peft__prompt){ptuning_emit(a, t, NULL), peft__opt_int(&a->opts, "num_virtual_tokens"), 1};
 }
 
 /* ---- initial values ------------------------------------------------------------------------------------------ */
@@ -208,7 +207,7 @@ const peft__method peft__method_ptuning = {
     .build = ptuning_build,
     .init = ptuning_init,
     .settle = ptuning_settle,
-    .input = ptuning_input,
+    .prompt = ptuning_prompt,
     .needs = ptuning_needs,
     .from_text = ptuning_from_text,
     .text = ptuning_text,
