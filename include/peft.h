@@ -234,13 +234,21 @@ PEFT_API peft_status peft_adapters_add(peft_adapters *a, const char *name, const
  * rows of the embedding (prompt, ptuning), or the keys and values that the base computes for them (prefix). Fewer ids than
  * virtual tokens are repeated. PEFT_E_UNSUPPORTED for a method, or options, that do not; before training only. */
 PEFT_API peft_status peft_adapters_init(peft_adapters *a, const char *name, const int32_t *ids, size_t n);
-/* Adds an adapter from a folder of Hugging Face PEFT or of AdapterHub's library. Missing, surplus or mis-shaped tensors are
- * errors by name; so are pickles, which run code. */
+/* Adds an adapter from a folder of Hugging Face PEFT or of AdapterHub's library, or from a LoRA file of llama.cpp (GGUF).
+ * Missing, surplus or mis-shaped tensors are errors by name; so are pickles, which run code. */
 PEFT_API peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *path, const peft_options *options);
 /* Writes an adapter as the library reads it that has its method: Hugging Face PEFT, or AdapterHub for bottleneck adapters;
- * "full" writes a model folder. options: schema "save". Each file is replaced atomically. */
+ * "full" writes a model folder. Where path ends in ".gguf": as a LoRA file of llama.cpp. options: schema "save", whose "format"
+ * asks for one of these; what it cannot hold is PEFT_E_UNSUPPORTED. Each file is replaced atomically. */
 PEFT_API peft_status peft_adapters_save(const peft_adapters *a, const char *name, const char *path,
                                         const peft_options *options);
+/* Adds the weighted combination of adapters of the set that `expression` names: "a:0.6, b:-0.4"; a name alone weighs 1. The
+ * sources stay as they are. options: schema "combine" (type, svd_rank, density, ...); by default the sum of what the adapters
+ * change, exactly. LoRA and IA3 combine as HF PEFT's add_weighted_adapter; type=average takes adapters of any one method that
+ * have the same tensors. PEFT_E_EXISTS if `name` is taken, PEFT_E_NOT_FOUND for an unknown source, PEFT_E_SHAPE where ranks or
+ * structures do not fit the type, PEFT_E_UNSUPPORTED for what has no sum. */
+PEFT_API peft_status peft_adapters_combine(peft_adapters *a, const char *name, const char *expression,
+                                           const peft_options *options);
 PEFT_API peft_status peft_adapters_remove(peft_adapters *a, const char *name); /* PEFT_E_BUSY while one uses it */
 PEFT_API size_t peft_adapters_count(const peft_adapters *a);
 PEFT_API const char *peft_adapters_name(const peft_adapters *a, size_t index); /* NULL past the end */
@@ -263,7 +271,7 @@ PEFT_API peft_status peft_adapters_merge(const peft_adapters *a, const char *exp
 /* ==== Batch: rows of every kind ================================================================================= */
 
 /* Rows for a dataset, a forward pass or an accumulation, packed end to end. Keys hold one value a token
- * ("input_ids", "labels", "loss_weights") or one a row ("adapter", "class", ...). */
+ * ("input_ids", "labels", "loss_weights") or one a row ("task_id": which task of a multitask_prompt). */
 typedef struct peft_batch peft_batch;
 
 PEFT_API peft_status peft_batch_create(peft_context *ctx, peft_batch **out);
@@ -271,7 +279,7 @@ PEFT_API void peft_batch_free(peft_batch *b);
 PEFT_API void peft_batch_clear(peft_batch *b);
 /* Copies rows in: row r is data[row_offsets[r] .. row_offsets[r+1]), n_rows + 1 offsets from 0. "input_ids" first; "labels"
  * must have the same offsets, -100 marks a token without loss; label i is what the model must say at i, before the shift
- * (as in Hugging Face). Without "labels" every token but a row's first is one. */
+ * (as in Hugging Face). Without "labels" every token but a row's first is one. "task_id": n_rows values; row_offsets NULL. */
 PEFT_API peft_status peft_batch_set_i32(peft_batch *b, const char *key, const int32_t *data, const int64_t *row_offsets,
                                         size_t n_rows);
 PEFT_API peft_status peft_batch_set_f32(peft_batch *b, const char *key, const float *data, const int64_t *row_offsets,
@@ -352,11 +360,29 @@ PEFT_API peft_status peft_trainer_checkpoint_load(peft_trainer *t, const char *p
 
 typedef struct peft_session peft_session;
 
-/* a and expression may be NULL (the base alone). expression: an adapter's name. options: schema "session". */
+/* a and expression may be NULL (the base alone). options: schema "session".
+ *
+ * An expression names the adapters of a that act, and how together:
+ *   "x", "x, y"              one, or one after the other: additive ones add up, a bottleneck reads what the one before made,
+ *                            prompts and prefixes stand in this order
+ *   "0.5 * x", "x:0.5"       its effect times a factor; 0 is off; LoRA's -1 takes it out
+ *   stack(x, y)              the same as "x, y", inside of another block
+ *   average(x:3, y:1)        the weighted mean of what each makes of the same input
+ *   split(x:5, y)            x for the first 5 tokens of each row, y for the rest
+ *   parallel(x, y)           every row once for each; logits come for one branch after the other
+ *   batch_split(x:2, y:6)    the first 2 rows of a batch of 8 to x, the others to y
+ *   fuse(x, y)               bottleneck adapters weighed by a trained fusion (method "fusion") of them
+ *   freeze(x)                in jobs: x acts and is not trained
+ * The name of a union stands for its parts, that of a fusion for fuse of its. PEFT_E_INVALID for mistakes in the text,
+ * PEFT_E_NOT_FOUND for names, PEFT_E_UNSUPPORTED for what cannot act so (a factor of virtual tokens). */
 PEFT_API peft_status peft_session_create(peft_model *m, peft_adapters *a, const char *expression,
                                          const peft_options *options, peft_session **out);
 PEFT_API void peft_session_free(peft_session *s);
-/* Logits of every token of a batch, [tokens, vocabulary] row-major; cap and needed count floats. */
+/* Other adapters, or the same with other factors, from now on: a new expression over the set that the session was created with
+ * (NULL or "": the base alone). What was cached is forgotten. On an error the session is as before. Since 0.1. */
+PEFT_API peft_status peft_session_set_adapters(peft_session *s, const char *expression);
+/* Logits of every token of a batch, [tokens, vocabulary] row-major, with a parallel block [branches, tokens, vocabulary]; cap and
+ * needed count floats. The vocabulary is the model's and the tokens that adapters add. */
 PEFT_API peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float *buf, size_t cap, size_t *needed);
 /* {"loss","perplexity","accuracy","tokens","rows"} of a data set. */
 PEFT_API peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, char *buf, size_t cap, size_t *needed);

@@ -24,9 +24,10 @@ TAKEN_BY = {
     "model": "`peft_model_open`; every command with `--model`. See [models](models.md).",
     "session": "`peft_session_create`; `peft eval`, `peft generate`.",
     "generate": "`peft_session_generate`, `peft_session_generate_text`; `peft generate`.",
-    "save": "`peft_adapters_save`; `peft train`. See [files](files.md).",
+    "save": "`peft_adapters_save`; `peft train`, `convert`, `combine`. See [files](files.md).",
     "merge": "`peft_adapters_merge`; `peft merge`. See [files](files.md).",
-    "load": "`peft_adapters_load`. The tool always has the default.",
+    "combine": "`peft_adapters_combine`; `peft combine`. See [combining](combine.md).",
+    "load": "`peft_adapters_load`; `peft convert`, `peft combine`. Elsewhere the tool has the default.",
 }
 HEAD = """# Options
 

@@ -6,7 +6,7 @@
 # where it was saved last.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-build=${BUILD:-$root/build} peft=${PEFT:-$root/build/peft} python=${PYTHON:-python3} cc=${CC:-cc}
+build=${BUILD:-$root/build} peft=${PEFT:-$root/build/peft} python=${PYTHON:-python3}
 data=${PEFT_TESTDATA:-$root/../shared}/data work=$build/base target=$root/examples/demo/base
 mkdir -p "$work" "$target"
 
@@ -47,6 +47,5 @@ resume=
     --set weight_decay=0.01 --set eval_steps=200 --set save_steps=200
 
 echo "train_base: $target/model.gguf"
-"$cc" -std=c11 -O2 -I"$root/include" -o "$work/to_gguf" "$root/tools/to_gguf.c" "$build/libpeft.a" -lm -lpthread
-"$work/to_gguf" "$work/model" "$target/model.gguf" q8_0
+"$peft" merge --model "$work/model" --out "$target/model.gguf" --set dtype=q8_0
 "$peft" eval --model "$target/model.gguf" --data "$work/heldout.jsonl" --set max_length=512

@@ -41,12 +41,24 @@ static void args_put_flag(tool_args *out, const arg_spec *row) {
 static int args_put_setting(tool_args *out, const arg_spec *row, const char *value) {
     const char *key = row->key;
     size_t key_len = key != NULL ? strlen(key) : 0;
-    if (row->kind == ARG_SET) {
+    if (row->kind == ARG_SET || row->kind == ARG_NAMED) {
         const char *equals = strchr(value, '=');
-        if (equals == NULL || equals == value) { return tool_usage("--set needs KEY=VALUE, not '%s'", value); }
+        if (equals == NULL || equals == value) { return tool_usage("%s needs %s, not '%s'", row->name, row->metavar, value); }
         key = value;
         key_len = (size_t)(equals - value);
         value = equals + 1;
+    }
+    if (row->kind == ARG_ADAPTER) { /* a path may have a "=" of its own, after its first folder */
+        size_t name = strcspn(value, "=/");
+        bool named = value[name] == '=' && name > 0;
+        key = named ? value : RUN_ADAPTER;
+        key_len = named ? name : strlen(key);
+        value += named ? name + 1 : 0;
+    }
+    if (row->kind == ARG_NAMED || row->kind == ARG_ADAPTER) {
+        out->named = tool_resize(out->named, (out->named_count + 1) * sizeof *out->named);
+        out->named[out->named_count++] = (tool_setting){tool_copy(key, key_len), value, row->name};
+        return TOOL_OK;
     }
     out->settings = tool_resize(out->settings, (out->setting_count + 1) * sizeof *out->settings);
     out->settings[out->setting_count++] = (tool_setting){tool_copy(key, key_len), value, row->name};
@@ -124,6 +136,8 @@ int args_parse(const char *command, const arg_spec *table, int argc, char **argv
 void args_free(tool_args *args) {
     for (size_t i = 0; i < args->setting_count; i++) { free(args->settings[i].key); }
     free(args->settings);
+    for (size_t i = 0; i < args->named_count; i++) { free(args->named[i].key); }
+    free(args->named);
 }
 
 void args_print_help(const arg_spec *table) {

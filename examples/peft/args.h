@@ -15,12 +15,14 @@ typedef struct tool_setting {
 /* Everything that any command takes; absent text is NULL. Pointers borrow from argv unless said otherwise. */
 typedef struct tool_args {
     const char *path; /* the argument without a name: PATH of info, SCHEMA of options */
-    const char *model, *tokenizer, *adapter, *data, *eval, *out;
+    const char *model, *tokenizer, *adapter, *compose, *data, *eval, *out;
     const char *method, *init, *json_log, *threads;
-    const char *prompt, *prompts;
+    const char *prompt, *prompts, *weights;
     bool json, resume, chat, quiet, help;
     tool_setting *settings; /* owned, in the order of the command line */
     size_t setting_count;
+    tool_setting *named;    /* the same of ARG_NAMED and ARG_ADAPTER: adapters by name */
+    size_t named_count;
 } tool_args;
 
 typedef enum arg_kind {
@@ -28,6 +30,8 @@ typedef enum arg_kind {
     ARG_TEXT, /* sets the text at offset */
     ARG_KEY,  /* appends a setting of `key` */
     ARG_SET,  /* appends a setting from key=value */
+    ARG_NAMED, /* appends to `named` from name=value */
+    ARG_ADAPTER, /* the same; without a name it is "default" */
     ARG_PATH  /* the argument without a name; text at offset */
 } arg_kind;
 
@@ -46,6 +50,10 @@ typedef struct arg_spec {
     { name, metavar, ARG_TEXT, required, offsetof(tool_args, field), NULL, help }
 #define ARG_ROW_FLAG(name, field, help) { name, NULL, ARG_FLAG, false, offsetof(tool_args, field), NULL, help }
 #define ARG_ROW_KEY(name, metavar, key, help) { name, metavar, ARG_KEY, false, 0, key, help }
+#define ARG_ROW_NAMED(name, metavar, help) { name, metavar, ARG_NAMED, false, 0, NULL, help }
+#define ARG_ROW_ADAPTERS(help) { "--adapter", "[NAME=]PATH", ARG_ADAPTER, false, 0, NULL, help }, \
+    { "--compose", "TEXT", ARG_TEXT, false, offsetof(tool_args, compose), NULL, \
+      "how they act together, as in 'stack(a, 0.5 * b)' (default: one after the other)" }
 #define ARG_ROW_PATH(name, required, help) { name, NULL, ARG_PATH, required, offsetof(tool_args, path), NULL, help }
 #define ARG_ROW_SET { "--set", "KEY=VALUE", ARG_SET, false, 0, NULL, "set an option of the library; repeatable (see 'peft options')" }
 #define ARG_ROW_THREADS ARG_ROW_TEXT("--threads", "N", threads, false, "threads (default: PEFT_THREADS, else one per CPU)")

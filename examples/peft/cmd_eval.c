@@ -35,7 +35,7 @@ out:
 static const arg_spec eval_args[] = {
     ARG_ROW_TEXT("--model", "PATH", model, true, "model: a Hugging Face folder or a GGUF file"),
     ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),
-    ARG_ROW_TEXT("--adapter", "DIR", adapter, false, "adapter folder (default: the model alone)"),
+    ARG_ROW_ADAPTERS("an adapter, with a name for --compose; repeatable (default: the model alone)"),
     ARG_ROW_TEXT("--data", "FILE", data, true, "rows, JSON Lines"),
     ARG_ROW_FLAG("--json", json, "print one JSON object: loss, perplexity, accuracy, tokens, rows"),
     ARG_ROW_SET,

@@ -186,7 +186,7 @@ out:
 static const arg_spec generate_args[] = {
     ARG_ROW_TEXT("--model", "PATH", model, true, "model: a Hugging Face folder or a GGUF file"),
     ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),
-    ARG_ROW_TEXT("--adapter", "DIR", adapter, false, "adapter folder (default: the model alone)"),
+    ARG_ROW_ADAPTERS("an adapter, with a name for --compose; repeatable (default: the model alone)"),
     ARG_ROW_TEXT("--prompt", "TEXT", prompt, false, "continue this text"),
     ARG_ROW_TEXT("--prompts", "FILE", prompts, false,
                  "continue each line: text, or {\"prompt\": ...}, or {\"input_ids\": [...]}"),

@@ -66,7 +66,7 @@ out:
     return rc;
 }
 
-/* One adapter has the tool's name for it, several have the names of their methods. */
+/* One adapter has the tool's name for it; several have the names of their methods, and their union has the tool's. */
 static const char *train_adapter_name(const train *t, size_t i) {
     return t->method_count == 1 ? RUN_ADAPTER : t->method[i];
 }
@@ -121,31 +121,44 @@ out:
     return rc;
 }
 
+/* Several methods act, are trained and saved as one adapter. */
+static int train_unite(train *t) {
+    int rc = TOOL_OK;
+    tool_text names = {NULL, 0, 0};
+    peft_options *options = NULL;
+    for (size_t i = 0; i < t->method_count; i++) {
+        tool_append(&names, ",", i > 0 ? 1 : 0);
+        tool_append(&names, t->method[i], strlen(t->method[i]));
+    }
+    TRY(peft_options_create(t->run.ctx, "method:union", &options));
+    TRY(peft_options_set_text(options, "parts", names.text));
+    TRY(peft_adapters_add(t->run.adapters, RUN_ADAPTER, "union", options, 0));
+out:
+    peft_options_free(options);
+    free(names.text);
+    return rc;
+}
+
 static int train_add_adapters(train *t, const tool_args *args) {
     int rc = TOOL_OK;
     double seed = settings_number(&t->run.options, "trainer", "seed", 0.0);
-    TRY(peft_adapters_create(t->run.model, &t->run.adapters));
+    DO(run_load_adapters(&t->run, args));
     if (args->init != NULL) { return train_load_adapter(t, args); }
     for (size_t i = 0; i < t->method_count; i++) {
         TRY(peft_adapters_add(t->run.adapters, train_adapter_name(t, i), t->method[i],
                               settings_of(&t->run.options, t->schema[i]), (uint64_t)seed));
         DO(train_init_adapter(t, train_adapter_name(t, i)));
     }
+    if (t->method_count > 1) { DO(train_unite(t)); }
 out:
     return rc;
 }
 
-static int train_add_job(train *t) {
+static int train_add_job(train *t, const tool_args *args) {
     int rc = TOOL_OK;
-    tool_text names = {NULL, 0, 0};
-    for (size_t i = 0; i < t->method_count; i++) {
-        const char *name = train_adapter_name(t, i);
-        tool_append(&names, ",", i > 0 ? 1 : 0);
-        tool_append(&names, name, strlen(name));
-    }
-    TRY(peft_trainer_add_job(t->trainer, names.text, t->data, t->eval, settings_of(&t->run.options, "optimizer")));
+    TRY(peft_trainer_add_job(t->trainer, args->compose != NULL ? args->compose : RUN_ADAPTER, t->data, t->eval,
+                             settings_of(&t->run.options, "optimizer")));
 out:
-    free(names.text);
     return rc;
 }
 
@@ -167,7 +180,7 @@ static int train_open(train *t, const tool_args *args, const char *checkpoint_di
     if (args->eval != NULL) { DO(run_load_data(&t->run, args->eval, &t->eval)); }
     DO(train_add_adapters(t, args));
     TRY(peft_trainer_create(t->run.adapters, settings_of(&t->run.options, "trainer"), &t->trainer));
-    DO(train_add_job(t));
+    DO(train_add_job(t, args));
 out:
     return rc;
 }
@@ -195,15 +208,35 @@ static int32_t train_progress(void *user, const peft_step_info *info) {
     return t->callback_rc != TOOL_OK || interrupt_code() != 0;
 }
 
-/* The adapter goes to OUT itself, several adapters to a folder each. */
-static int train_save(const train *t, const char *out) {
+/* Was the adapter trained? What the plan says. */
+static int train_was_trained(const train *t, const char *name, bool *out) {
+    int rc = TOOL_OK;
+    char *text = NULL;
+    json_doc doc = {NULL, NULL};
+    *out = false;
+    READ_TEXT(text, peft_trainer_plan_json, t->trainer);
+    const json_value *list = json_parse(&doc, text, strlen(text)) ? json_get(&doc.values[0], "trained") : NULL;
+    for (const json_value *v = list != NULL ? list->first : NULL; v != NULL; v = v->next) {
+        *out = *out || (v->kind == JSON_STRING && strcmp(v->text, name) == 0);
+    }
+out:
+    json_free(&doc);
+    free(text);
+    return rc;
+}
+
+/* The adapter goes to OUT itself; adapters of --adapter that were trained along, to a folder of their name in it. */
+static int train_save(const train *t, const tool_args *args) {
     int rc = TOOL_OK;
     char *path = NULL;
-    for (size_t i = 0; i < t->method_count; i++) {
-        const char *name = train_adapter_name(t, i);
+    TRY(peft_adapters_save(t->run.adapters, RUN_ADAPTER, args->out, settings_of(&t->run.options, "save")));
+    for (size_t i = 0; i < args->named_count; i++) {
+        bool trained = false;
+        DO(train_was_trained(t, args->named[i].key, &trained));
+        if (!trained) { continue; }
         free(path);
-        path = t->method_count == 1 ? tool_copy(out, strlen(out)) : tool_join(out, "/", name);
-        TRY(peft_adapters_save(t->run.adapters, name, path, settings_of(&t->run.options, "save")));
+        path = tool_join(args->out, "/", args->named[i].key);
+        TRY(peft_adapters_save(t->run.adapters, args->named[i].key, path, settings_of(&t->run.options, "save")));
     }
 out:
     free(path);
@@ -211,15 +244,15 @@ out:
 }
 
 /* The run ended early with its state whole: keeps it, so that --resume can go on. `rc` is the reason's exit code. */
-static int train_stop(const train *t, const char *out, int rc) {
+static int train_stop(const train *t, const tool_args *args, int rc) {
     if (t->steps == 0 && interrupt_code() == 0) {
         return rc; /* nothing was learned that an earlier state in OUT does not have */
     }
     if (tool_check(peft_trainer_checkpoint_save(t->trainer, t->checkpoint)) != TOOL_OK ||
-        train_save(t, out) != TOOL_OK) {
+        train_save(t, args) != TOOL_OK) {
         return rc;
     }
-    tool_note("stopped after step %lld; the state is in %s, --resume goes on from there", (long long)t->last.step, out);
+    tool_note("stopped after step %lld; the state is in %s, --resume goes on from there", (long long)t->last.step, args->out);
     return rc;
 }
 
@@ -257,14 +290,14 @@ static int train_run(train *t, const tool_args *args) {
     peft_status status = peft_trainer_run(t->trainer);
     progress_end(&t->progress);
     if (status == PEFT_OK) {
-        DO(train_save(t, args->out));
+        DO(train_save(t, args));
         DO(train_summary(t, args->out));
     } else if (interrupt_code() != 0 && (status == PEFT_E_CANCELLED || status == PEFT_E_CALLBACK)) {
-        rc = train_stop(t, args->out, interrupt_code());
+        rc = train_stop(t, args, interrupt_code());
     } else if (status == PEFT_E_CALLBACK) {
-        rc = train_stop(t, args->out, t->callback_rc); /* the log could not be written; that was said */
+        rc = train_stop(t, args, t->callback_rc); /* the log could not be written; that was said */
     } else if (status == PEFT_E_NUMERIC) {
-        rc = train_stop(t, args->out, tool_check(status));
+        rc = train_stop(t, args, tool_check(status));
     } else {
         TRY(status);
     }
@@ -313,7 +346,8 @@ out:
         ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),                 \
         ARG_ROW_TEXT("--data", "FILE", data, true, "rows to train on, JSON Lines"),                                \
         ARG_ROW_TEXT("--eval", "FILE", eval, false, "held-out rows, JSON Lines"),                                  \
-        ARG_ROW_TEXT("--method", "NAME", method, false, "method (default: lora)"),                                 \
+        ARG_ROW_TEXT("--method", "NAME[,NAME]", method, false, "method, or several at once (default: lora)"),        \
+        ARG_ROW_ADAPTERS("an adapter that is there besides the new one, \"default\"; repeatable"),                                 \
         ARG_ROW_TEXT("--init", "DIR", init, false, "start from this adapter instead of a fresh one"), ARG_ROW_SET, \
         ARG_ROW_KEY("--prompt-template", "TEXT", "prompt_template",                                                \
                     "prompt from a row's fields, as in 'Record: {mr}'"),                                           \

@@ -10,8 +10,8 @@
 #include <string.h>
 
 static const tool_command *const main_commands[] = {
-    &command_info,  &command_train, &command_eval,    &command_generate,
-    &command_merge, &command_plan,  &command_options, NULL,
+    &command_info,    &command_train,   &command_eval, &command_generate, &command_merge,
+    &command_combine, &command_convert, &command_plan, &command_options,  NULL,
 };
 
 static void main_help(FILE *to) {

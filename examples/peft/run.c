@@ -54,16 +54,41 @@ out:
     return rc;
 }
 
+/* Fusions refer to others, which must be there: they come last. */
+int run_load_adapters(tool_run *r, const tool_args *args) {
+    int rc = TOOL_OK;
+    if (r->adapters == NULL) { TRY(peft_adapters_create(r->model, &r->adapters)); }
+    for (int fusions = 0; fusions < 2; fusions++) {
+        for (size_t i = 0; i < args->named_count; i++) {
+            const char *path = args->named[i].value;
+            char *config = tool_join(path, "/", "adapter_fusion_config.json");
+            bool fusion = access(config, F_OK) == 0;
+            free(config);
+            if (fusion == (fusions == 1)) { TRY(peft_adapters_load(r->adapters, args->named[i].key, path, NULL)); }
+        }
+    }
+out:
+    return rc;
+}
+
+char *run_expression(const tool_args *args) {
+    tool_text text = {0};
+    if (args->compose != NULL) { return tool_copy(args->compose, strlen(args->compose)); }
+    for (size_t i = 0; i < args->named_count; i++) {
+        if (i > 0) { tool_append(&text, ",", 1); }
+        tool_append(&text, args->named[i].key, strlen(args->named[i].key));
+    }
+    return text.text;
+}
+
 int run_open_session(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
+    char *expression = run_expression(args);
     DO(run_open_model(r, args));
-    if (args->adapter != NULL) {
-        TRY(peft_adapters_create(r->model, &r->adapters));
-        TRY(peft_adapters_load(r->adapters, RUN_ADAPTER, args->adapter, NULL));
-    }
-    TRY(peft_session_create(r->model, r->adapters, args->adapter != NULL ? RUN_ADAPTER : NULL,
-                            settings_of(&r->options, "session"), &r->session));
+    if (args->named_count > 0) { DO(run_load_adapters(r, args)); }
+    TRY(peft_session_create(r->model, r->adapters, expression, settings_of(&r->options, "session"), &r->session));
 out:
+    free(expression);
     return rc;
 }
 

@@ -59,9 +59,24 @@ static int settings_put(peft_options *options, const tool_setting *s) {
     return tool_usage("%s %s: %s", s->option, s->value, peft_last_error());
 }
 
+/* "lora.r": key r of schema "method:lora" alone. */
+static int settings_route_method(tool_options *o, const tool_setting *s, const char *dot) {
+    int rc = TOOL_OK;
+    char *method = tool_copy(s->key, (size_t)(dot - s->key)), *schema = tool_join("method:", method, "");
+    peft_options *options = settings_of(o, schema);
+    tool_setting own = {.key = tool_copy(dot + 1, strlen(dot + 1)), .value = s->value, .option = s->option};
+    rc = options != NULL ? settings_put(options, &own) : tool_usage("%s %s: this command has no method %s", s->option, s->key, method);
+    free(own.key);
+    free(schema);
+    free(method);
+    return rc;
+}
+
 static int settings_route(tool_options *o, const tool_setting *s) {
     int rc = TOOL_OK;
     bool known = false;
+    const char *dot = strchr(s->key, '.');
+    if (dot != NULL) { return settings_route_method(o, s, dot); }
     for (size_t i = 0; i < o->count && rc == TOOL_OK; i++) {
         if (settings_lists(&o->keys[i], s->key)) {
             known = true;

@@ -104,7 +104,9 @@ typedef struct tool_run {
  * (a NULL-terminated list) with every --set in them. Wrong settings end here, before a file is opened. */
 int run_begin(tool_run *r, const tool_args *args, const char *const *schemas);
 int run_open_model(tool_run *r, const tool_args *args);   /* model and tokenizer */
-int run_open_session(tool_run *r, const tool_args *args); /* the same, then the adapter if any, and a session */
+int run_load_adapters(tool_run *r, const tool_args *args); /* the adapters of --adapter, into a set */
+int run_open_session(tool_run *r, const tool_args *args); /* model and tokenizer, then the adapters if any, and a session */
+char *run_expression(const tool_args *args); /* --compose, or the adapters' names; to be freed; NULL: no adapters */
 int run_load_data(tool_run *r, const char *path, peft_dataset **out);
 void run_close(tool_run *r);
 
@@ -119,7 +121,7 @@ typedef struct tool_command {
     int (*run)(const tool_args *args);
 } tool_command;
 
-extern const tool_command command_info, command_train, command_eval, command_generate, command_merge, command_plan,
-    command_options;
+extern const tool_command command_info, command_train, command_eval, command_generate, command_merge, command_combine,
+    command_convert, command_plan, command_options;
 
 #endif

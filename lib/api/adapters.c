@@ -1,4 +1,4 @@
-/* adapters.c - peft_adapters: adding, loading, saving, tensors. */
+/* adapters.c - peft_adapters: adding, loading, combining, tensors; saving is in save.c. */
 #include "api/api.h"
 
 /* ---- the base, as adapters see it ------------------------------------------------------------------------------------ */
@@ -8,6 +8,22 @@ static void adapters_retain_model(void *owner) {
 }
 static void adapters_release_model(void *owner) {
     peft__model_release(owner);
+}
+
+static const char *adapters_gguf_name(void *owner, size_t index, int32_t *interleave) {
+    const struct peft_model *m = owner;
+    *interleave = m->tensors[index].interleaved ? (int32_t)m->config.head_dim : 0;
+    return m->tensors[index].gguf_name;
+}
+
+/* The base's architecture as GGUF files name it: as its own file does, or as one would. */
+static const char *adapters_gguf_architecture(const struct peft_model *m) {
+    const char *const *names = m->arch->gguf_archs;
+    const peft__gguf_kv *kv = m->gguf != NULL ? peft__gguf_get(m->gguf, "general.architecture") : NULL;
+    for (size_t i = 0; kv != NULL && kv->type == PEFT__GGUF_STRING && names[i] != NULL; i++) {
+        if (strlen(names[i]) == kv->str.len && memcmp(names[i], kv->str.data, kv->str.len) == 0) { return names[i]; }
+    }
+    return names[0];
 }
 
 static const peft__weight *adapters_base_tensor(void *owner, size_t index, int32_t *ndim) {
@@ -30,6 +46,8 @@ peft__base_info peft__base_of_model(struct peft_model *m) {
         .owner = m,
         .n_tensors = m->n_tensors,
         .tensor = adapters_base_tensor,
+        .gguf_name = adapters_gguf_name,
+        .gguf_architecture = adapters_gguf_architecture(m),
     };
 }
 
@@ -73,8 +91,8 @@ out:
 }
 
 static peft_status adapters_fail_method(const char *method) {
-    const char *names[32];
-    char known[256] = "";
+    const char *names[64];
+    char known[448] = "";
     size_t n = 0, len = 0;
     for (; n < PEFT__COUNT(names) && peft__method_at(n) != NULL; n++) {
         names[n] = peft__method_at(n)->name;
@@ -133,8 +151,29 @@ peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *p
     TRY(adapters_check_new(a, name));
     TRY(peft__check_text(path, "path"));
     TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_load, &own, &o));
-    TRY(peft__adapter_load_hf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, peft__opt_bool(o, "allow_nan"),
-                              &made));
+    bool allow_nan = peft__opt_bool(o, "allow_nan");
+    if (peft__gguf_probe(path)) {
+        TRY(peft__adapter_load_gguf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
+    } else if (peft__union_probe(path)) {
+        TRY(peft__union_load(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
+    } else {
+        TRY(peft__adapter_load_hf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
+    }
+    TRY(adapters_put(a, made));
+out:
+    peft__optset_free(&own);
+    return st;
+}
+
+peft_status peft_adapters_combine(peft_adapters *a, const char *name, const char *expression, const peft_options *options) {
+    peft_status st = PEFT_OK;
+    peft__optset own = {0};
+    const peft__optset *o = NULL;
+    peft__adapter *made = NULL;
+    TRY(adapters_check_new(a, name));
+    TRY(peft__check_text(expression, "expression"));
+    TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_combine, &own, &o));
+    TRY(peft__combine(a, name, expression, o, &made));
     TRY(adapters_put(a, made));
 out:
     peft__optset_free(&own);
@@ -149,31 +188,6 @@ static peft_adapters *adapters_mutable(const peft_adapters *a) {
 static peft_status adapters_pin(const peft_adapters *a, const char *name, peft__adapter **out) {
     peft_status st = adapters_check(a, name);
     return st == PEFT_OK ? peft__set_pin(adapters_mutable(a), name, out) : st;
-}
-
-peft_status peft_adapters_save(const peft_adapters *a, const char *name, const char *path,
-                               const peft_options *options) {
-    peft_status st = PEFT_OK;
-    peft__optset own = {0};
-    const peft__optset *o = NULL;
-    peft__adapter *pinned = NULL;
-    int32_t dtype = -1;
-    TRY(adapters_check(a, name));
-    TRY(peft__check_text(path, "path"));
-    TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_save, &own, &o));
-    TRY(peft__dtype_option(o, &dtype));
-    TRY(adapters_pin(a, name, &pinned));
-    if (pinned->method->whole_model) {
-        TRY(peft__merge_write(a->base.owner, &pinned, 1, dtype, false, path));
-    } else if (dtype >= 0 && dtype != PEFT_DTYPE_F32) {
-        FAIL(PEFT_E_UNSUPPORTED, "an adapter of method \"%s\" is saved as float32 only", pinned->method->name);
-    } else {
-        TRY(peft__adapter_save_hf(pinned, path));
-    }
-out:
-    peft__adapter_release(pinned);
-    peft__optset_free(&own);
-    return st;
 }
 
 peft_status peft_adapters_remove(peft_adapters *a, const char *name) {
@@ -202,34 +216,56 @@ out:
     return st;
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors: those of an adapter, or of all parts of one that is made of others --------------------------------------- */
+
+typedef struct adapters_tensor {
+    const peft__adapter *a;
+    size_t index;
+} adapters_tensor;
+
+/* Trainable tensor number *left, counted down; false: there are fewer. */
+static bool adapters_trainable(const peft__adapter *a, size_t *left, adapters_tensor *out) {
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
+        if (adapters_trainable(PEFT__VEC_AT(&a->parts, peft__adapter *, i), left, out)) { return true; }
+    }
+    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
+        if (peft__adapter_param_at(a, i)->frozen || (*left)-- > 0) { continue; }
+        *out = (adapters_tensor){a, i};
+        return true;
+    }
+    return false;
+}
+
+static bool adapters_named(const peft__adapter *a, const char *tensor, adapters_tensor *out) {
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
+        if (adapters_named(PEFT__VEC_AT(&a->parts, peft__adapter *, i), tensor, out)) { return true; }
+    }
+    out->a = a;
+    return peft__adapter_find(a, tensor, &out->index) != NULL;
+}
 
 size_t peft_adapters_tensor_count(const peft_adapters *a, const char *name) {
     peft__adapter *pinned = NULL;
-    size_t n = 0;
+    adapters_tensor t;
+    size_t left = SIZE_MAX;
     if (adapters_pin(a, name, &pinned) != PEFT_OK) { return 0; }
-    for (size_t i = 0; i < peft__adapter_param_count(pinned); i++) { n += !peft__adapter_param_at(pinned, i)->frozen; }
+    (void)adapters_trainable(pinned, &left, &t);
     peft__adapter_release(pinned);
-    return n;
-}
-
-/* Trainable tensor number `index`: its position among all; SIZE_MAX past the end. */
-static size_t adapters_trainable(const peft__adapter *a, size_t index) {
-    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
-        if (!peft__adapter_param_at(a, i)->frozen && index-- == 0) { return i; }
-    }
-    return SIZE_MAX;
+    return SIZE_MAX - left;
 }
 
 peft_status peft_adapters_tensor_info(const peft_adapters *a, const char *name, size_t index, const char **tensor,
                                       int32_t *ndim, int64_t dims[8]) {
     peft_status st = PEFT_OK;
     peft__adapter *pinned = NULL;
+    adapters_tensor t;
+    size_t left = index;
     TRY(adapters_pin(a, name, &pinned));
-    size_t at = adapters_trainable(pinned, index);
-    if (at == SIZE_MAX) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no trainable tensor %zu", name, index); }
-    const peft__adapter_param *p = peft__adapter_param_at(pinned, at);
-    bool flipped = peft__adapter_flipped(pinned, at);
+    if (!adapters_trainable(pinned, &left, &t)) {
+        FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no trainable tensor %zu", name, index);
+    }
+    const peft__adapter_param *p = peft__adapter_param_at(t.a, t.index);
+    bool flipped = peft__adapter_flipped(t.a, t.index);
     if (tensor != NULL) { *tensor = p->p.name; }
     if (ndim != NULL) { *ndim = p->ndim; }
     if (dims != NULL) {
@@ -241,10 +277,11 @@ out:
     return st;
 }
 
-static peft_status adapters_find(const peft__adapter *a, const char *tensor, size_t *index) {
-    if (peft__adapter_find(a, tensor, index) != NULL) { return PEFT_OK; }
-    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
-        const char *known = peft__adapter_param_at(a, i)->p.name, *near = peft__nearest(tensor, &known, 1);
+static peft_status adapters_find(const peft__adapter *a, const char *tensor, adapters_tensor *out) {
+    adapters_tensor t;
+    if (adapters_named(a, tensor, out)) { return PEFT_OK; }
+    for (size_t i = 0, left = 0; left = i, adapters_trainable(a, &left, &t); i++) {
+        const char *known = peft__adapter_param_at(t.a, t.index)->p.name, *near = peft__nearest(tensor, &known, 1);
         if (near == NULL) { continue; }
         return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"; did you mean \"%s\"?", a->name,
                           tensor, near);
@@ -261,18 +298,18 @@ peft_status peft_adapters_tensor_read(const peft_adapters *a, const char *name, 
                                       size_t cap, size_t *needed) {
     peft_status st = PEFT_OK;
     peft__adapter *pinned = NULL;
-    size_t at = 0;
+    adapters_tensor t;
     TRY(peft__check_buffer(buf, cap, needed));
     TRY(peft__check_text(tensor, "tensor"));
     TRY(adapters_pin(a, name, &pinned));
-    TRY(adapters_find(pinned, tensor, &at));
-    const peft__adapter_param *p = peft__adapter_param_at(pinned, at);
+    TRY(adapters_find(pinned, tensor, &t));
+    const peft__adapter_param *p = peft__adapter_param_at(t.a, t.index);
     int64_t n = p->p.rows * p->p.cols;
     if (needed != NULL) { *needed = (size_t)n; }
     if (cap < (size_t)n) {
         FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, tensor \"%s\" has %lld", cap, tensor, (long long)n);
     }
-    bool flipped = peft__adapter_flipped(pinned, at);
+    bool flipped = peft__adapter_flipped(t.a, t.index);
     for (int64_t i = 0; i < n; i++) { buf[i] = (float)p->p.value[adapters_place(p, flipped, i)]; }
 out:
     peft__adapter_release(pinned);
@@ -283,17 +320,17 @@ peft_status peft_adapters_tensor_write(peft_adapters *a, const char *name, const
                                        size_t n) {
     peft_status st = PEFT_OK;
     peft__adapter *pinned = NULL;
-    size_t at = 0;
+    adapters_tensor t;
     TRY(peft__check_text(tensor, "tensor"));
     TRY(peft__check_bytes(buf, n, "buf"));
     TRY(adapters_pin(a, name, &pinned));
-    TRY(adapters_find(pinned, tensor, &at));
-    const peft__adapter_param *p = peft__adapter_param_at(pinned, at);
+    TRY(adapters_find(pinned, tensor, &t));
+    const peft__adapter_param *p = peft__adapter_param_at(t.a, t.index);
     int64_t have = p->p.rows * p->p.cols;
     if ((size_t)have != n) {
         FAIL(PEFT_E_SHAPE, "tensor \"%s\" has %lld values, and %zu are given", tensor, (long long)have, n);
     }
-    bool flipped = peft__adapter_flipped(pinned, at);
+    bool flipped = peft__adapter_flipped(t.a, t.index);
     for (int64_t i = 0; i < have; i++) { p->p.value[adapters_place(p, flipped, i)] = (peft__real)buf[i]; }
 out:
     peft__adapter_release(pinned);

@@ -32,7 +32,7 @@ out:
 static peft_status init_forward(const peft_adapters *a, peft__adapter *x, const int32_t *ids, int64_t n) {
     peft_status st = PEFT_OK;
     peft_session *s = NULL;
-    int64_t want = peft__opt_int(&x->opts, "num_virtual_tokens");
+    int64_t want = peft__soft_count(x);
     size_t bytes = (size_t)want * sizeof *ids;
     int32_t *row = peft__alloc(&a->ctx->mem, bytes);
     if (row == NULL) { return PEFT_E_NOMEM; }
@@ -50,7 +50,7 @@ peft_status peft__adapters_start(const peft_adapters *a, peft__adapter *x) {
     peft_status st = PEFT_OK;
     peft__soft_base base;
     if (x->method->needs == NULL || (x->method->needs(x) & PEFT__NEEDS_FORWARD) == 0) { return PEFT_OK; }
-    int64_t n = peft__opt_int(&x->opts, "num_virtual_tokens");
+    int64_t n = peft__soft_count(x);
     size_t bytes = (size_t)n * sizeof(int32_t);
     int32_t *ids = peft__alloc(&a->ctx->mem, bytes);
     if (ids == NULL) { return PEFT_E_NOMEM; }

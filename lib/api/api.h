@@ -6,6 +6,7 @@
 #define PEFT_API_SHARED_H
 
 #include "infer/infer.h"
+#include "peft/combine.h"
 #include "train/train.h"
 
 /* The inside of peft_options. */
@@ -50,7 +51,6 @@ peft_status peft__adapters_start(const peft_adapters *a, peft__adapter *x);
 /* What adapters know of their base. Borrowed from the model. */
 peft__base_info peft__base_of_model(struct peft_model *m);
 /* Writes the model that the adapters make of their base. to_gguf: else a Hugging Face folder. */
-peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapters, size_t n, int32_t dtype,
-                              bool to_gguf, const char *path);
+peft_status peft__merge_write(struct peft_model *m, const peft__expression *e, int32_t dtype, bool to_gguf, const char *path);
 
 #endif

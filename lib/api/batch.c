@@ -14,6 +14,7 @@ peft_status peft_batch_create(peft_context *ctx, peft_batch **out) {
     peft__vec_init(&b->ids, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->labels, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->weights, &ctx->mem, sizeof(float));
+    peft__vec_init(&b->tasks, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->offsets, &ctx->mem, sizeof(int64_t));
     *out = b;
 out:
@@ -26,6 +27,7 @@ void peft_batch_free(peft_batch *b) {
     peft__vec_free(&b->ids);
     peft__vec_free(&b->labels);
     peft__vec_free(&b->weights);
+    peft__vec_free(&b->tasks);
     peft__vec_free(&b->offsets);
     b->magic = PEFT__MAGIC_FREED;
     peft__free(&ctx->mem, b, sizeof *b);
@@ -33,7 +35,7 @@ void peft_batch_free(peft_batch *b) {
 }
 
 void peft_batch_clear(peft_batch *b) {
-    if (peft__is_handle(b, PEFT__MAGIC_BATCH)) { b->ids.len = b->labels.len = b->weights.len = b->offsets.len = 0; }
+    if (peft__is_handle(b, PEFT__MAGIC_BATCH)) { b->ids.len = b->labels.len = b->weights.len = b->tasks.len = b->offsets.len = 0; }
 }
 
 size_t peft_batch_rows(const peft_batch *b) {
@@ -104,15 +106,37 @@ static void batch_fill(peft__vec *v, const void *data, size_t n) {
     v->len = n;
 }
 
+/* One value a row: offsets, if any, count rows. */
+static peft_status batch_set_tasks(peft_batch *b, const int32_t *data, const int64_t *offsets, size_t n_rows) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_handle(b, PEFT__MAGIC_BATCH, "batch"));
+    TRY(peft__check_bytes(data, n_rows, "data"));
+    if (b->offsets.len == 0) { FAIL(PEFT_E_INVALID, "\"input_ids\" come before \"task_id\""); }
+    if (n_rows + 1 != b->offsets.len) {
+        FAIL(PEFT_E_SHAPE, "\"task_id\" has %zu values, \"input_ids\" have %zu rows", n_rows, b->offsets.len - 1);
+    }
+    for (size_t r = 0; r < n_rows; r++) {
+        if (offsets != NULL && (offsets[r] != (int64_t)r || offsets[r + 1] != (int64_t)r + 1)) {
+            FAIL(PEFT_E_SHAPE, "row %zu has another number of values of \"task_id\" than one", r);
+        }
+        if (data[r] < 0) { FAIL(PEFT_E_INVALID, "value %zu of \"task_id\" is %d, expected one from 0", r, (int)data[r]); }
+    }
+    TRY(peft__vec_reserve(&b->tasks, n_rows));
+    batch_fill(&b->tasks, data, n_rows);
+out:
+    return st;
+}
+
 peft_status peft_batch_set_i32(peft_batch *b, const char *key, const int32_t *data, const int64_t *row_offsets,
                                size_t n_rows) {
     peft_status st = PEFT_OK;
+    if (key != NULL && strcmp(key, "task_id") == 0) { return batch_set_tasks(b, data, row_offsets, n_rows); }
     TRY(batch_check(b, key, data, row_offsets, n_rows));
     size_t n = (size_t)row_offsets[n_rows];
     bool labels = strcmp(key, "labels") == 0;
     if (!labels && strcmp(key, "input_ids") != 0) {
-        return batch_fail_key(key, strcmp(key, "loss_weights") == 0 ? "input_ids, labels (loss_weights are floats)"
-                                                                    : "input_ids, labels");
+        return batch_fail_key(key, strcmp(key, "loss_weights") == 0 ? "input_ids, labels, task_id (loss_weights are floats)"
+                                                                    : "input_ids, labels, task_id");
     }
     TRY(batch_check_i32(key, data, n, labels));
     if (labels) { TRY(batch_check_same(b, key, row_offsets, n_rows)); }
@@ -121,7 +145,7 @@ peft_status peft_batch_set_i32(peft_batch *b, const char *key, const int32_t *da
     if (!labels) {
         TRY(peft__vec_reserve(&b->offsets, n_rows + 1));
         batch_fill(&b->offsets, row_offsets, n_rows + 1);
-        b->labels.len = b->weights.len = 0; /* those of other rows */
+        b->labels.len = b->weights.len = b->tasks.len = 0; /* those of other rows */
     }
     batch_fill(v, data, n);
 out:

@@ -6,11 +6,13 @@
 
 typedef struct merge_job {
     struct peft_model *m;
-    peft__adapter *const *adapters;
+    peft__adapter *adapters[PEFT__EXPRESSION_MAX]; /* pinned by the caller's expression */
+    double factors[PEFT__EXPRESSION_MAX];
     size_t n;
     bool *changed;         /* owned, [n_tensors] */
     const char *head_name; /* tensor of the head; NULL: there is no head site */
     bool untie, head;      /* write a head of its own; it is what changed, not the embedding */
+    int64_t new_tokens;    /* that the adapters add */
     peft__run run;         /* owned pool and scratch */
 } merge_job;
 
@@ -24,8 +26,8 @@ static bool merge_head(void *user) {
 }
 
 /* Logical [out, in] order to that of the file. */
-static void merge_order(const peft__model_tensor *t, const peft__real *from, float *out) {
-    int64_t rows = t->w.rows, cols = t->w.cols;
+static void merge_order(const peft__model_tensor *t, int64_t rows, const peft__real *from, float *out) {
+    int64_t cols = t->w.cols;
     for (int64_t i = 0; i < rows * cols; i++) {
         out[i] = (float)(t->conv1d ? from[i % rows * cols + i / rows] : from[i]);
     }
@@ -37,13 +39,14 @@ static peft_status merge_value(void *user, size_t index, float *out) {
     const peft__model_tensor *t = &j->m->tensors[index];
     const char *name = index == 0 && j->head ? j->head_name : t->w.name;
 #ifndef PEFT_DOUBLE
-    if (!t->conv1d) { return peft__merge_value(j->adapters, j->n, name, &t->w, &j->run, out); }
+    if (!t->conv1d) { return peft__merge_value(j->adapters, j->n, j->factors, name, &t->w, &j->run, out); }
 #endif
-    size_t bytes = (size_t)(t->w.rows * t->w.cols) * sizeof(peft__real);
+    int64_t rows = t->w.rows + peft__model_more_rows(j->m, index, j->new_tokens);
+    size_t bytes = (size_t)(rows * t->w.cols) * sizeof(peft__real);
     peft__real *values = peft__alloc(&j->m->ctx->mem, bytes);
     if (values == NULL) { return PEFT_E_NOMEM; }
-    TRY(peft__merge_value(j->adapters, j->n, name, &t->w, &j->run, values));
-    merge_order(t, values, out);
+    TRY(peft__merge_value(j->adapters, j->n, j->factors, name, &t->w, &j->run, values));
+    merge_order(t, rows, values, out);
 out:
     peft__free(&j->m->ctx->mem, values, bytes);
     return st;
@@ -72,16 +75,45 @@ out:
     return st;
 }
 
-static peft_status merge_begin(merge_job *j, peft__arena *a, struct peft_model *m, peft__adapter *const *adapters,
-                               size_t n) {
+/* The adapters in order, each with the factors above it. */
+static void merge_leaves(merge_job *j, const peft__node *n, double factor) {
+    factor *= n->factor;
+    if (n->leaf >= 0 && factor != 0) {
+        j->adapters[j->n] = n->adapter;
+        j->factors[j->n++] = factor;
+    }
+    for (size_t i = 0; i < n->n; i++) { merge_leaves(j, n->child[i], factor); }
+}
+
+static peft_status merge_new_tokens(merge_job *j) {
+    peft_status st = PEFT_OK;
+    const char *owner = NULL;
+    for (size_t i = 0; i < j->n; i++) {
+        const peft__adapter *a = j->adapters[i];
+        if (a->new_tokens == 0) { continue; }
+        if (owner != NULL) {
+            FAIL(PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both add tokens to the vocabulary", owner, a->name);
+        }
+        if (j->factors[i] != 1) {
+            FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\" adds tokens to the vocabulary, which has no factor", a->name);
+        }
+        owner = a->name;
+        j->new_tokens = a->new_tokens;
+    }
+out:
+    return st;
+}
+
+static peft_status merge_begin(merge_job *j, peft__arena *a, struct peft_model *m, const peft__expression *e) {
     peft_status st = PEFT_OK;
     peft_context *ctx = m->ctx;
     memset(j, 0, sizeof *j);
     j->m = m;
-    j->adapters = adapters;
-    j->n = n;
+    TRY(peft__expression_flat(e, "merging"));
+    if (e->root != NULL) { merge_leaves(j, e->root, 1); }
     j->changed = peft__arena_alloc(a, m->n_tensors * sizeof *j->changed);
     if (j->changed == NULL) { return PEFT_E_NOMEM; }
+    TRY(merge_new_tokens(j));
     TRY(merge_look(j, a));
     TRY(peft__pool_create(&ctx->mem, ctx->threads, &j->run.pool));
     peft__pool_set_host(j->run.pool, ctx->parallel_for, ctx->parallel_user);
@@ -107,8 +139,7 @@ static peft_status merge_tokenizer(const struct peft_model *m, bool to_gguf, pef
     return st == PEFT_E_NOT_FOUND ? PEFT_OK : st;
 }
 
-peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapters, size_t n, int32_t dtype,
-                              bool to_gguf, const char *path) {
+peft_status peft__merge_write(struct peft_model *m, const peft__expression *e, int32_t dtype, bool to_gguf, const char *path) {
     peft_status st = PEFT_OK;
     merge_job j;
     peft__arena a;
@@ -116,9 +147,13 @@ peft_status peft__merge_write(struct peft_model *m, peft__adapter *const *adapte
     peft__tokenizer *tokenizer = NULL;
     peft__arena_init(&a, &m->ctx->mem);
     peft__gguf_out_init(&meta, &m->ctx->mem);
-    TRY(merge_begin(&j, &a, m, adapters, n));
+    TRY(merge_begin(&j, &a, m, e));
     TRY(merge_tokenizer(m, to_gguf, &tokenizer));
-    peft__model_change change = {&j, merge_changed, merge_value, j.untie, merge_head};
+    peft__model_change change = {&j, merge_changed, merge_value, j.untie, merge_head, j.new_tokens};
+    if (to_gguf && j.new_tokens > 0) {
+        FAIL(PEFT_E_UNSUPPORTED, "the adapter adds %lld tokens to the vocabulary, whose texts a GGUF file would have to name: merge "
+             "into a Hugging Face folder", (long long)j.new_tokens);
+    }
     if (to_gguf) {
         if (tokenizer != NULL) { TRY(peft__tokenizer_to_gguf(tokenizer, &meta)); }
         TRY(peft__model_write_gguf(m, &change, dtype, tokenizer != NULL ? &meta : NULL, path));
@@ -139,19 +174,18 @@ peft_status peft_adapters_merge(const peft_adapters *a, const char *expression, 
     peft_status st = PEFT_OK;
     peft__optset own = {0};
     const peft__optset *o = NULL;
-    peft__adapter *list[PEFT__EXPRESSION_MAX];
-    size_t n = 0;
+    peft__expression e = {0};
     int32_t dtype = -1;
     TRY(peft__check_handle(a, PEFT__MAGIC_ADAPTERS, "adapters"));
     if (expression != NULL) { TRY(peft__check_text(expression, "expression")); }
     TRY(peft__check_text(path, "path"));
     TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_merge, &own, &o));
     TRY(peft__dtype_option(o, &dtype));
-    TRY(peft__expression_pin((peft_adapters *)(uintptr_t)a, expression, list, &n));
+    TRY(peft__expression_parse(&e, &a->ctx->mem, (peft_adapters *)(uintptr_t)a, expression));
     size_t len = strlen(path);
-    TRY(peft__merge_write(a->base.owner, list, n, dtype, len > 5 && strcmp(path + len - 5, ".gguf") == 0, path));
+    TRY(peft__merge_write(a->base.owner, &e, dtype, len > 5 && strcmp(path + len - 5, ".gguf") == 0, path));
 out:
-    peft__expression_unpin(list, &n);
+    peft__expression_free(&e);
     peft__optset_free(&own);
     return st;
 }

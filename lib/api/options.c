@@ -66,7 +66,7 @@ peft_status peft_options_set_text(peft_options *o, const char *key, const char *
 static peft_status options_reset(peft__optset *set, const peft__option *opt) {
     peft_status st = PEFT_OK;
     peft__opt_value *v = &set->values[opt - set->schema->options];
-    bool list = opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP;
+    bool list = peft__option_is_json(opt);
     if (!v->set) { return PEFT_OK; }
     if (opt->dflt[0] != '\0' || list || opt->type == PEFT__OPT_STR) {
         TRY(peft__opt_set_text(set, opt->key, opt->dflt));
@@ -97,7 +97,7 @@ out:
 static peft_status options_set_node(peft__optset *set, const char *key, const peft__json *node) {
     const peft__option *opt = peft__schema_find(set->schema, key);
     if (opt == NULL) { return peft__opt_set_int(set, key, 0); } /* which says what is known */
-    bool list = opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP;
+    bool list = peft__option_is_json(opt);
     switch (node->kind) {
         case PEFT__JSON_NULL: return options_reset(set, opt);
         case PEFT__JSON_BOOL: return peft__opt_set_bool(set, key, node->truth);

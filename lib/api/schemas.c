@@ -7,7 +7,11 @@ static const peft__option schemas_model[] = {
 const peft__schema peft__schema_model = {"model", schemas_model, PEFT__COUNT(schemas_model)};
 
 static const peft__option schemas_save[] = {
-    {"format", PEFT__OPT_STR, "hf", 1, 0, "hf", "hf: a Hugging Face folder"},
+    {"format", PEFT__OPT_STR, "", 1, 0, "hf|adapterhub|gguf",
+     "hf: as Hugging Face PEFT; adapterhub: as AdapterHub's library; gguf: a LoRA file of llama.cpp; unset: gguf where the path ends "
+     "in .gguf, else what has the method"},
+    {"method", PEFT__OPT_STR, "", 1, 0, "lora|prompt",
+     "write it as this method, where that is exact: lora (from vera, adalora), prompt (from ptuning)"},
     {"dtype", PEFT__OPT_STR, "", 1, 0, "float32|float16|bfloat16",
      "type of the tensors of a whole model (method full); empty: as in the base; adapters are float32"},
 };
@@ -26,7 +30,7 @@ const peft__schema peft__schema_load = {"load", schemas_load, PEFT__COUNT(schema
 
 static const peft__schema *const schemas_plain[] = {
     &peft__schema_trainer,  &peft__schema_dataset, &peft__schema_optimizer, &peft__schema_model, &peft__schema_session,
-    &peft__schema_generate, &peft__schema_save,    &peft__schema_merge,     &peft__schema_load,
+    &peft__schema_generate, &peft__schema_save,    &peft__schema_merge,     &peft__schema_load,  &peft__schema_combine,
 };
 
 const peft__schema *peft__schema_at(size_t index) {
@@ -138,7 +142,7 @@ static void schemas_put_choices(const char *choices, peft__json_out *j) {
 }
 
 static void schemas_put_option(const peft__option *opt, const peft__opt_value *v, peft__json_out *j) {
-    static const char *const types[] = {"int", "float", "bool", "str", "list", "map", "size"};
+    static const char *const types[] = {"int", "float", "bool", "str", "list", "map", "size", "list or map"};
     peft__json_object(j);
     peft__json_key(j, "key");
     peft__json_put_text(j, opt->key);

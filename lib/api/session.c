@@ -35,20 +35,28 @@ void peft_session_free(peft_session *s) {
     peft__session_free(s);
 }
 
+peft_status peft_session_set_adapters(peft_session *s, const char *expression) {
+    peft_status st = session_check(s);
+    if (st == PEFT_OK && expression != NULL) { st = peft__check_text(expression, "expression"); }
+    return st == PEFT_OK ? peft__session_set_adapters(s, expression) : st;
+}
+
 peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float *buf, size_t cap, size_t *needed) {
     peft_status st = PEFT_OK;
     size_t n;
     TRY(peft__check_buffer(buf, cap, needed));
     TRY(session_check(s));
     TRY(peft__check_handle(batch, PEFT__MAGIC_BATCH, "batch"));
-    if (!peft__mul(batch->ids.len, (size_t)s->model->config.vocab_size, &n)) {
+    if (!peft__mul(batch->ids.len, (size_t)s->vocab, &n) ||
+        !peft__mul(n, (size_t)peft__expression_copies(&s->expression), &n)) {
         FAIL(PEFT_E_SHAPE, "the batch has too many tokens: %zu", batch->ids.len);
     }
     if (needed != NULL) { *needed = n; }
     if (cap < n) { FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, the logits are %zu", cap, n); }
     if (n == 0) { return PEFT_OK; }
     s->running = true;
-    st = peft__session_logits(s, batch->ids.data, batch->offsets.data, batch->offsets.len - 1, buf);
+    st = peft__session_logits(s, batch->ids.data, batch->offsets.data, batch->tasks.len > 0 ? batch->tasks.data : NULL,
+                              batch->offsets.len - 1, buf);
     s->running = false;
 out:
     return st;
@@ -61,10 +69,10 @@ peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, cha
     TRY(peft__check_buffer(buf, cap, needed));
     TRY(session_check(s));
     TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
-    TRY(peft__dataset_check(data, &s->model->config, "evaluation"));
+    TRY(peft__dataset_check(data, &s->model->config, s->tape.vocab_extra, "evaluation"));
     peft__str_init(&text, &s->ctx->mem);
     s->running = true;
-    st = peft__evaluate_model(s->model, &s->base, s->adapters, s->n_adapters, data, &s->cancel, &metrics);
+    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics);
     s->running = false;
     if (st == PEFT_E_CANCELLED) { atomic_store(&s->cancel, false); } /* it has done its work */
     if (st == PEFT_OK) { st = peft__metrics_json(&metrics, &text); }

@@ -62,7 +62,8 @@ typedef struct peft__value {
 } peft__value;
 
 enum { PEFT__GROUPS = 16 }; /* most branches of an expression that rows are divided among */
-enum { PEFT__OP_IN = 18, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 4 };
+enum { PEFT__READS_OUT = 24 };
+enum { PEFT__OP_IN = 18, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 5 };
 
 enum { /* flags of an op kind */
     PEFT__OPF_CHEAP = 1,    /* element-wise: rebuilt in the backward pass rather than kept */
@@ -77,7 +78,7 @@ enum { /* flags of an op kind */
 typedef struct peft__op_kind {
     const char *name;
     uint32_t flags;
-    /* Which values backward reads: bit i for in[i], bit 8 + i for out[i]. */
+    /* Which values backward reads: bit i for in[i], bit PEFT__READS_OUT + i for out[i]. */
     uint32_t (*reads)(const peft__tape *t, const peft__op *op);
     void (*forward)(peft__exec *x, const peft__op *op);
     void (*backward)(peft__exec *x, const peft__op *op); /* NULL: gradient stops (an op that never needs one) */
@@ -112,12 +113,17 @@ struct peft__tape {
     peft__vec values, ops, params; /* of peft__value, peft__op, peft__param */
     int32_t segment, group;       /* given to ops as they are recorded */
     int32_t segments;             /* number of segments */
+    bool freeze;                  /* parameters registered now are frozen on this tape */
     bool training;                /* record for training: needs_grad is followed */
     const struct peft__hooks *hooks; /* adapters (site.h); NULL: the base alone */
     int64_t virtual_tokens;       /* most tokens that adapters add to a row */
     int64_t group_tokens[PEFT__GROUPS]; /* the same, to a row of each group */
     int64_t prefix_tokens;        /* keys and values that stand before each row's own (prefix) */
     int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens */
+    int64_t vocab_extra;          /* ids after the base's vocabulary that adapters add: the head has as many more logits */
+    bool means;                   /* something is a mean over a row's tokens (gates): a row must not be cut into passes */
+    bool past_again;              /* what stands before rows is wanted in every pass of a session: each has other gates */
+    int64_t tasks;                /* rows' tasks are below it (frame.row_tasks); 0: nothing asks for them */
 };
 
 void peft__tape_init(peft__tape *t, peft__mem *mem, bool training);
@@ -138,6 +144,9 @@ peft__val peft__tape_out(peft__tape *t, peft__op *op, int32_t space, int64_t fix
 
 /* ids -> rows of the table: [INPUT, C]; scale multiplies (Gemma); 1 otherwise. */
 peft__val peft__op_embed(peft__tape *t, const peft__weight *table, int32_t table_param, peft__real scale);
+/* x [INPUT, C] with scale times row i of the parameter where the token's id is ids[i] (distinct). An id past the table of `embed`
+ * has a row of 0 there. */
+peft__val peft__op_embed_rows(peft__tape *t, peft__val x, const int32_t *ids, int64_t n, int32_t param, double scale);
 /* x + table[position]: learned positions; offset is added to each position. */
 peft__val peft__op_add_pos(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param, int64_t offset);
 /* RMSNorm: x / sqrt(mean(x^2) + eps) * w. */
@@ -149,6 +158,10 @@ peft__val peft__op_linear(peft__tape *t, peft__val x, const peft__weight *w, con
                           int32_t b_param, int64_t out);
 /* y + scale * (drop(x) A') B'; A: [r, in], B: [out, r] (LoRA). In place on y. */
 peft__val peft__op_low_rank(peft__tape *t, peft__val y, peft__val x, int32_t a_param, int32_t b_param, double scale);
+/* y + scale * h B': the second half of it. */
+peft__val peft__op_add_product(peft__tape *t, peft__val y, peft__val h, int32_t b_param, double scale);
+/* y with s h_g B_g' added to stretch g of its columns, from first[g] on, for n groups: h [T, n r], B [n w, r]. In place on y. */
+peft__val peft__op_add_groups(peft__tape *t, peft__val y, peft__val h, int32_t b_param, double scale, const int64_t *first, int64_t n);
 /* Inverted dropout, keyed by (seed, step, row's id, token in its row, site). Identity outside training and for p = 0. */
 peft__val peft__op_dropout(peft__tape *t, peft__val x, double p, uint64_t site_key);
 /* Rotary positions (Su et al. 2021) on heads of head_dim columns, the first `rotary` of each rotated in halves. inv_freq:
@@ -162,9 +175,13 @@ typedef struct peft__attn_spec {
     double softcap;         /* 0: none */
     int32_t layer;          /* of the KV cache */
 } peft__attn_spec;
-/* Softmax attention of q [T, heads D] over k, v [T, kv_heads D] of the same rows, after the cache (inference) and after
- * past_k, past_v: [P, kv_heads D] values in SPACE_FIXED (prefix; PEFT__NONE: none), which every row of the group sees. */
-peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, peft__val past_k, peft__val past_v,
+/* What stands before every row's own keys and values (prefix): [P, kv_heads D] in SPACE_FIXED; PEFT__NONE: nothing. With gates
+ * [ROWS, 1 or 2] each row sees them times factors of its own, keys times the first column, values times the last. */
+typedef struct peft__past {
+    peft__val k, v, gates;
+} peft__past;
+/* Softmax attention of q [T, heads D] over k, v [T, kv_heads D] of the same rows, after the cache (inference) and `past`. */
+peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, const peft__past *past,
                              const peft__attn_spec *spec);
 peft__val peft__op_glu(peft__tape *t, int32_t act, peft__val gate, peft__val up); /* act(gate) * up */
 peft__val peft__op_act(peft__tape *t, int32_t act, peft__val x);
@@ -175,8 +192,15 @@ peft__val peft__op_param(peft__tape *t, int32_t param);
 /* One direction of an LSTM layer over the rows of x in SPACE_FIXED: params w_ih [4h, in], w_hh [4h, h], b_ih, b_hh [4h], gates
  * in the order i, f, g, o -> [rows, h]. reverse: from the last row to the first. */
 peft__val peft__op_lstm(peft__tape *t, peft__val x, const int32_t params[4], bool reverse);
+/* Columns [col, col + n) of x as a value of its own; and [a | b], rows of any space. */
+peft__val peft__op_columns(peft__tape *t, peft__val x, int64_t col, int64_t n);
+peft__val peft__op_join(peft__tape *t, peft__val a, peft__val b);
+/* y = e(s) x + t, or undone (x - t) / e(s), with r = [s | t] and a clamped exponential e (op_couple.c). */
+peft__val peft__op_couple(peft__tape *t, peft__val x, peft__val r, bool inverse);
 /* [a | b], rows of SPACE_FIXED. */
 peft__val peft__op_concat(peft__tape *t, peft__val a, peft__val b);
+/* Rows of a, then those of b, of SPACE_FIXED. */
+peft__val peft__op_stack_rows(peft__tape *t, peft__val a, peft__val b);
 /* Virtual tokens: rows of the stream become [prompts that are the row's; x]. x: [INPUT, C] -> [TOKENS, C]. */
 typedef struct peft__prepend {
     peft__val rows;              /* [n * tasks, C] in SPACE_FIXED */
@@ -184,6 +208,10 @@ typedef struct peft__prepend {
     uint32_t groups;             /* bit g: rows of group g get it (frame.row_groups) */
 } peft__prepend;
 peft__val peft__op_prepend(peft__tape *t, peft__val x, const peft__prepend *prompts, size_t n);
+/* Virtual tokens of several tasks, [tasks P, C]: E o (U_t V_t) of task t. params: E [P, C], U [tasks P, r], V [tasks r, C]. */
+peft__val peft__op_multitask(peft__tape *t, const int32_t params[3], int64_t tasks);
+/* Sum over i of softmax(q . k_i / T) u_i, token by token; n at most 8 (AdapterFusion). temperature: T falls from 50 to 1. */
+peft__val peft__op_fuse(peft__tape *t, peft__val q, const peft__val *k, const peft__val *u, size_t n, bool temperature);
 /* Where a value is taken from another: rows of the batch, tokens of rows, training steps. */
 typedef struct peft__choice {
     uint32_t groups;             /* bit g: in rows of group g; ~0: all */
@@ -195,10 +223,40 @@ peft__val peft__op_blend(peft__tape *t, peft__val y, peft__val z, peft__val base
 /* y = x * l with a trained l [1, C]; y = factor * l * x with a trained l [1, 1] (PEFT__NONE: factor alone). */
 peft__val peft__op_scale_columns(peft__tape *t, peft__val x, int32_t param);
 peft__val peft__op_scale_all(peft__tape *t, peft__val x, double factor, int32_t param);
+/* Factors of whole rows of the batch, [ROWS, n]: means over each row's tokens of sigmoid(w x + b), w [n, C], b [1, n]; 1 / (1 - p)
+ * or, with probability p, 0 in training (1 otherwise). And y times them: y's columns are n equal stretches. row_gate: both. */
+peft__val peft__op_row_mean_gate(peft__tape *t, peft__val x, int32_t w_param, int32_t b_param);
+peft__val peft__op_row_keep(peft__tape *t, double p, uint64_t site_key);
+peft__val peft__op_row_scale(peft__tape *t, peft__val y, peft__val g);
+peft__val peft__op_row_gate(peft__tape *t, peft__val y, peft__val x, int32_t w_param, int32_t b_param);
 /* y + (m/n - 1) o z, n the norms of the rows of W + scale B A, constants in the backward pass (DoRA). z: the product with it,
  * without a bias; NONE: y - b, b frozen or trained. params: m [1, out], A [r, in], B [out, r]. */
 peft__val peft__op_dora(peft__tape *t, peft__val y, peft__val z, const peft__weight *w, const peft__real *b, int32_t b_param,
                         const int32_t params[3], double scale);
+/* y = b + l o (y - b) with a trained l [out, 1]; b [out] frozen, or NULL (BOFT). */
+peft__val peft__op_scale_about(peft__tape *t, peft__val y, const peft__real *b, int32_t param);
+/* Rotations of blocks of columns. The values of a block: the upper triangle of its skew matrix [b (b - 1) / 2], or with `square`
+ * a matrix [b, b] whose skew half it is, those of level 0 first. */
+typedef struct peft__rotation {
+    int64_t block, count;       /* columns of a block, and blocks */
+    bool shared;                /* all have the values of one */
+    bool square;
+    int32_t level, levels;      /* of a butterfly; 0 of 1: whole blocks */
+    int32_t terms;              /* of PEFT's Neumann series of the Cayley transform; 0: exact */
+    double limit;               /* longest skew matrix, in the Frobenius norm; 0: none */
+    double dropout;             /* part of the blocks of one level that a training step leaves alone */
+    uint64_t key;               /* of this site's dropout */
+} peft__rotation;
+peft__val peft__op_rotate(peft__tape *t, peft__val x, int32_t param, const peft__rotation *r);
+/* The same without a tape: R [units, b, b] of the values of a level; rows of x [rows, cols] times it, or its transpose. */
+int64_t peft__rotation_units(const peft__rotation *r);  /* 1 when shared */
+int64_t peft__rotation_values(const peft__rotation *r); /* of a level */
+int64_t peft__rotation_work(const peft__rotation *r);   /* reals that forming wants */
+double peft__rotation_share(const peft__rotation *r, const peft__real *values); /* what the limit leaves of a block's; 1: all */
+void peft__rotation_form(const peft__rotation *r, const peft__run *run, const peft__real *values, peft__real *mats,
+                         peft__real *work);
+void peft__rotation_apply(const peft__rotation *r, const peft__run *run, const peft__real *mats, bool back, const peft__real *x,
+                          peft__real *y, int64_t rows);
 /* y = x P[:out, :in]', P a frozen parameter with at least as many rows and columns (VeRA). */
 peft__val peft__op_slice(peft__tape *t, peft__val x, int32_t param, int64_t out);
 /* A change D [out, in] of a weight, formed from up to four parameters (LoHa, LoKr). */
@@ -218,6 +276,10 @@ typedef struct peft__delta {
 } peft__delta;
 /* y + x D'. In place on y. */
 peft__val peft__op_delta(peft__tape *t, peft__val y, peft__val x, const int32_t params[4], const peft__delta *delta);
+/* y = x H + b, H [in, out] the sum over i < n of the Kronecker products of R_i [n, n] and W_i [in / n, out / n] (op_phm.c). params:
+ * R [n n, n] and NONE, or its factors [n n, 1] and [n, n]; W [in, out / n] and NONE, or its factors [in, r] and [n r, out / n];
+ * b [1, out] or NONE. */
+peft__val peft__op_phm(peft__tape *t, peft__val x, const int32_t params[5], int64_t n, int64_t out);
 /* The head and what comes of it: logits = x W' + b (+ low-rank terms), over rows that have labels only, by chunks; mean-loss
  * gradient, evaluation sums or logits for the caller (exec->frame says which). x: [TOKENS, C], already normed. */
 typedef struct peft__head_spec {
@@ -230,6 +292,9 @@ typedef struct peft__head_spec {
     double scale;               /* logits are multiplied by it; 1 usually */
     int32_t lora_a, lora_b;     /* parameters of a low-rank term on the head; PEFT__NONE */
     double lora_scale;
+    int32_t rows_param;         /* parameter [n_rows, C] that stands in for the matrix's rows row_ids; PEFT__NONE */
+    const int32_t *row_ids;     /* distinct; those from `vocab` on are new: vocab, vocab + 1, ... */
+    int64_t n_rows, extra;      /* extra: how many of them are new; there are vocab + extra logits */
 } peft__head_spec;
 void peft__op_head(peft__tape *t, peft__val x, const peft__head_spec *spec);
 

@@ -45,6 +45,11 @@ static peft_status exec_check(const peft__exec *x, const peft__frame *f) {
     for (int64_t r = 0; r < f->n_rows; r++) {
         int64_t n = f->offsets[PEFT__SPACE_TOKENS][r + 1] - f->offsets[PEFT__SPACE_TOKENS][r];
         if (f->cache != NULL) { n += f->cache->length[f->cache_rows[r]]; }
+        int32_t task = f->row_tasks != NULL ? f->row_tasks[r] : 0;
+        if (x->tape->tasks > 0 && (task < 0 || task >= x->tape->tasks)) {
+            return peft__fail(PEFT_E_SHAPE, "row %lld has task_id %d, and the adapter's num_tasks is %lld", (long long)r, (int)task,
+                              (long long)x->tape->tasks);
+        }
         if (n > c->max_length + x->tape->virtual_tokens + x->tape->prefix_tokens) {
             return peft__fail(PEFT_E_SHAPE, "row %lld has %lld tokens, more than the plan's %lld", (long long)r, (long long)n,
                               (long long)c->max_length);
@@ -91,7 +96,7 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
     x->frame = frame;
     x->training = backward;
     int64_t last = backward ? x->plan->n_steps : x->plan->n_forward;
-    bool goes_on = exec_goes_on(frame);
+    bool goes_on = exec_goes_on(frame) && !x->tape->past_again;
     for (int64_t i = 0; i < last; i++) {
         const peft__plan_step *s = &x->plan->steps[i];
         bool loss = (peft__tape_op(x->tape, s->op)->kind->flags & PEFT__OPF_LOSS) != 0;

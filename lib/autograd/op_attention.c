@@ -2,10 +2,14 @@
  * FlashAttention (Dao et al. 2022): only the log-sum-exp of each query is kept, no T x T matrix exists.
  *
  * Rows are packed end to end and see only themselves. Before a row's own keys may stand a prefix (values of the tape, which
- * may be trained) or, in a session, the KV cache, into which the new keys and values are then copied. */
+ * may be trained) or, in a session, the KV cache, into which the new keys and values are then copied.
+ *
+ * With gates each row sees the prefix times factors of its own, P_r = g_r P: copies in scratch, of which
+ *   dP = sum over rows of g_r dP_r, rows in order;   dg_r = <dP_r, P>
+ * In a session every pass has other gates, and puts the prefix into the cache anew; other prefixes are put there once. */
 #include "autograd/ops.h"
 
-enum { ATTENTION_Q = 0, ATTENTION_K = 1, ATTENTION_V = 2, ATTENTION_PAST_K = 3, ATTENTION_PAST_V = 4 };
+enum { ATTENTION_Q = 0, ATTENTION_K = 1, ATTENTION_V = 2, ATTENTION_PAST_K = 3, ATTENTION_PAST_V = 4, ATTENTION_GATES = 5 };
 
 /* Rows are described in pieces of this many at a time, on the stack. */
 enum { ATTENTION_ROWS = 64 };
@@ -20,7 +24,6 @@ static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     a.scale = PEFT__R(s->scale);
     a.causal = s->causal;
     a.window = s->window;
-    a.past_visible = x->frame->cache == NULL && x->tape->position_shift == 0; /* a prefix that counts as tokens leaves the window */
     a.softcap = PEFT__R(s->softcap);
     a.n_tokens = peft__exec_rows(x, op->in[ATTENTION_Q]);
     a.q = peft__exec_data(x, op->in[ATTENTION_Q]);
@@ -35,38 +38,84 @@ static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     return a;
 }
 
-/* The first pass of a session's row: the prefix becomes the start of its cache. */
-static void attention_cache_prefix(peft__exec *x, const peft__op *op, const peft__attn_row *r, int64_t width) {
-    const peft__real *k = peft__exec_data(x, op->in[ATTENTION_PAST_K]), *v = peft__exec_data(x, op->in[ATTENTION_PAST_V]);
-    for (int64_t i = 0; i < r->n_past; i++) {
-        peft__real *to_k = (peft__real *)(uintptr_t)r->past_k + i * width, *to_v = (peft__real *)(uintptr_t)r->past_v + i * width;
-        memcpy(to_k, k + i * peft__exec_ld(x, op->in[ATTENTION_PAST_K]), (size_t)width * sizeof *to_k);
-        memcpy(to_v, v + i * peft__exec_ld(x, op->in[ATTENTION_PAST_V]), (size_t)width * sizeof *to_v);
+/* ---- the prefix ---------------------------------------------------------------------------------------------------------- */
+
+/* Rows of the prefix. */
+static int64_t attention_prefix(const peft__exec *x, const peft__op *op) {
+    return op->in[ATTENTION_PAST_K] != PEFT__NONE ? peft__exec_rows(x, op->in[ATTENTION_PAST_K]) : 0;
+}
+
+static int64_t attention_width(const peft__op *op) {
+    const peft__attn_spec *s = op->aux;
+    return s->kv_heads * s->head_dim;
+}
+
+/* Factor of the prefix's keys (j 0) or values (1) for a row of the batch. */
+static peft__real attention_gate(const peft__exec *x, const peft__op *op, int64_t row, int32_t j) {
+    int64_t cols = peft__tape_value(x->tape, op->in[ATTENTION_GATES])->cols;
+    return peft__exec_data(x, op->in[ATTENTION_GATES])[row * cols + (j == 0 ? 0 : cols - 1)];
+}
+
+/* to[P, width] = the prefix as the row sees it. */
+static void attention_copy_prefix(const peft__exec *x, const peft__op *op, int64_t row, int32_t j, peft__real *to) {
+    peft__val v = op->in[ATTENTION_PAST_K + j];
+    int64_t width = attention_width(op), ld = peft__exec_ld(x, v);
+    const peft__real *from = peft__exec_data(x, v);
+    for (int64_t i = 0; i < attention_prefix(x, op); i++) {
+        if (op->in[ATTENTION_GATES] == PEFT__NONE) {
+            memcpy(to + i * width, from + i * ld, (size_t)width * sizeof *to);
+        } else {
+            x->run.k->scale(to + i * width, attention_gate(x, op, row, j), from + i * ld, width);
+        }
     }
 }
 
-/* Describes rows [first, first + n) of the batch. */
-static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__attn_row *rows) {
+/* Where the copies for row i of a piece lie: keys, then values; and, in the second half, their gradients. */
+static peft__real *attention_copy_at(const peft__exec *x, const peft__op *op, peft__real *copies, int64_t i, int32_t j) {
+    return copies + (2 * i + j) * attention_prefix(x, op) * attention_width(op);
+}
+
+/* Row `row` of the batch, which goes on with its cache. Layers without the prefix leave its places in the cache out. */
+static void attention_cache(peft__exec *x, const peft__op *op, int64_t row, peft__attn_row *r) {
     const peft__attn_spec *s = op->aux;
+    const peft__kv_cache *c = x->frame->cache;
+    int64_t slot = x->frame->cache_rows[row], own = attention_prefix(x, op), skip = x->tape->prefix_tokens - own;
+    int64_t first = (slot * c->capacity + skip) * c->kv_dim;
+    bool fresh = c->length[slot] == 0;
+    r->n_past = fresh ? own : c->length[slot] - skip;
+    r->past_ld = c->kv_dim;
+    r->past_k = c->k[s->layer] + first;
+    r->past_v = c->v[s->layer] + first;
+    if (own == 0 || (!fresh && op->in[ATTENTION_GATES] == PEFT__NONE)) { return; }
+    attention_copy_prefix(x, op, row, 0, c->k[s->layer] + first);
+    attention_copy_prefix(x, op, row, 1, c->v[s->layer] + first);
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------------------------------- */
+
+/* Describes rows [first, first + n) of the batch. copies: room for prefixes with gates. */
+static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__attn_row *rows, peft__real *copies) {
     const peft__frame *f = x->frame;
     const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
+    /* A prefix that counts as tokens leaves the window. */
+    int64_t prefix = attention_prefix(x, op), visible = x->tape->position_shift == 0 ? prefix : 0;
+    bool gated = op->in[ATTENTION_GATES] != PEFT__NONE;
     memset(rows, 0, (size_t)n * sizeof *rows);
     for (int64_t i = 0; i < n; i++) {
         peft__attn_row *r = &rows[i];
         r->first = offsets[first + i];
         r->n = offsets[first + i + 1] - r->first;
+        r->n_visible = visible;
         if (f->cache != NULL) {
-            int64_t slot = f->cache_rows[first + i];
-            r->n_past = f->cache->length[slot];
-            r->past_ld = f->cache->kv_dim;
-            r->past_k = f->cache->k[s->layer] + slot * f->cache->capacity * f->cache->kv_dim;
-            r->past_v = f->cache->v[s->layer] + slot * f->cache->capacity * f->cache->kv_dim;
-            if (r->n_past == 0 && op->in[ATTENTION_PAST_K] != PEFT__NONE) {
-                r->n_past = peft__exec_rows(x, op->in[ATTENTION_PAST_K]);
-                attention_cache_prefix(x, op, r, f->cache->kv_dim);
-            }
-        } else if (op->in[ATTENTION_PAST_K] != PEFT__NONE) {
-            r->n_past = peft__exec_rows(x, op->in[ATTENTION_PAST_K]);
+            attention_cache(x, op, first + i, r);
+        } else if (gated) {
+            for (int32_t j = 0; j < 2; j++) { attention_copy_prefix(x, op, first + i, j, attention_copy_at(x, op, copies, i, j)); }
+            r->n_past = prefix;
+            r->past_ld = attention_width(op);
+            r->past_k = attention_copy_at(x, op, copies, i, 0);
+            r->past_v = attention_copy_at(x, op, copies, i, 1);
+        } else if (prefix > 0) {
+            r->n_past = prefix;
             r->past_ld = peft__exec_ld(x, op->in[ATTENTION_PAST_K]);
             r->past_k = peft__exec_data(x, op->in[ATTENTION_PAST_K]);
             r->past_v = peft__exec_data(x, op->in[ATTENTION_PAST_V]);
@@ -92,7 +141,7 @@ static void attention_forward(peft__exec *x, const peft__op *op) {
     a.rows = rows;
     for (int64_t r = 0; r < x->frame->n_rows; r += ATTENTION_ROWS) {
         a.n_rows = PEFT__MIN(ATTENTION_ROWS, x->frame->n_rows - r);
-        attention_rows(x, op, r, a.n_rows, rows);
+        attention_rows(x, op, r, a.n_rows, rows, (peft__real *)(void *)x->op_scratch);
         peft__attn_forward(&x->run, &a);
         attention_store(x, &a, rows, a.n_rows, a.kv_heads * a.head_dim);
     }
@@ -115,35 +164,74 @@ static void attention_zero(const peft__exec *x, peft__val v, peft__real *g) {
     for (int64_t r = 0; r < peft__exec_rows(x, v); r++) { memset(g + r * ld, 0, (size_t)cols * sizeof *g); }
 }
 
+/* Gradients of the rows' own copies of the prefix become those of the prefix and of the gates. */
+static void attention_back_gates(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__real *d_copies,
+                                 peft__real *const dp[2], peft__real *dg) {
+    const peft__kernels *k = x->run.k;
+    int64_t width = attention_width(op), cols = peft__tape_value(x->tape, op->in[ATTENTION_GATES])->cols;
+    for (int64_t i = 0; i < n; i++) {
+        for (int32_t j = 0; j < 2; j++) {
+            const peft__real *d = attention_copy_at(x, op, d_copies, i, j), *p = peft__exec_data(x, op->in[ATTENTION_PAST_K + j]);
+            int64_t ld = peft__exec_ld(x, op->in[ATTENTION_PAST_K + j]);
+            peft__real g = attention_gate(x, op, first + i, j), sum = 0;
+            for (int64_t t = 0; t < attention_prefix(x, op); t++) {
+                if (dp[j] != NULL) { k->axpy(dp[j] + t * ld, g, d + t * width, width); }
+                sum += k->dot(d + t * width, p + t * ld, width);
+            }
+            if (dg != NULL) { dg[(first + i) * cols + (j == 0 ? 0 : cols - 1)] += sum; }
+        }
+    }
+}
+
+/* Rows [first, first + n) with copies of the prefix and of its gradients. */
+static void attention_back_gated(peft__exec *x, const peft__op *op, peft__attn_args *a, peft__attn_row *rows, int64_t first,
+                                 peft__real *copies, peft__real *const dp[2], peft__real *dg) {
+    peft__real *d_copies = attention_copy_at(x, op, copies, a->n_rows, 0);
+    memset(d_copies, 0, (size_t)(2 * a->n_rows * attention_prefix(x, op) * attention_width(op)) * sizeof *d_copies);
+    attention_rows(x, op, first, a->n_rows, rows, copies);
+    for (int64_t i = 0; i < a->n_rows; i++) {
+        rows[i].past_dk = attention_copy_at(x, op, d_copies, i, 0);
+        rows[i].past_dv = attention_copy_at(x, op, d_copies, i, 1);
+    }
+    peft__attn_backward(&x->run, a);
+    attention_back_gates(x, op, first, a->n_rows, d_copies, dp, dg);
+}
+
 static void attention_backward(peft__exec *x, const peft__op *op) {
     peft__attn_args a = attention_gather(x, op);
     peft__attn_row rows[ATTENTION_ROWS];
-    peft__real *spare = (peft__real *)(void *)x->op_scratch;
+    peft__real *spare = (peft__real *)(void *)x->op_scratch, *dp[2], *dg;
     bool add = true;
     a.rows = rows;
     a.d_o = peft__exec_grad(x, op->out[0]);
     a.dq = attention_grad(x, op, ATTENTION_Q, &spare, a.ldq, a.n_tokens);
     a.dk = attention_grad(x, op, ATTENTION_K, &spare, a.ldk, a.n_tokens);
     a.dv = attention_grad(x, op, ATTENTION_V, &spare, a.ldv, a.n_tokens);
-    peft__real *dpk = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_K], &add), *dpv = NULL;
-    if (dpk != NULL) {
-        dpv = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_V], &add);
-        attention_zero(x, op->in[ATTENTION_PAST_K], dpk);
-        attention_zero(x, op->in[ATTENTION_PAST_V], dpv);
+    for (int32_t j = 0; j < 2; j++) {
+        dp[j] = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_K + j], &add);
+        if (dp[j] != NULL) { attention_zero(x, op->in[ATTENTION_PAST_K + j], dp[j]); }
     }
-    int64_t step = dpk != NULL ? 1 : ATTENTION_ROWS; /* rows add to a shared prefix one after the other, in order */
+    dg = peft__exec_grad_out(x, op, op->in[ATTENTION_GATES], &add);
+    if (dg != NULL) { attention_zero(x, op->in[ATTENTION_GATES], dg); }
+    bool gated = dg != NULL || (op->in[ATTENTION_GATES] != PEFT__NONE && dp[0] != NULL);
+    int64_t step = !gated && dp[0] != NULL ? 1 : ATTENTION_ROWS; /* rows add to a shared prefix one after the other, in order */
     for (int64_t r = 0; r < x->frame->n_rows; r += step) {
         a.n_rows = PEFT__MIN(step, x->frame->n_rows - r);
-        attention_rows(x, op, r, a.n_rows, rows);
-        rows[0].past_dk = dpk;
-        rows[0].past_dv = dpv;
+        if (gated) {
+            attention_back_gated(x, op, &a, rows, r, spare, dp, dg);
+            continue;
+        }
+        attention_rows(x, op, r, a.n_rows, rows, spare);
+        rows[0].past_dk = dp[0];
+        rows[0].past_dv = dp[1];
         peft__attn_backward(&x->run, &a);
     }
 }
 
 static uint32_t attention_reads(const peft__tape *t, const peft__op *op) {
     (void)t;
-    return 7u | (op->in[ATTENTION_PAST_K] != PEFT__NONE ? 24u : 0) | 3u << 8;
+    uint32_t prefix = op->in[ATTENTION_PAST_K] != PEFT__NONE ? 24u : 0, gates = op->in[ATTENTION_GATES] != PEFT__NONE ? 32u : 0;
+    return 7u | prefix | gates | 3u << PEFT__READS_OUT;
 }
 
 /* Two products forward, five backward, over half of the square when causal; estimated for rows of the largest length. */
@@ -156,33 +244,38 @@ static double attention_flops(const peft__tape *t, const peft__op *op, const pef
 }
 
 static size_t attention_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
-    size_t cols = 0;
+    size_t cols = 0, copies = 0;
     int64_t rows = caps->max_tokens + caps->max_rows * t->virtual_tokens;
-    if (!op->needs_grad) { return 0; }
+    if (op->in[ATTENTION_GATES] != PEFT__NONE) {
+        int64_t prefix = peft__tape_value(t, op->in[ATTENTION_PAST_K])->fixed;
+        copies = (size_t)(PEFT__MIN(caps->max_rows, ATTENTION_ROWS) * 2 * prefix * attention_width(op)) * sizeof(peft__real);
+    }
+    if (!op->needs_grad) { return copies; }
     for (int32_t j = 0; j < 3; j++) {
         const peft__value *v = peft__tape_value(t, op->in[j]);
         if (!v->needs_grad) { cols += (size_t)(v->parent == PEFT__NONE ? v->cols : peft__tape_value(t, v->parent)->cols); }
     }
-    return cols * (size_t)rows * sizeof(peft__real);
+    return cols * (size_t)rows * sizeof(peft__real) + 2 * copies;
 }
 
 static const peft__op_kind attention_kind = {"attention", PEFT__OPF_SOLE, attention_reads, attention_forward, attention_backward,
                                               attention_flops,
                                         attention_scratch};
 
-peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, peft__val past_k, peft__val past_v,
+peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, const peft__past *past,
                              const peft__attn_spec *spec) {
-    peft__val in[5] = {q, k, v, past_k, past_v};
+    peft__val in[6] = {q, k, v, past->k, past->v, past->gates};
     peft__attn_spec *s = t->status == PEFT_OK ? peft__arena_alloc(&t->arena, sizeof *s) : NULL;
     if (s == NULL) {
         peft__tape_fail(t, PEFT_E_NOMEM, "%s", peft__fail_text());
         return PEFT__NONE;
     }
     *s = *spec;
-    peft__op *op = peft__tape_push(t, &attention_kind, 5, in);
+    peft__op *op = peft__tape_push(t, &attention_kind, 6, in);
     if (op == NULL) { return PEFT__NONE; }
     peft__value x = *peft__tape_value(t, q);
     op->aux = s;
+    t->past_again = t->past_again || past->gates != PEFT__NONE;
     peft__val out = peft__tape_out(t, op, x.space, x.fixed, spec->heads * spec->head_dim);
     (void)peft__tape_out(t, op, x.space, x.fixed, spec->heads);
     return out;

@@ -1,7 +1,9 @@
 /* op_embed.c - rows of a table by token id, and learned positions added to a stream.
  *
  *   embed    y[t] = scale * table[id[t]];        dtable[id[t]] += scale * dy[t], tokens in order
- *   add_pos  y[t] = x[t] + table[position[t] + offset] */
+ *   add_pos  y[t] = x[t] + table[position[t] + offset]
+ *
+ * An id past the table has a row of 0, which another op replaces (op_rows.c). */
 #include "autograd/ops.h"
 
 typedef struct embed_args {
@@ -16,7 +18,9 @@ typedef struct embed_args {
 
 static void embed_fetch(const embed_args *e, int64_t t, peft__real *out) {
     int64_t row = e->index[t] + e->offset;
-    if (e->table != NULL) {
+    if (row >= e->rows) {
+        memset(out, 0, (size_t)e->cols * sizeof *out);
+    } else if (e->table != NULL) {
         memcpy(out, e->table + row * e->cols, (size_t)e->cols * sizeof *out);
     } else {
         peft__weight_row(e->x->run.k, e->op->weight, row, out);
@@ -43,6 +47,7 @@ static void embed_back_columns(void *arg, int64_t begin, int64_t end, int32_t wo
     const embed_args *e = arg;
     (void)worker;
     for (int64_t t = 0; t < e->tokens; t++) {
+        if (e->index[t] + e->offset >= e->rows) { continue; }
         peft__real *d = e->dtable + (e->index[t] + e->offset) * e->cols;
         const peft__real *dy = e->dy + t * e->cols;
         for (int64_t c = begin; c < end; c++) { d[c] += e->scale * dy[c]; }
@@ -59,6 +64,7 @@ static embed_args embed_gather(peft__exec *x, const peft__op *op) {
     e.tokens = peft__exec_rows(x, op->out[0]);
     e.index = op->n_in == 0 ? x->frame->ids : x->frame->positions;
     e.offset = op->i[0];
+    e.rows = op->weight != NULL ? op->weight->rows : INT64_MAX;
     e.scale = op->f[0];
     return e;
 }

@@ -4,19 +4,23 @@
  *   loss_t = lse(logits_t) - (1 - e) logits_t[label_t] - e mean(logits_t)          (e: label smoothing, Szegedy et al. 2016)
  *   d logits_t = g (softmax(logits_t) - (1 - e) onehot - e / V),  g = loss_scale * weight_t
  *
+ * rows_param holds rows that stand in for some of W's, or go on after its last: logits_j = scale * x . rows_i + ... for j =
+ * row_ids[i]. W's own columns there count for nothing.
+ *
  * Tokens without a label are never projected. In training, loss and gradient are computed in one go at the start of the
  * backward pass (the idea of "fused linear cross-entropy"). For sessions the same op writes logits of chosen tokens. */
 #include "autograd/ops.h"
 
-enum { HEAD_W = 0, HEAD_B = 1, HEAD_A2 = 2, HEAD_B2 = 3 };
+enum { HEAD_W = 0, HEAD_B = 1, HEAD_A2 = 2, HEAD_B2 = 3, HEAD_ROWS = 4 };
 
 /* One chunk: up to PEFT__OP_HEAD_ROWS gathered tokens. Places in the op's scratch. */
 typedef struct head_chunk {
     peft__exec *x;
     const peft__op *op;
     const peft__head_spec *spec;
-    int64_t rows, cols, vocab, rank;
+    int64_t rows, cols, vocab, rank;         /* vocab: with the new ones */
     peft__real *in, *logits, *d_in, *h, *dh; /* [rows, cols], [rows, vocab], [rows, cols], [rows, rank] x 2 */
+    peft__real *own;                         /* [rows, n_rows]: logits of rows_param, or their gradients */
     double *loss, *nll;                      /* [rows] */
     int64_t *token;                          /* [rows]: index in the batch */
     bool *correct;                           /* [rows] */
@@ -41,9 +45,9 @@ static void *head_take(uint8_t **at, size_t bytes) {
 
 static size_t head_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
     const peft__head_spec *s = op->aux;
-    size_t rows = (size_t)head_rows(caps, s->vocab), cols = (size_t)peft__tape_value(t, op->in[0])->cols;
-    size_t reals = 2 * cols + (size_t)s->vocab + 2 * (size_t)head_rank(t, op);
-    return rows * (reals * sizeof(peft__real) + 2 * sizeof(double) + sizeof(int64_t) + sizeof(bool)) + 9 * 64;
+    size_t rows = (size_t)head_rows(caps, s->vocab + s->extra), cols = (size_t)peft__tape_value(t, op->in[0])->cols;
+    size_t reals = 2 * cols + (size_t)(s->vocab + s->extra + s->n_rows) + 2 * (size_t)head_rank(t, op);
+    return rows * (reals * sizeof(peft__real) + 2 * sizeof(double) + sizeof(int64_t) + sizeof(bool)) + 10 * 64;
 }
 
 static head_chunk head_layout(peft__exec *x, const peft__op *op) {
@@ -54,7 +58,7 @@ static head_chunk head_layout(peft__exec *x, const peft__op *op) {
     c.op = op;
     c.spec = op->aux;
     c.cols = peft__tape_value(x->tape, op->in[0])->cols;
-    c.vocab = c.spec->vocab;
+    c.vocab = c.spec->vocab + c.spec->extra;
     c.rank = head_rank(x->tape, op);
     size_t n = (size_t)head_rows(&x->plan->caps, c.vocab);
     c.in = head_take(&at, n * (size_t)c.cols * sizeof(peft__real));
@@ -62,6 +66,7 @@ static head_chunk head_layout(peft__exec *x, const peft__op *op) {
     c.logits = head_take(&at, n * (size_t)c.vocab * sizeof(peft__real));
     c.h = head_take(&at, n * (size_t)c.rank * sizeof(peft__real));
     c.dh = head_take(&at, n * (size_t)c.rank * sizeof(peft__real));
+    c.own = head_take(&at, n * (size_t)c.spec->n_rows * sizeof(peft__real));
     c.loss = head_take(&at, n * sizeof(double));
     c.nll = head_take(&at, n * sizeof(double));
     c.token = head_take(&at, n * sizeof(int64_t));
@@ -69,18 +74,19 @@ static head_chunk head_layout(peft__exec *x, const peft__op *op) {
     return c;
 }
 
-static void head_product(const head_chunk *c, peft__real *out, int64_t n, const peft__real *a, int64_t k, peft__operand b,
-                         peft__real alpha, bool add) {
+/* out[rows, n of ldc] (+)= alpha a[rows, k of lda] b */
+static void head_product(const head_chunk *c, peft__real *out, int64_t n, int64_t ldc, const peft__real *a, int64_t k,
+                         int64_t lda, peft__operand b, peft__real alpha, bool add) {
     peft__gemm_args g;
     memset(&g, 0, sizeof g);
     g.m = c->rows;
     g.n = n;
     g.k = k;
     g.a = a;
-    g.lda = k;
+    g.lda = lda;
     g.b = b;
     g.c = out;
-    g.ldc = n;
+    g.ldc = ldc;
     g.alpha = alpha;
     g.accumulate = add;
     peft__gemm(&c->x->run, &g);
@@ -104,24 +110,56 @@ static void head_bias_rows(void *arg, int64_t begin, int64_t end, int32_t worker
     (void)worker;
     for (int64_t r = begin; r < end; r++) {
         peft__real *l = c->logits + r * c->vocab;
-        c->x->run.k->axpy(l, PEFT__R(c->spec->scale), trained != NULL ? trained : c->spec->bias, c->vocab);
+        c->x->run.k->axpy(l, PEFT__R(c->spec->scale), trained != NULL ? trained : c->spec->bias, c->spec->vocab);
     }
+}
+
+/* Columns of logits that are those of rows_param: into `own`, with zeros left in their places, or from there. */
+static void head_take_own(void *arg, int64_t begin, int64_t end, int32_t worker) {
+    const head_chunk *c = arg;
+    (void)worker;
+    for (int64_t r = begin; r < end; r++) {
+        for (int64_t i = 0; i < c->spec->n_rows; i++) {
+            peft__real *l = c->logits + r * c->vocab + c->spec->row_ids[i];
+            c->own[r * c->spec->n_rows + i] = *l;
+            *l = 0;
+        }
+    }
+}
+
+static void head_put_own(void *arg, int64_t begin, int64_t end, int32_t worker) {
+    const head_chunk *c = arg;
+    (void)worker;
+    for (int64_t r = begin; r < end; r++) {
+        for (int64_t i = 0; i < c->spec->n_rows; i++) {
+            c->logits[r * c->vocab + c->spec->row_ids[i]] = c->own[r * c->spec->n_rows + i];
+        }
+    }
+}
+
+static void head_own_logits(head_chunk *c) {
+    const peft__real *own = peft__exec_param(c->x, c->op->param[HEAD_ROWS]);
+    int64_t n = c->spec->n_rows;
+    head_product(c, c->own, n, n, c->in, c->cols, c->cols, peft__real_forward(own, c->cols), PEFT__R(c->spec->scale), false);
+    peft__rows(&c->x->run, c->rows, 1, head_put_own, c);
 }
 
 /* Gathers the chunk's tokens and computes their logits. */
 static void head_logits(head_chunk *c) {
     peft__exec *x = c->x;
+    int64_t vocab = c->spec->vocab; /* of the matrix */
     const peft__real *data = peft__exec_data(x, c->op->in[0]), *w = peft__exec_param(x, c->op->param[HEAD_W]);
     int64_t ld = peft__exec_ld(x, c->op->in[0]);
     for (int64_t r = 0; r < c->rows; r++) {
         memcpy(c->in + r * c->cols, data + c->token[r] * ld, (size_t)c->cols * sizeof *data);
     }
     peft__operand b = w != NULL ? peft__real_forward(w, c->cols) : peft__weight_forward(c->spec->weight);
-    head_product(c, c->logits, c->vocab, c->in, c->cols, b, PEFT__R(c->spec->scale), false);
+    head_product(c, c->logits, vocab, c->vocab, c->in, c->cols, c->cols, b, PEFT__R(c->spec->scale), false);
+    if (c->spec->n_rows > 0) { head_own_logits(c); }
     if (c->rank > 0) {
         const peft__real *a2 = peft__exec_param(x, c->op->param[HEAD_A2]), *b2 = peft__exec_param(x, c->op->param[HEAD_B2]);
-        head_product(c, c->h, c->rank, c->in, c->cols, peft__real_forward(a2, c->cols), 1, false);
-        head_product(c, c->logits, c->vocab, c->h, c->rank, peft__real_forward(b2, c->rank),
+        head_product(c, c->h, c->rank, c->rank, c->in, c->cols, c->cols, peft__real_forward(a2, c->cols), 1, false);
+        head_product(c, c->logits, vocab, c->vocab, c->h, c->rank, c->rank, peft__real_forward(b2, c->rank),
                      PEFT__R(c->spec->lora_scale * c->spec->scale), true);
     }
     if (c->spec->bias != NULL || c->op->param[HEAD_B] != PEFT__NONE) {
@@ -171,25 +209,47 @@ static void head_scatter(head_chunk *c, peft__real *dx, int64_t ld) {
     }
 }
 
+/* What rows_param takes of the gradient; its columns of d logits are in `own`. */
+static void head_own_gradient(head_chunk *c, bool dx) {
+    peft__exec *x = c->x;
+    int64_t n = c->spec->n_rows;
+    peft__real scale = PEFT__R(c->spec->scale), *down = peft__exec_param_grad(x, c->op->param[HEAD_ROWS]);
+    if (down != NULL) { peft__op_outer(x, down, c->own, n, c->in, c->cols, c->rows, n, c->cols, scale); }
+    if (!dx) { return; }
+    const peft__real *own = peft__exec_param(x, c->op->param[HEAD_ROWS]);
+    head_product(c, c->d_in, c->cols, c->cols, c->own, n, n, peft__real_backward(own, c->cols), scale, true);
+}
+
+static void head_low_gradient(head_chunk *c, bool dx) {
+    peft__exec *x = c->x;
+    int64_t vocab = c->spec->vocab, r = c->rank;
+    peft__real low = PEFT__R(c->spec->lora_scale * c->spec->scale);
+    const peft__real *a2 = peft__exec_param(x, c->op->param[HEAD_A2]), *b2 = peft__exec_param(x, c->op->param[HEAD_B2]);
+    peft__real *da2 = peft__exec_param_grad(x, c->op->param[HEAD_A2]), *db2 = peft__exec_param_grad(x, c->op->param[HEAD_B2]);
+    if (db2 != NULL) { peft__op_outer(x, db2, c->logits, c->vocab, c->h, r, c->rows, vocab, r, low); }
+    head_product(c, c->dh, r, r, c->logits, vocab, c->vocab, peft__real_backward(b2, r), low, false);
+    if (da2 != NULL) { peft__op_outer(x, da2, c->dh, r, c->in, c->cols, c->rows, r, c->cols, 1); }
+    if (dx) { head_product(c, c->d_in, c->cols, c->cols, c->dh, r, r, peft__real_backward(a2, c->cols), 1, true); }
+}
+
 static void head_gradient(head_chunk *c, peft__real *dx, int64_t ld) {
     peft__exec *x = c->x;
-    peft__real scale = PEFT__R(c->spec->scale), low = PEFT__R(c->spec->lora_scale * c->spec->scale);
+    int64_t vocab = c->spec->vocab;
+    peft__real scale = PEFT__R(c->spec->scale);
     const peft__real *w = peft__exec_param(x, c->op->param[HEAD_W]);
     peft__real *dw = peft__exec_param_grad(x, c->op->param[HEAD_W]), *db = peft__exec_param_grad(x, c->op->param[HEAD_B]);
-    if (dw != NULL) { peft__op_outer(x, dw, c->logits, c->vocab, c->in, c->cols, c->rows, c->vocab, c->cols, scale); }
-    if (db != NULL) { peft__op_column_sums(x, db, c->logits, c->vocab, c->rows, c->vocab, scale); }
+    if (db != NULL) { peft__op_column_sums(x, db, c->logits, c->vocab, c->rows, vocab, scale); }
+    if (c->spec->n_rows > 0) { peft__rows(&x->run, c->rows, 1, head_take_own, c); }
+    if (dw != NULL) { peft__op_outer(x, dw, c->logits, c->vocab, c->in, c->cols, c->rows, vocab, c->cols, scale); }
     if (dx != NULL) {
         peft__operand b = w != NULL ? peft__real_backward(w, c->cols) : peft__weight_backward(c->spec->weight);
-        head_product(c, c->d_in, c->cols, c->logits, c->vocab, b, scale, false);
+        head_product(c, c->d_in, c->cols, c->cols, c->logits, vocab, c->vocab, b, scale, false);
     }
-    if (c->rank > 0) {
-        const peft__real *a2 = peft__exec_param(x, c->op->param[HEAD_A2]), *b2 = peft__exec_param(x, c->op->param[HEAD_B2]);
-        peft__real *da2 = peft__exec_param_grad(x, c->op->param[HEAD_A2]), *db2 = peft__exec_param_grad(x, c->op->param[HEAD_B2]);
-        if (db2 != NULL) { peft__op_outer(x, db2, c->logits, c->vocab, c->h, c->rank, c->rows, c->vocab, c->rank, low); }
-        head_product(c, c->dh, c->rank, c->logits, c->vocab, peft__real_backward(b2, c->rank), low, false);
-        if (da2 != NULL) { peft__op_outer(x, da2, c->dh, c->rank, c->in, c->cols, c->rows, c->rank, c->cols, 1); }
-        if (dx != NULL) { head_product(c, c->d_in, c->cols, c->dh, c->rank, peft__real_backward(a2, c->cols), 1, true); }
+    if (c->spec->n_rows > 0) {
+        head_own_gradient(c, dx != NULL);
+        if (c->rank > 0) { peft__rows(&x->run, c->rows, 1, head_put_own, c); }
     }
+    if (c->rank > 0) { head_low_gradient(c, dx != NULL); }
     if (dx != NULL) { head_scatter(c, dx, ld); }
 }
 
@@ -251,7 +311,7 @@ static uint32_t head_reads(const peft__tape *t, const peft__op *op) {
 
 static double head_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
     const peft__head_spec *s = op->aux;
-    double f = 2.0 * (double)peft__tape_value(t, op->in[0])->cols * (double)s->vocab;
+    double f = 2.0 * (double)peft__tape_value(t, op->in[0])->cols * (double)(s->vocab + s->n_rows);
     (void)caps;
     if (!backward) { return f; }
     return 2 * f + (peft__op_trained(t, op->param[HEAD_W]) ? f : 0); /* logits are computed here too */
@@ -275,4 +335,5 @@ void peft__op_head(peft__tape *t, peft__val x, const peft__head_spec *spec) {
     op->param[HEAD_B] = spec->b_param;
     op->param[HEAD_A2] = spec->lora_a;
     op->param[HEAD_B2] = spec->lora_b;
+    op->param[HEAD_ROWS] = spec->n_rows > 0 ? spec->rows_param : PEFT__NONE;
 }

@@ -183,9 +183,7 @@ static double product_flops(const peft__tape *t, const peft__op *op, const peft_
 static const peft__op_kind product_kind = {"add_product", PEFT__OPF_INPLACE0 | PEFT__OPF_PASS0, product_reads,
                                            product_forward, product_backward, product_flops, NULL};
 
-peft__val peft__op_low_rank(peft__tape *t, peft__val y, peft__val x, int32_t a_param, int32_t b_param, double scale) {
-    if (t->status != PEFT_OK) { return PEFT__NONE; }
-    peft__val h = peft__op_linear(t, x, NULL, NULL, a_param, PEFT__NONE, peft__tape_param_at(t, a_param)->rows);
+peft__val peft__op_add_product(peft__tape *t, peft__val y, peft__val h, int32_t b_param, double scale) {
     peft__val in[2] = {y, h};
     peft__op *op = peft__tape_push(t, &product_kind, 2, in);
     if (op == NULL) { return PEFT__NONE; }
@@ -193,4 +191,10 @@ peft__val peft__op_low_rank(peft__tape *t, peft__val y, peft__val x, int32_t a_p
     op->param[0] = b_param;
     op->f[0] = PEFT__R(scale);
     return peft__tape_out(t, op, v.space, v.fixed, v.cols);
+}
+
+peft__val peft__op_low_rank(peft__tape *t, peft__val y, peft__val x, int32_t a_param, int32_t b_param, double scale) {
+    if (t->status != PEFT_OK) { return PEFT__NONE; }
+    peft__val h = peft__op_linear(t, x, NULL, NULL, a_param, PEFT__NONE, peft__tape_param_at(t, a_param)->rows);
+    return peft__op_add_product(t, y, h, b_param, scale);
 }

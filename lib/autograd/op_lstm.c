@@ -136,7 +136,7 @@ static void lstm_backward(peft__exec *x, const peft__op *op) {
 static uint32_t lstm_reads(const peft__tape *t, const peft__op *op) {
     (void)t;
     (void)op;
-    return 1u | 3u << 8;
+    return 1u | 3u << PEFT__READS_OUT;
 }
 
 static size_t lstm_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {

@@ -95,7 +95,7 @@ static void norm_backward(peft__exec *x, const peft__op *op) {
 static uint32_t norm_reads(const peft__tape *t, const peft__op *op) {
     (void)t;
     (void)op;
-    return 1u | 1u << 9;
+    return 1u | 1u << (PEFT__READS_OUT + 1);
 }
 
 static const peft__op_kind norm_kind = {"norm", PEFT__OPF_CHEAP, norm_reads, norm_forward, norm_backward, NULL, NULL};

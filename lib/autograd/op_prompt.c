@@ -119,3 +119,37 @@ peft__val peft__op_prepend(peft__tape *t, peft__val x, const peft__prepend *prom
     op->aux = own;
     return peft__tape_out(t, op, PEFT__SPACE_TOKENS, 0, peft__tape_value(t, x)->cols);
 }
+
+/* ---- stacked rows: in[0] [P, C], in[1] [Q, C] -> [P + Q, C], all of SPACE_FIXED ------------------------------------------ */
+
+static void stacked_copy(peft__exec *x, const peft__op *op, bool back) {
+    int64_t c = peft__tape_value(x->tape, op->out[0])->cols, at = 0;
+    for (int32_t j = 0; j < 2; j++) {
+        int64_t n = peft__exec_rows(x, op->in[j]), ld = peft__exec_ld(x, op->in[j]);
+        bool add = false;
+        peft__real *to = back ? peft__exec_grad_out(x, op, op->in[j], &add) : NULL;
+        for (int64_t r = 0; r < n; r++) {
+            if (!back) {
+                memcpy(peft__exec_data(x, op->out[0]) + (at + r) * c, peft__exec_data(x, op->in[j]) + r * ld, (size_t)c * sizeof *to);
+            } else if (to != NULL && add) {
+                x->run.k->add(to + r * ld, to + r * ld, peft__exec_grad(x, op->out[0]) + (at + r) * c, c);
+            } else if (to != NULL) {
+                memcpy(to + r * ld, peft__exec_grad(x, op->out[0]) + (at + r) * c, (size_t)c * sizeof *to);
+            }
+        }
+        at += n;
+    }
+}
+
+static void stacked_forward(peft__exec *x, const peft__op *op) { stacked_copy(x, op, false); }
+static void stacked_backward(peft__exec *x, const peft__op *op) { stacked_copy(x, op, true); }
+
+static const peft__op_kind stacked_kind = {"stack_rows", 0, NULL, stacked_forward, stacked_backward, NULL, NULL};
+
+peft__val peft__op_stack_rows(peft__tape *t, peft__val a, peft__val b) {
+    peft__val in[2] = {a, b};
+    peft__op *op = peft__tape_push(t, &stacked_kind, 2, in);
+    if (op == NULL) { return PEFT__NONE; }
+    int64_t rows = peft__tape_value(t, a)->fixed + peft__tape_value(t, b)->fixed;
+    return peft__tape_out(t, op, PEFT__SPACE_FIXED, rows, peft__tape_value(t, a)->cols);
+}

@@ -87,7 +87,7 @@ static void place_backward(const peft__tape *t, const peft__plan *p, const peft_
     }
     for (int32_t j = 0; j < op->n_out; j++) {
         int32_t m = al->data[op->out[j]];
-        if (((reads >> (8 + j)) & 1u) != 0) { place_touch(p->dropped[m] ? &L->rebuilt[m] : &L->data[m], step); }
+        if (((reads >> (PEFT__READS_OUT + j)) & 1u) != 0) { place_touch(p->dropped[m] ? &L->rebuilt[m] : &L->data[m], step); }
         if (peft__tape_value(t, op->out[j])->needs_grad) { place_touch(&L->grad[al->grad[op->out[j]]], step); }
     }
 }

@@ -53,7 +53,7 @@ static bool plan_may_overwrite(const peft__tape *t, const peft__op *op, int32_t 
     if (!plan_same_shape(t, v, op->out[0]) || plan_consumers(t, v, &last, -1) != 1 || plan_reads(t, op, j)) { return false; }
     const peft__op *maker = peft__tape_op(t, peft__tape_value(t, v)->producer);
     for (int32_t k = 0; k < maker->n_out; k++) {
-        if (maker->out[k] == v && plan_reads(t, maker, 8 + k)) { return false; }
+        if (maker->out[k] == v && plan_reads(t, maker, PEFT__READS_OUT + k)) { return false; }
     }
     return true;
 }
@@ -162,7 +162,7 @@ static peft_status plan_schedule(plan_build *b) {
             if (op->in[j] != PEFT__NONE && (loss || plan_reads(t, op, j))) { TRY(plan_ensure(b, op->in[j])); }
         }
         for (int32_t j = 0; j < op->n_out; j++) {
-            if (plan_reads(t, op, 8 + j)) { TRY(plan_ensure(b, op->out[j])); }
+            if (plan_reads(t, op, PEFT__READS_OUT + j)) { TRY(plan_ensure(b, op->out[j])); }
         }
         TRY(plan_push(b, i, PEFT__PHASE_BACKWARD));
     }

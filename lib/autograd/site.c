@@ -27,9 +27,10 @@ peft__val peft__site_stream(peft__tape *t, const peft__site *s, peft__val h, pef
     return t->hooks != NULL && t->hooks->stream != NULL ? t->hooks->stream(t->hooks->user, t, s, h, residual) : h;
 }
 
-void peft__site_kv(peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v) {
-    *past_k = *past_v = PEFT__NONE;
-    if (t->hooks != NULL && t->hooks->kv != NULL) { t->hooks->kv(t->hooks->user, t, s, past_k, past_v); }
+peft__past peft__site_kv(peft__tape *t, const peft__site *s, peft__val x) {
+    peft__past past = {PEFT__NONE, PEFT__NONE, PEFT__NONE};
+    if (t->hooks != NULL && t->hooks->kv != NULL) { t->hooks->kv(t->hooks->user, t, s, x, &past); }
+    return past;
 }
 
 peft__val peft__site_input(peft__tape *t, const peft__site *s, peft__val x) {
@@ -61,7 +62,7 @@ void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double sof
     spec.vocab = s->out;
     spec.softcap = softcap;
     spec.scale = scale;
-    spec.w_param = spec.b_param = spec.lora_a = spec.lora_b = PEFT__NONE;
+    spec.w_param = spec.b_param = spec.lora_a = spec.lora_b = spec.rows_param = PEFT__NONE;
     if (t->hooks != NULL && t->hooks->head != NULL) { x = t->hooks->head(t->hooks->user, t, s, x, &spec); }
     peft__op_head(t, x, &spec);
 }

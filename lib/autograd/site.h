@@ -44,7 +44,7 @@ typedef struct peft__hooks {
     void *user;
     peft__val (*linear)(void *user, peft__tape *t, const peft__site *s, peft__val x);
     peft__val (*stream)(void *user, peft__tape *t, const peft__site *s, peft__val h, peft__val residual);
-    void (*kv)(void *user, peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v);
+    void (*kv)(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__past *past);
     peft__val (*input)(void *user, peft__tape *t, const peft__site *s, peft__val x);
     peft__val (*norm)(void *user, peft__tape *t, const peft__site *s, peft__val x);
     /* x: what positions are added to, with `scale` their offset; NONE for tokens, with `scale` the factor of the rows */
@@ -56,7 +56,7 @@ typedef struct peft__hooks {
 /* Called by architectures. */
 peft__val peft__site_linear(peft__tape *t, const peft__site *s, peft__val x);
 peft__val peft__site_stream(peft__tape *t, const peft__site *s, peft__val h, peft__val residual);
-void peft__site_kv(peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v); /* PEFT__NONE without prefix */
+peft__past peft__site_kv(peft__tape *t, const peft__site *s, peft__val x); /* x: what the layer's q, k and v are made of */
 peft__val peft__site_input(peft__tape *t, const peft__site *s, peft__val x);   /* [INPUT, C] -> [TOKENS, C] */
 peft__val peft__site_norm(peft__tape *t, const peft__site *s, peft__val x);
 peft__val peft__site_embed(peft__tape *t, const peft__site *s, double scale);  /* -> [INPUT, C] */

@@ -51,7 +51,9 @@ int32_t peft__tape_param(peft__tape *t, const peft__param *p) {
     for (size_t i = 0; i < t->params.len; i++) {
         if (peft__tape_param_at(t, (int32_t)i)->value == p->value) { return (int32_t)i; }
     }
-    tape_sticky(t, peft__vec_push(&t->params, p));
+    peft__param own = *p;
+    own.frozen = own.frozen || t->freeze;
+    tape_sticky(t, peft__vec_push(&t->params, &own));
     return t->status == PEFT_OK ? (int32_t)t->params.len - 1 : PEFT__NONE;
 }
 

@@ -258,6 +258,7 @@ static const char *option_expected(const peft__option *o) {
     case PEFT__OPT_BOOL: return "true or false";
     case PEFT__OPT_LIST: return "a list such as a,b or [\"a\",\"b\"], or a pattern";
     case PEFT__OPT_MAP: return "an object such as {\"a\": 1}";
+    case PEFT__OPT_LISTS: return "a list such as 1,2 or an object of lists such as {\"a\": [1, 2]}";
     case PEFT__OPT_SIZE: return "a number of bytes such as 1048576, 512MiB or 2GB";
     default: return o->choices != NULL ? o->choices : "a text";
     }
@@ -336,7 +337,8 @@ static peft_status option_put_json(peft__optset *o, size_t i, const char *text) 
     peft_status st = PEFT_OK;
     peft__str out;
     peft__str_init(&out, o->mem);
-    bool good = opt->type == PEFT__OPT_LIST ? option_list(&out, text) : option_map(&out, text);
+    bool map = opt->type == PEFT__OPT_MAP || (opt->type == PEFT__OPT_LISTS && text[strspn(text, " \n")] == '{');
+    bool good = map ? option_map(&out, text) : option_list(&out, text);
     TRY(peft__str_status(&out));
     if (!good) {
         st = option_fail_value(opt, text);
@@ -471,7 +473,8 @@ peft_status peft__opt_set_int(peft__optset *o, const char *key, int64_t v) {
     case PEFT__OPT_INT:
     case PEFT__OPT_FLOAT:
     case PEFT__OPT_SIZE: return option_put_number(o, i, v, (double)v);
-    case PEFT__OPT_LIST: return option_put_json(o, i, text); /* layers_to_transform = 3 */
+    case PEFT__OPT_LIST:
+    case PEFT__OPT_LISTS: return option_put_json(o, i, text); /* layers_to_transform = 3 */
     default: return option_fail_value(opt, text);
     }
 }
@@ -527,11 +530,15 @@ peft_status peft__opt_set_raw(peft__optset *o, const char *key, const char *json
     const peft__option *opt = &o->schema->options[i];
     if (strcmp(json_text, "null") == 0) { json_text = ""; }
     char first = json_text[0];
-    bool list = opt->type == PEFT__OPT_LIST && (first == '[' || first == '"');
-    bool map = opt->type == PEFT__OPT_MAP && first == '{';
-    bool unset = (opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP) && first == '\0';
+    bool list = peft__option_is_json(opt) && opt->type != PEFT__OPT_MAP && (first == '[' || first == '"');
+    bool map = peft__option_is_json(opt) && opt->type != PEFT__OPT_LIST && first == '{';
+    bool unset = peft__option_is_json(opt) && first == '\0';
     if (!list && !map && !unset) { return option_fail_value(opt, json_text); }
     return option_put_text(o, i, json_text, strlen(json_text));
+}
+
+bool peft__option_is_json(const peft__option *opt) {
+    return opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP || opt->type == PEFT__OPT_LISTS;
 }
 
 /* ---- reads --------------------------------------------------------------------------------------------------- */

@@ -17,13 +17,14 @@ enum {
                              From plain text "a,b" becomes an array; one word that is a regex (has one of \^$*+?()[]{}|) or
                              "all-linear" becomes a string */
     PEFT__OPT_MAP = 5,    /* JSON text: an object {"k_proj": 4} */
-    PEFT__OPT_SIZE = 6    /* bytes: an integer, or text such as 512MiB, 1GiB, 2GB */
+    PEFT__OPT_SIZE = 6,   /* bytes: an integer, or text such as 512MiB, 1GiB, 2GB */
+    PEFT__OPT_LISTS = 7   /* as LIST, or an object of lists {"embed_tokens": [3, 5]} */
 };
 
 typedef struct peft__option {
     const char *key;
     int32_t type;         /* PEFT__OPT_* */
-    const char *dflt;     /* as text; "" for an unset STR, LIST or MAP */
+    const char *dflt;     /* as text; "" for an unset STR, LIST, MAP or LISTS */
     double min, max;      /* INT, FLOAT, SIZE: inclusive range; min > max: none */
     const char *choices;  /* STR: "a|b|c"; NULL: any */
     const char *help;     /* one line */
@@ -57,9 +58,10 @@ peft_status peft__opt_set_float(peft__optset *o, const char *key, double v);
 peft_status peft__opt_set_bool(peft__optset *o, const char *key, bool v);
 peft_status peft__opt_set_str(peft__optset *o, const char *key, const char *v);
 peft_status peft__opt_set_text(peft__optset *o, const char *key, const char *text);
-/* For LIST and MAP: canonical JSON as it is (the caller parsed it). */
+/* For LIST, MAP and LISTS: canonical JSON as it is (the caller parsed it). */
 peft_status peft__opt_set_raw(peft__optset *o, const char *key, const char *json_text);
 const peft__option *peft__schema_find(const peft__schema *s, const char *key); /* NULL: absent */
+bool peft__option_is_json(const peft__option *opt); /* LIST, MAP, LISTS: the value is kept as JSON text */
 
 /* Reads; the key must exist with that type (a bug otherwise: the zero value is returned). */
 int64_t peft__opt_int(const peft__optset *o, const char *key);

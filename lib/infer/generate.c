@@ -43,6 +43,7 @@ static peft_status generate_begin(generate_run *g, const int32_t *ids, size_t n,
              (long long)s->max_length);
     }
     TRY(peft__session_check_ids(s, ids, n));
+    TRY(peft__session_check_whole(s, (int64_t)n));
     g->left = PEFT__MIN(peft__opt_int(o, "max_new_tokens"), s->max_length - (int64_t)n);
     g->ignore_eos = peft__opt_bool(o, "ignore_eos");
     g->sampler.temperature = peft__opt_float(o, "temperature");
@@ -56,7 +57,7 @@ static peft_status generate_begin(generate_run *g, const int32_t *ids, size_t n,
     TRY(peft__vec_reserve(&g->history, n + (size_t)PEFT__MIN(g->left, 1024)));
     memcpy(g->history.data, ids, n * sizeof *ids);
     g->history.len = n;
-    g->work = peft__alloc(&s->ctx->mem, peft__sample_work(s->model->config.vocab_size));
+    g->work = peft__alloc(&s->ctx->mem, peft__sample_work(s->vocab));
     if (g->work == NULL) { st = PEFT_E_NOMEM; }
 out:
     return st;
@@ -87,7 +88,7 @@ static bool generate_ends(const generate_run *g, int32_t id) {
 
 static peft_status generate_choose(generate_run *g, int32_t *id) {
     peft_status st = PEFT_OK;
-    int64_t vocab = g->s->model->config.vocab_size;
+    int64_t vocab = g->s->vocab;
     for (int64_t i = 0; i < vocab; i++) {
         float v = g->s->logits[i];
         if (!(v - v == 0)) { /* a NaN or an infinity is no 0 away from itself */
@@ -136,12 +137,15 @@ peft_status peft__session_generate(struct peft_session *s, const struct peft_tok
     }
     peft__vec_init(&g.history, &s->ctx->mem, sizeof(int32_t));
     peft__arena_init(&g.arena, &s->ctx->mem);
+    if (peft__expression_groups(&s->expression) > 1) {
+        FAIL(PEFT_E_UNSUPPORTED, "\"%s\" divides rows, and one row is generated: name one branch", s->expression.text);
+    }
     TRY(generate_begin(&g, ids, n, opts));
     if (g.left == 0) { goto out; }
     TRY(generate_prefill(&g, ids, (int64_t)n));
     TRY(generate_loop(&g));
 out:
-    peft__free(&s->ctx->mem, g.work, peft__sample_work(s->model->config.vocab_size));
+    peft__free(&s->ctx->mem, g.work, peft__sample_work(s->vocab));
     peft__vec_free(&g.history);
     peft__arena_free(&g.arena);
     peft__str_free(&own);

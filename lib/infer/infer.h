@@ -3,22 +3,15 @@
  * session.c    tape, plan and cache of one session; logits of whole batches
  * sample.c     greedy, temperature, top-k, top-p, min-p, repetition penalty
  * generate.c   the loop over tokens: prefill by chunks, one token at a time
- * expression.c which adapters act
  * emit.c       what the caller gets of a token: text in whole characters, stop strings */
 #ifndef PEFT_INFER_H
 #define PEFT_INFER_H
 
 #include "model/model.h"
-#include "peft/method.h"
+#include "peft/expression.h"
 #include "text/text.h"
 
 extern const peft__schema peft__schema_session, peft__schema_generate;
-
-enum { PEFT__EXPRESSION_MAX = 8 };
-/* Pins the adapters of an expression ("" or NULL: none; set NULL: only that is possible): list has room for
- * PEFT__EXPRESSION_MAX. */
-peft_status peft__expression_pin(struct peft_adapters *set, const char *expression, peft__adapter **list, size_t *n);
-void peft__expression_unpin(peft__adapter **list, size_t *n);
 
 /* The inside of peft_session. */
 struct peft_session {
@@ -27,8 +20,7 @@ struct peft_session {
     struct peft_model *model;                      /* retained */
     struct peft_adapters *set;                     /* retained, or NULL */
     peft__base_info base;                          /* copied from the set, or empty */
-    peft__adapter *adapters[PEFT__EXPRESSION_MAX]; /* pinned */
-    size_t n_adapters;
+    peft__expression expression;                   /* which adapters act; they are pinned */
     peft__optset opts;                   /* schema "session" */
     peft__pool *pool;                    /* owned */
     const struct peft__kernels *kernels; /* of the context when the session was made */
@@ -39,9 +31,12 @@ struct peft_session {
     int64_t chunk;        /* tokens of one pass at most, virtual ones not counted */
     int64_t max_length;   /* tokens of a row at most, virtual ones not counted */
     peft__kv_cache cache; /* of one row: prefix, virtual tokens, tokens; grows by need */
+    int32_t group, task;  /* of the cached row: which branch of the expression it takes, and its task */
+    const int32_t *tasks; /* borrowed during a call for logits: of the batch's rows; NULL: the option's */
     int64_t max_stream;   /* tokens of one pass at most, virtual ones counted */
     int32_t *positions;   /* owned, [max_stream] */
     int64_t *wanted;      /* owned, [chunk]: which tokens' logits a pass is asked for */
+    int64_t vocab;        /* the model's, and tokens that adapters add */
     float *logits;        /* owned, [vocab] */
     atomic_bool cancel;   /* asked to end; taken back by the call that does */
     bool running;         /* inside a call: callbacks may not re-enter */
@@ -63,10 +58,13 @@ size_t peft__sample_work(int64_t n); /* bytes of work */
 /* expression: "" or NULL the base alone, else an adapter's name (names joined by "," act in that order). */
 peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set, const char *expression,
                                  const peft__optset *opts, struct peft_session **out);
+/* Records the session anew with other adapters; on failure it is as before. */
+peft_status peft__session_set_adapters(struct peft_session *s, const char *expression);
 void peft__session_free(struct peft_session *s);
-/* Logits of every token of rows given end to end: [tokens, vocab]. */
-peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
-                                 float *out);
+/* Logits of every token of rows given end to end: [tokens, vocab]; with a parallel block [branches, tokens, vocab]. */
+/* tasks: of each row; NULL: the option "task_id". */
+peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, const int32_t *tasks,
+                                 size_t n_rows, float *out);
 /* Continues ids; new ids are pushed to out (int32_t), text to text (NULL: not wanted). */
 peft_status peft__session_generate(struct peft_session *s, const struct peft_tokenizer *t, const int32_t *ids, size_t n,
                                    const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out,

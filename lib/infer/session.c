@@ -6,7 +6,10 @@
  *
  * A cancel is remembered until the call that it ends: one that comes between two calls ends the second.
  *
- * Left out: several rows that decode at the same time; a sliding window that leaves a cached prefix visible. */
+ * An adapter with gates, which are means over a row's tokens, has the tokens of the pass: a prompt may not be cut, and each token
+ * that is added has gates of its own.
+ *
+ * Left out: several rows that decode at the same time. */
 #include "infer/parts.h"
 
 enum { SESSION_ROWS = 64, SESSION_LENGTH = 4096, SESSION_CACHE_STEP = 64 };
@@ -15,6 +18,7 @@ static const peft__option session_options[] = {
     {"max_length", PEFT__OPT_INT, "0", 0, 1 << 30, NULL,
      "most tokens of a row, prompt and continuation; 0: what the model allows, at most 4096"},
     {"chunk", PEFT__OPT_INT, "512", 1, 1 << 20, NULL, "most tokens of one pass: longer prompts take several"},
+    {"task_id", PEFT__OPT_INT, "0", 0, INT32_MAX, NULL, "task of a multitask_prompt, for rows that name none"},
 };
 const peft__schema peft__schema_session = {"session", session_options, PEFT__COUNT(session_options)};
 
@@ -39,10 +43,15 @@ static peft_status session_limits(struct peft_session *s) {
     return PEFT_OK;
 }
 
+/* Of row r of a batch that names tasks; the option's otherwise (r -1: in any case). */
+static int32_t session_task(const struct peft_session *s, int64_t r) {
+    return s->tasks != NULL && r >= 0 ? s->tasks[r] : (int32_t)peft__opt_int(&s->opts, "task_id");
+}
+
 static peft_status session_record(struct peft_session *s) {
     peft_status st = PEFT_OK;
     peft__tape_init(&s->tape, &s->ctx->mem, false);
-    if (s->n_adapters > 0) { TRY(peft__compose(&s->tape, &s->base, s->adapters, s->n_adapters)); }
+    TRY(peft__compose(&s->tape, &s->base, &s->expression));
     s->model->arch->record(s->model, &s->tape);
     TRY(peft__tape_finish(&s->tape));
 out:
@@ -60,15 +69,21 @@ static peft_status session_fill(struct peft_session *s, const char *expression, 
         FAIL(PEFT_E_INVALID, "the adapters are of another model than the session");
     }
     TRY(peft__optset_copy(&s->opts, mem, opts));
-    TRY(peft__expression_pin(s->set, expression, s->adapters, &s->n_adapters));
+    TRY(peft__expression_parse(&s->expression, mem, s->set, expression));
     TRY(session_record(s));
+    s->vocab = s->model->config.vocab_size + s->tape.vocab_extra;
     TRY(session_limits(s));
+    s->task = session_task(s, -1);
+    if (s->tape.tasks > 0 && s->task >= s->tape.tasks) {
+        FAIL(PEFT_E_KEY, "key \"task_id\" is %d, but the adapter's num_tasks is %lld", (int)s->task,
+             (long long)s->tape.tasks);
+    }
     TRY(peft__pool_create(mem, s->ctx->threads, &s->pool));
     peft__pool_set_host(s->pool, s->ctx->parallel_for, s->ctx->parallel_user);
     s->max_stream = s->chunk + session_max_rows(s) * s->tape.virtual_tokens;
     s->positions = peft__alloc(mem, (size_t)s->max_stream * sizeof *s->positions);
     s->wanted = peft__alloc(mem, (size_t)s->chunk * sizeof *s->wanted);
-    s->logits = peft__alloc(mem, (size_t)s->model->config.vocab_size * sizeof *s->logits);
+    s->logits = peft__alloc(mem, (size_t)s->vocab * sizeof *s->logits);
     if (s->positions == NULL || s->wanted == NULL || s->logits == NULL) { st = PEFT_E_NOMEM; }
 out:
     return st;
@@ -129,14 +144,29 @@ void peft__session_free(struct peft_session *s) {
     peft__pool_free(s->pool);
     peft__free(&ctx->mem, s->positions, (size_t)s->max_stream * sizeof *s->positions);
     peft__free(&ctx->mem, s->wanted, (size_t)s->chunk * sizeof *s->wanted);
-    peft__free(&ctx->mem, s->logits, (size_t)s->model->config.vocab_size * sizeof *s->logits);
+    peft__free(&ctx->mem, s->logits, (size_t)s->vocab * sizeof *s->logits);
     peft__optset_free(&s->opts);
-    peft__expression_unpin(s->adapters, &s->n_adapters);
+    peft__expression_free(&s->expression);
     peft__set_release(s->set);
     peft__model_release(s->model);
     s->magic = PEFT__MAGIC_FREED;
     peft__free(&ctx->mem, s, sizeof *s);
     peft__ctx_release(ctx);
+}
+
+/* A new session takes the place of this one, whose plan and cache are of no use any more. */
+peft_status peft__session_set_adapters(struct peft_session *s, const char *expression) {
+    peft_status st = PEFT_OK;
+    struct peft_session *other = NULL, old;
+    TRY(peft__session_create(s->model, s->set, expression, &s->opts, &other));
+    session_unplan(s);
+    session_cache_free(s);
+    memcpy(&old, s, sizeof old);
+    memcpy(s, other, sizeof *s);
+    memcpy(other, &old, sizeof old);
+    peft__session_free(other);
+out:
+    return st;
 }
 
 /* ---- plan and cache -------------------------------------------------------------------------------------------------- */
@@ -196,9 +226,9 @@ static peft_status session_cache_grow(struct peft_session *s, int64_t need) {
 
 peft_status peft__session_check_ids(const struct peft_session *s, const int32_t *ids, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= s->model->config.vocab_size) {
+        if (ids[i] < 0 || ids[i] >= s->vocab) {
             return peft__fail(PEFT_E_INVALID, "token %zu has id %d, expected 0 to %lld", i, (int)ids[i],
-                              (long long)s->model->config.vocab_size - 1);
+                              (long long)s->vocab - 1);
         }
     }
     return PEFT_OK;
@@ -208,17 +238,18 @@ bool peft__session_cancelled(struct peft_session *s) {
     return atomic_exchange(&s->cancel, false);
 }
 
-/* The frame of a pass over n_rows rows at offsets `in` of ids. `out` becomes their offsets with `virtual_tokens` before each;
- * a row's first token (virtual or not) has position `position`. Wanted are the logits of each row's last tokens, at most
- * `n_logits` a row. */
+/* The frame of a pass over n_rows rows at offsets `in` of ids, of groups[r] each. `out` becomes their offsets with the group's
+ * virtual tokens before each, unless they go on (`begun`); a row's first token (virtual or not) has position `position`. Wanted
+ * are the logits of each row's last tokens, at most `n_logits` a row. */
 static peft__frame session_frame(struct peft_session *s, const int32_t *ids, const int64_t *in, int64_t *out,
-                                 int64_t n_rows, int64_t virtual_tokens, int64_t position, int64_t n_logits) {
+                                 const int32_t *groups, int64_t n_rows, bool begun, int64_t position, int64_t n_logits) {
     static const uint64_t keys[SESSION_ROWS]; /* of dropout, which is training's */
     peft__frame f;
     memset(&f, 0, sizeof f);
     out[0] = 0;
     for (int64_t r = 0; r < n_rows; r++) {
         int64_t n = in[r + 1] - in[r], skipped = n - PEFT__MIN(n, n_logits);
+        int64_t virtual_tokens = begun ? 0 : s->tape.group_tokens[groups[r]];
         out[r + 1] = out[r] + virtual_tokens + n;
         for (int64_t t = out[r]; t < out[r + 1]; t++) { s->positions[t] = (int32_t)(position + t - out[r]); }
         for (int64_t t = skipped; t < n; t++) { s->wanted[f.n_logits++] = out[r] + virtual_tokens + t; }
@@ -231,6 +262,7 @@ static peft__frame session_frame(struct peft_session *s, const int32_t *ids, con
     f.ids = ids;
     f.positions = s->positions;
     f.row_keys = keys;
+    f.row_groups = groups;
     f.logit_tokens = s->wanted;
     return f;
 }
@@ -240,10 +272,11 @@ peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, in
     peft_status st = PEFT_OK;
     int64_t in[2] = {0, n}, out[2], past = s->cache.length != NULL ? s->cache.length[0] : 0,
             prefix = s->tape.prefix_tokens;
-    int64_t virtual_tokens = past == 0 ? s->tape.virtual_tokens : 0, behind = past == 0 ? 0 : past - prefix;
+    int64_t virtual_tokens = past == 0 ? s->tape.group_tokens[s->group] : 0, behind = past == 0 ? 0 : past - prefix;
     int32_t slot = 0;
     TRY(session_cache_grow(s, prefix + behind + virtual_tokens + n));
-    peft__frame f = session_frame(s, ids, in, out, 1, virtual_tokens, behind + s->tape.position_shift, n_logits);
+    peft__frame f = session_frame(s, ids, in, out, &s->group, 1, past > 0, behind + s->tape.position_shift, n_logits);
+    f.row_tasks = &s->task;
     f.cache = &s->cache;
     f.cache_rows = &slot;
     f.logits = logits;
@@ -257,14 +290,21 @@ void peft__session_rewind(struct peft_session *s) {
     if (s->cache.length != NULL) { s->cache.length[0] = 0; }
 }
 
+peft_status peft__session_check_whole(const struct peft_session *s, int64_t n) {
+    if (!s->tape.means || n <= s->chunk) { return PEFT_OK; }
+    return peft__fail(PEFT_E_SHAPE, "a row of %lld tokens takes several passes of %lld, and the adapters have gates, which are means over "
+                      "a whole row: set the session's chunk to %lld or more", (long long)n, (long long)s->chunk, (long long)n);
+}
+
 /* A row that is longer than a pass. */
 static peft_status session_logits_long(struct peft_session *s, const int32_t *ids, int64_t n, float *out) {
     peft_status st = PEFT_OK;
+    TRY(peft__session_check_whole(s, n));
     peft__session_rewind(s);
     for (int64_t at = 0; at < n; at += s->chunk) {
         int64_t part = PEFT__MIN(s->chunk, n - at);
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
-        TRY(peft__session_advance(s, ids + at, part, out + at * s->model->config.vocab_size, part));
+        TRY(peft__session_advance(s, ids + at, part, out + at * s->vocab, part));
     }
 out:
     return st;
@@ -272,10 +312,14 @@ out:
 
 /* Rows [0, n_rows) at offsets from offsets[0], all in one pass. */
 static peft_status session_logits_short(struct peft_session *s, const int32_t *ids, const int64_t *offsets,
-                                        int64_t n_rows, float *out) {
+                                        int64_t first, int64_t n_rows, int64_t copy, float *out) {
     int64_t in[SESSION_ROWS + 1], stream[SESSION_ROWS + 1];
+    int32_t groups[SESSION_ROWS], tasks[SESSION_ROWS];
+    for (int64_t r = 0; r < n_rows; r++) { groups[r] = peft__expression_group(&s->expression, first + r, copy); }
+    for (int64_t r = 0; r < n_rows; r++) { tasks[r] = session_task(s, first + r); }
     for (int64_t r = 0; r <= n_rows; r++) { in[r] = offsets[r] - offsets[0]; }
-    peft__frame f = session_frame(s, ids, in, stream, n_rows, s->tape.virtual_tokens, s->tape.position_shift, s->chunk);
+    peft__frame f = session_frame(s, ids, in, stream, groups, n_rows, false, s->tape.position_shift, s->chunk);
+    f.row_tasks = tasks;
     f.logits = out;
     return peft__exec_run(&s->exec, &f, false);
 }
@@ -291,26 +335,47 @@ static peft_status session_check_rows(const struct peft_session *s, const int64_
     return PEFT_OK;
 }
 
-peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
-                                 float *out) {
+/* All rows, in their branch `copy` where the expression has a parallel block. */
+static peft_status session_logits_copy(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
+                                       int64_t copy, float *out) {
     peft_status st = PEFT_OK;
-    int64_t vocab = s->model->config.vocab_size;
-    TRY(session_check_rows(s, offsets, n_rows));
-    TRY(peft__session_check_ids(s, ids, (size_t)(n_rows > 0 ? offsets[n_rows] : 0)));
-    TRY(peft__session_plan(s));
+    int64_t vocab = s->vocab;
     for (size_t r = 0; r < n_rows;) {
         size_t end = r;
         int64_t first = offsets[r];
         while (end < n_rows && end - r < (size_t)session_max_rows(s) && offsets[end + 1] - first <= s->chunk) { end++; }
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
         if (end == r) {
+            s->group = peft__expression_group(&s->expression, (int64_t)r, copy);
+            s->task = session_task(s, (int64_t)r);
             TRY(session_logits_long(s, ids + first, offsets[r + 1] - first, out + first * vocab));
             end = r + 1;
         } else {
-            TRY(session_logits_short(s, ids + first, offsets + r, (int64_t)(end - r), out + first * vocab));
+            TRY(session_logits_short(s, ids + first, offsets + r, (int64_t)r, (int64_t)(end - r), copy, out + first * vocab));
         }
         r = end;
     }
 out:
+    s->group = 0;
+    s->task = session_task(s, -1);
+    return st;
+}
+
+peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, const int32_t *tasks,
+                                 size_t n_rows, float *out) {
+    peft_status st = PEFT_OK;
+    s->tasks = tasks;
+    int64_t rows = peft__expression_rows(&s->expression), tokens = n_rows > 0 ? offsets[n_rows] : 0;
+    TRY(session_check_rows(s, offsets, n_rows));
+    TRY(peft__session_check_ids(s, ids, (size_t)tokens));
+    if (rows > 0 && (size_t)rows != n_rows) {
+        FAIL(PEFT_E_SHAPE, "the batch has %zu rows, and batch_split divides %lld", n_rows, (long long)rows);
+    }
+    TRY(peft__session_plan(s));
+    for (int64_t c = 0; c < peft__expression_copies(&s->expression); c++) {
+        TRY(session_logits_copy(s, ids, offsets, n_rows, c, out + c * tokens * s->vocab));
+    }
+out:
+    s->tasks = NULL;
     return st;
 }

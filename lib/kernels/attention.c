@@ -116,7 +116,7 @@ static void attn_unit(const attn_task *t, const peft__attn_block *block, const p
 static void attn_blocks(const attn_task *t, bool past) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
-    const int64_t count = peft__attn_ceil(past ? t->row->n_past : t->row->n, t->w.block);
+    const int64_t count = peft__attn_block_count(args, t->row, past, t->w.block);
     for (int64_t b = 0; b < count; b++) {
         const peft__attn_block block = peft__attn_block_at(args, t->row, t->kv, past, t->w.block, b);
         bool packed = false;
@@ -176,7 +176,7 @@ static void attn_few(attn_task *t) {
     for (t->query = 0; t->query < t->row->n; t->query++) {
         attn_edges(t, true);
         for (int64_t past = 1; past >= 0; past--) {
-            const int64_t count = peft__attn_ceil(past ? t->row->n_past : t->row->n, t->w.block);
+            const int64_t count = peft__attn_block_count(t->job->args, t->row, past != 0, t->w.block);
             for (int64_t b = 0; b < count; b++) {
                 const peft__attn_block block =
                     peft__attn_block_at(t->job->args, t->row, t->kv, past != 0, t->w.block, b);

@@ -1,8 +1,8 @@
 /* attention.h - what the forward and the backward half of tiled attention share.
  *
- * Both work on a sub-block of at most PEFT__ATTN_QUERIES queries against a block of keys. A block lies wholly in the past
- * segment or wholly among the row's own tokens, so that its keys have one stride and, for each query, the keys it sees are
- * one range [lo, hi) of the block. Both ends never decrease from one query to the next and move by at most one. */
+ * Both work on a sub-block of at most PEFT__ATTN_QUERIES queries against a block of keys. A block lies wholly among past keys
+ * that are always seen, wholly among other past keys or wholly among the row's own tokens, so that its keys have one stride
+ * and, for each query, the keys it sees are one range [lo, hi) of the block. Both ends never decrease from one query to the next and move by at most one. */
 #ifndef PEFT_KERNELS_ATTENTION_H
 #define PEFT_KERNELS_ATTENTION_H
 
@@ -16,6 +16,7 @@ typedef struct peft__attn_block {
     int64_t first;           /* first key, counted within the segment */
     int64_t n;               /* keys */
     bool past;               /* the segment: past or own tokens */
+    bool visible;            /* seen whatever the window */
 } peft__attn_block;
 
 typedef struct peft__attn_span { /* visible keys of each query of a sub-block */
@@ -24,7 +25,8 @@ typedef struct peft__attn_span { /* visible keys of each query of a sub-block */
 
 int64_t peft__attn_ceil(int64_t n, int64_t by); /* n / by rounded up */
 
-/* Block `index` of `size` keys of a segment of the row, for KV head `head`. */
+/* Blocks of `size` keys that a segment of the row has, and block `index` of them for KV head `head`. */
+int64_t peft__attn_block_count(const peft__attn_args *args, const peft__attn_row *row, bool past, int64_t size);
 peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__attn_row *row, int64_t head, bool past,
                                      int64_t size, int64_t index);
 

@@ -240,7 +240,7 @@ static bool attn_back_shares(const peft__attn_row *x, const peft__attn_row *y) {
 
 static void attn_back_past_row(attn_back_pair *t, const peft__attn_row *row) {
     const peft__attn_args *args = t->job->args;
-    if (t->job->phase * t->job->block >= row->n_past) { return; }
+    if (t->job->phase >= peft__attn_block_count(args, row, true, t->job->block)) { return; }
     t->row = row;
     t->packed = false;
     t->keys = peft__attn_block_at(args, row, t->kv, true, t->job->block, t->job->phase);
@@ -271,8 +271,10 @@ static void attn_back_past_task(void *arg, int64_t task, int32_t worker) {
 static void attn_back_past(attn_back_job *job) {
     const peft__attn_args *args = job->args;
     int64_t most = 0;
-    for (int64_t r = 0; r < args->n_rows; r++) { most = PEFT__MAX(most, args->rows[r].n_past); }
-    for (job->phase = 0; job->phase * job->block < most; job->phase++) {
+    for (int64_t r = 0; r < args->n_rows; r++) {
+        most = PEFT__MAX(most, peft__attn_block_count(args, &args->rows[r], true, job->block));
+    }
+    for (job->phase = 0; job->phase < most; job->phase++) {
         peft__pool_run(job->run->pool, attn_back_past_task, job, args->n_rows * args->kv_heads);
     }
 }

@@ -7,10 +7,22 @@ int64_t peft__attn_ceil(int64_t n, int64_t by) {
     return (n + by - 1) / by;
 }
 
+/* Past keys that a window does not hide; 0 where there is none and all keys are alike. */
+static int64_t attn_tiles_visible(const peft__attn_args *args, const peft__attn_row *row, bool past) {
+    return past && args->window > 0 ? PEFT__MIN(row->n_visible, row->n_past) : 0;
+}
+
+int64_t peft__attn_block_count(const peft__attn_args *args, const peft__attn_row *row, bool past, int64_t size) {
+    const int64_t visible = attn_tiles_visible(args, row, past);
+    return peft__attn_ceil(visible, size) + peft__attn_ceil((past ? row->n_past : row->n) - visible, size);
+}
+
 peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__attn_row *row, int64_t head, bool past,
                                      int64_t size, int64_t index) {
-    peft__attn_block b = {.past = past, .first = index * size};
-    b.n = PEFT__MIN(size, (past ? row->n_past : row->n) - b.first);
+    const int64_t visible = attn_tiles_visible(args, row, past), before = peft__attn_ceil(visible, size);
+    peft__attn_block b = {.past = past, .visible = index < before};
+    b.first = b.visible ? index * size : visible + (index - before) * size;
+    b.n = PEFT__MIN(size, (b.visible ? visible : past ? row->n_past : row->n) - b.first);
     b.ldk = past ? row->past_ld : args->ldk;
     b.ldv = past ? row->past_ld : args->ldv;
     const int64_t at = past ? b.first : row->first + b.first;
@@ -22,7 +34,7 @@ peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__at
 bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block,
                       int64_t query, int64_t n, peft__attn_span *span) {
     const int64_t key0 = block->first + (block->past ? 0 : row->n_past);
-    const bool windowed = args->window > 0 && !(block->past && args->past_visible);
+    const bool windowed = args->window > 0 && !block->visible;
     bool any = false;
     for (int64_t i = 0; i < n; i++) {
         const int64_t at = row->n_past + query + i - key0; /* the query's own key, counted within the block */

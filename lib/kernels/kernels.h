@@ -158,6 +158,7 @@ typedef struct peft__attn_row {
     const peft__real *past_k, *past_v; /* [n_past, kv_heads * head_dim], stride past_ld */
     peft__real *past_dk, *past_dv; /* backward: gradients are added here; NULL: not wanted */
     int64_t past_ld, n_past;
+    int64_t n_visible;             /* with window: the first n_visible past keys are always seen (a prefix of no position) */
 } peft__attn_row;
 
 typedef struct peft__attn_args {
@@ -165,7 +166,6 @@ typedef struct peft__attn_args {
     peft__real scale;
     bool causal;
     int64_t window;                /* > 0: key index > query index - window only (own and cached keys) */
-    bool past_visible;             /* with window: past keys are always seen (a prefix that is not a cache) */
     peft__real softcap;            /* > 0: scores = softcap * tanh(scores / softcap) */
     const peft__attn_row *rows;
     int64_t n_rows, n_tokens;      /* n_tokens: stride of lse */

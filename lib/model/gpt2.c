@@ -194,12 +194,11 @@ static peft_status gpt2_sites(struct peft_model *m) {
 
 static peft__val gpt2_attention(const peft__config *c, const gpt2_layer *l, peft__tape *t, peft__val h, int32_t layer) {
     int64_t w = c->hidden_size;
-    peft__val past_k = PEFT__NONE, past_v = PEFT__NONE;
     peft__val qkv = peft__site_linear(t, l->qkv, h);
     peft__val q = peft__tape_view(t, qkv, 0, w);
     peft__val k = peft__tape_view(t, qkv, w, w);
     peft__val v = peft__tape_view(t, qkv, 2 * w, w);
-    peft__site_kv(t, l->kv, &past_k, &past_v);
+    peft__past past = peft__site_kv(t, l->kv, h);
     peft__attn_spec spec;
     memset(&spec, 0, sizeof spec);
     spec.heads = spec.kv_heads = c->heads;
@@ -207,7 +206,7 @@ static peft__val gpt2_attention(const peft__config *c, const gpt2_layer *l, peft
     spec.scale = 1 / sqrt((double)c->head_dim);
     spec.causal = true;
     spec.layer = layer;
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, past_k, past_v, &spec));
+    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
 }
 
 static void gpt2_record(const struct peft_model *m, peft__tape *t) {

@@ -323,10 +323,9 @@ static peft__val llama_attention(const peft__config *c, const llama_model *d, co
     peft__val q = peft__site_linear(t, l->q, h);
     peft__val k = peft__site_linear(t, l->k, h);
     peft__val v = peft__site_linear(t, l->v, h);
-    peft__val past_k = PEFT__NONE, past_v = PEFT__NONE;
     q = peft__op_rope(t, q, c->head_dim, c->head_dim, d->inv_freq, 1);
     k = peft__op_rope(t, k, c->head_dim, c->head_dim, d->inv_freq, 1);
-    peft__site_kv(t, l->kv, &past_k, &past_v);
+    peft__past past = peft__site_kv(t, l->kv, h);
     peft__attn_spec spec;
     memset(&spec, 0, sizeof spec);
     spec.heads = c->heads;
@@ -336,7 +335,7 @@ static peft__val llama_attention(const peft__config *c, const llama_model *d, co
     spec.causal = true;
     spec.window = c->window;
     spec.layer = layer;
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, past_k, past_v, &spec));
+    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
 }
 
 static void llama_record(const struct peft_model *m, peft__tape *t) {

@@ -136,7 +136,10 @@ typedef struct peft__model_change {
     peft_status (*value)(void *user, size_t index, float *out);
     bool untie;                  /* write the head as a tensor of its own */
     bool (*head)(void *user);    /* untie: whether the head (not the embedding) is what changed */
+    int64_t new_tokens;          /* rows after those of the base that the embedding and the head, both changed, have */
 } peft__model_change;
+/* How many rows tensor `index` gets by new tokens: all of them the embedding and the head, 0 others. */
+int64_t peft__model_more_rows(const struct peft_model *m, size_t index, int64_t new_tokens);
 /* dtype: -1: every tensor as stored where it can be written, else F32. Otherwise: what every tensor becomes. A row that is no
  * whole number of blocks stays F32, and so do vectors in a GGUF. Copies tokenizer files beside (HF folder to HF
  * folder); a crossing of formats is completed by the caller with the tokenizer's own writer. change NULL: nothing changed. */

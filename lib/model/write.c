@@ -14,6 +14,19 @@ static bool write_is_plain_type(int32_t dtype) {
 
 static const peft__model_tensor *write_tensor(const peft__write_item *it) { return &it->job->m->tensors[it->index]; }
 
+int64_t peft__model_more_rows(const struct peft_model *m, size_t index, int64_t new_tokens) {
+    for (size_t i = 0; i < m->n_sites; i++) {
+        const peft__site *s = &m->sites[i];
+        bool vocab = s->kind == PEFT__SITE_HEAD || (s->kind == PEFT__SITE_EMBED && s->role == PEFT__ROLE_TOKENS);
+        if (vocab && s->weight == &m->tensors[index].w) { return new_tokens; }
+    }
+    return 0;
+}
+
+static int64_t write_more_rows(const peft__write_job *job, size_t index) {
+    return job->change != NULL && job->change->new_tokens > 0 ? peft__model_more_rows(job->m, index, job->change->new_tokens) : 0;
+}
+
 /* The whole tensor in Hugging Face's order, into job->whole. */
 static peft_status write_fetch(peft__write_item *it) {
     peft__write_job *job = it->job;
@@ -21,7 +34,7 @@ static peft_status write_fetch(peft__write_item *it) {
     if (job->whole_of == it) { return PEFT_OK; }
     peft__free(job->mem, job->whole, job->whole_size);
     job->whole_of = NULL;
-    job->whole_size = (size_t)(w->rows * w->cols) * sizeof *job->whole;
+    job->whole_size = (size_t)((w->rows + write_more_rows(job, it->index)) * w->cols) * sizeof *job->whole;
     job->whole = peft__alloc(job->mem, job->whole_size);
     if (job->whole == NULL) { return PEFT_E_NOMEM; }
     if (it->changed) {
@@ -116,7 +129,7 @@ static void write_add(peft__write_job *job, size_t index, bool changed, bool ggu
     it->changed = changed;
     it->gguf = gguf;
     it->name = name;
-    it->rows = t->ndim == 1 ? 1 : gguf ? t->w.rows : t->dims[0];
+    it->rows = t->ndim == 1 ? 1 : (gguf ? t->w.rows : t->dims[0]) + write_more_rows(job, index);
     it->cols = t->ndim == 1 ? t->dims[0] : gguf ? t->w.cols : t->dims[1];
     it->dtype = write_choose(it);
     it->plain = write_is_copy(it);

@@ -1,7 +1,7 @@
 /* write_hf.c - a model as a Hugging Face folder: config.json, model.safetensors and, from a folder, the files beside them.
  *
  * Names are those of the full model ("model.", "transformer."). config.json is the base's own text, unless the head was
- * untied or another type was asked for: then those keys are set. Weights are written first, so that a folder with a new
+ * untied, tokens were added or another type was asked for: then those keys are set. Weights are written first, so that a folder with a new
  * config never has old weights.
  *
  * Left out: scalings of rotary positions that are known only as a tensor, shards (files of any size are read by
@@ -12,8 +12,8 @@ static const char *save_hf_dtype_name(int32_t dtype) {
     return dtype == PEFT_DTYPE_F16 ? "float16" : dtype == PEFT_DTYPE_BF16 ? "bfloat16" : "float32";
 }
 
-/* The base's config with tie_word_embeddings and the type as written. */
-static peft_status save_hf_config_text(const struct peft_model *m, bool tied, int32_t dtype, peft__str *out) {
+/* The base's config with tie_word_embeddings, vocab_size and the type as written. */
+static peft_status save_hf_config_text(const struct peft_model *m, bool tied, int64_t vocab, int32_t dtype, peft__str *out) {
     peft_status st = PEFT_OK;
     peft__arena a;
     peft__json_out j;
@@ -28,6 +28,10 @@ static peft_status save_hf_config_text(const struct peft_model *m, bool tied, in
             continue;
         }
         peft__json_key(&j, c->keys[i].str);
+        if (peft__json_is(&c->keys[i], "vocab_size")) {
+            peft__json_put_int(&j, vocab);
+            continue;
+        }
         peft__json_put_node(&j, &c->items[i]);
     }
     peft__json_key(&j, "tie_word_embeddings");
@@ -54,11 +58,12 @@ static peft_status save_hf_write_config(const peft__write_job *job, bool tied, c
     peft_status st = PEFT_OK;
     peft__str text;
     int32_t dtype = save_hf_written_dtype(job);
+    int64_t more = job->change != NULL ? job->change->new_tokens : 0;
     peft__str_init(&text, m->arena.mem);
-    if (tied && dtype < 0) { /* nothing to say anew */
+    if (tied && dtype < 0 && more == 0) { /* nothing to say anew */
         TRY(peft__save_text(m->arena.mem, path, m->config_json, m->config_json_len));
     } else {
-        TRY(save_hf_config_text(m, tied, dtype, &text));
+        TRY(save_hf_config_text(m, tied, m->config.vocab_size + more, dtype, &text));
         TRY(peft__save_text(m->arena.mem, path, peft__str_c(&text), text.len));
     }
 out:

@@ -179,10 +179,11 @@ static void optim_step_piece(void *arg, int64_t begin, int64_t end, int32_t work
     }
 }
 
-void peft__optim_step(peft__optim *o, const peft__run *run, double gscale, double norm) {
+double peft__optim_step(peft__optim *o, const peft__run *run, double gscale, double norm) {
     double rate = peft__optim_rate(o, o->step);
     if (o->max_grad_norm > 0) { gscale *= PEFT__MIN(1.0, o->max_grad_norm / (norm + 1e-6)); }
     o->step++;
     optim_loop l = {o, run->k, PEFT__R(gscale), rate, NULL};
     peft__rows(run, (o->n + OPTIM_PIECE - 1) / OPTIM_PIECE, 1, optim_step_piece, &l);
+    return gscale;
 }

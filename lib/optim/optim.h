@@ -53,8 +53,8 @@ size_t peft__optim_bytes(const peft__optim_kind *kind, int64_t n); /* of state *
 double peft__optim_grad_norm(const peft__optim *o, const peft__run *run, double gscale);
 /* Learning rate of update number `step` (from 0). */
 double peft__optim_rate(const peft__optim *o, int64_t step);
-/* Clips to max_grad_norm given the norm (as torch.nn.utils.clip_grad_norm_ does) and updates. */
-void peft__optim_step(peft__optim *o, const peft__run *run, double gscale, double norm);
+/* Clips to max_grad_norm given the norm (as torch.nn.utils.clip_grad_norm_ does) and updates. Returns gscale with the clipping. */
+double peft__optim_step(peft__optim *o, const peft__run *run, double gscale, double norm);
 
 enum {
     PEFT__SCHEDULE_LINEAR = 0, PEFT__SCHEDULE_COSINE = 1, PEFT__SCHEDULE_CONSTANT = 2, PEFT__SCHEDULE_POLYNOMIAL = 3

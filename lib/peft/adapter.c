@@ -22,7 +22,8 @@ peft_status peft__adapter_attach(peft__adapter *a, const peft__site *s, peft__at
                            .strength = 1,
                            .key = peft__hash_str(0, s->path, strlen(s->path)),
                            .weight_param = -1,
-                           .bias_param = -1};
+                           .bias_param = -1,
+                           .rows_param = -1};
     peft_status st = peft__vec_push(&a->attachments, &at);
     if (st == PEFT_OK) { *out = &PEFT__VEC_AT(&a->attachments, peft__attachment, a->attachments.len - 1); }
     return st;
@@ -92,6 +93,15 @@ void peft__adapter_init_copy(const peft__adapter *a, size_t i, const peft__kerne
 bool peft__adapter_flipped(const peft__adapter *a, size_t i) {
     const peft__attachment *at = peft__adapter_param_at(a, i)->whole ? adapter_copy_owner(a, i) : NULL;
     return at != NULL && at->weight_param == (int32_t)i && a->base->sites[at->site].conv1d;
+}
+
+bool peft__adapter_proportional(const peft__adapter *a) {
+    bool copies = false;
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__attachment *at = &PEFT__VEC_AT(&a->attachments, peft__attachment, i);
+        copies = copies || at->weight_param >= 0 || at->bias_param >= 0;
+    }
+    return a->method->proportional && !a->bent && !copies;
 }
 
 char *peft__adapter_file_key(peft__arena *arena, const peft__adapter *a, size_t i) {
@@ -173,8 +183,10 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     } else {
         TRY(peft__optset_init(&a->opts, mem, method->schema));
     }
+    if (method->refer != NULL && base->set == NULL) { FAIL(PEFT_E_UNSUPPORTED, "method \"%s\" needs a set of adapters", method->name); }
+    if (method->refer != NULL) { TRY(method->refer(a, base->set)); }
     TRY(method->build(a));
-    if (a->params.len == 0 && a->parts.len == 0 && method->refer == NULL) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name); }
+    if (a->params.len == 0 && a->parts.len == 0 && method->combine != PEFT__COMBINE_STACK) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name); }
     TRY(adapter_place(a));
     for (size_t i = 0; i < a->params.len; i++) {
         if (k == NULL && !peft__adapter_param_at(a, i)->unsaved) { continue; } /* the file has it */

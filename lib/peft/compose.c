@@ -1,159 +1,385 @@
-/* compose.c - the hooks that put adapters into a model as it records itself.
+/* compose.c - the hooks that put an expression's adapters into a model as it records itself.
  *
  * At a projection: the first adapter that replaces it, else before (each in order) -> base product, with trained copies of
  * weight and bias where an adapter has them -> after (each in order; all see the same input). Norms, embeddings, positions and
  * the head take trained copies. A head tied to the embedding follows a trained copy only if the adapter says so ("full").
  *
- * Left out: adapters that act on some rows of the batch only. */
-#include "peft/method.h"
+ * Those are the adapters that act everywhere with factor 1. Of one with a factor f, or for some rows or tokens only, the site
+ * is also computed with it, z, and the result is y + f (z - y) where it acts. A factor of a method whose change is proportional
+ * to its scale goes there instead. At a stream the expression's tree is followed as it is: each block's children change what
+ * the block was given. Virtual tokens and prefixes of several adapters stand one after the other.
+ *
+ * Left out: prefixes that differ between rows; factors of prompts, prefixes and the head's terms (errors). */
+#include "peft/expression.h"
 
-typedef struct compose_member {
+typedef struct compose_leaf {
+    const peft__node *node;
     const peft__adapter *adapter; /* pinned by whoever records */
     const peft__attachment **at;  /* [n_sites], NULL where it does not act; in the tape's arena */
-} compose_member;
+    peft__choice choice;          /* rows and tokens that it acts on */
+    double factor;                /* for blends at sites other than streams; 1 where at->scale has it */
+    bool plain;                   /* everywhere, factor 1 */
+    bool fused;                   /* its stream goes into a fusion */
+} compose_leaf;
 
 typedef struct compose_all {
     const peft__base_info *base;
-    compose_member *members;
+    const peft__expression *e;
+    const peft__node *root;
+    compose_leaf *leaves;         /* by number of the expression */
     size_t n;
 } compose_all;
 
-/* Trained copies at a site: of the one adapter that has them. */
-static void compose_copies(const compose_all *c, peft__tape *t, const peft__site *s, int32_t *weight, int32_t *bias) {
+static const peft__choice compose_everywhere = {~0U, 0, -1, -1};
+
+static bool compose_is_everywhere(const peft__choice *c) { return c->groups == ~0U && c->begin == 0 && c->end < 0 && c->layer < 0; }
+
+static const compose_leaf *compose_enter(peft__tape *t, const compose_leaf *l) {
+    t->freeze = l->node->frozen;
+    return l;
+}
+
+/* ---- copies ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct compose_copy { /* trained copies at a site */
+    int32_t weight, bias;
+} compose_copy;
+
+/* Does leaf i take part in the product of the plain ones and `only`? */
+static bool compose_takes(const compose_all *c, size_t i, int32_t only) { return c->leaves[i].plain || (int32_t)i == only; }
+
+static compose_copy compose_copies(const compose_all *c, peft__tape *t, const peft__site *s, int32_t only) {
     const char *owner[2] = {NULL, NULL};
-    *weight = *bias = PEFT__NONE;
+    compose_copy out = {PEFT__NONE, PEFT__NONE};
     for (size_t i = 0; i < c->n; i++) {
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at == NULL) { continue; }
+        const peft__attachment *at = c->leaves[i].at[s->id];
+        if (at == NULL || !compose_takes(c, i, only)) { continue; }
         int32_t found[2] = {at->weight_param, at->bias_param};
-        int32_t *out[2] = {weight, bias};
         for (int k = 0; k < 2; k++) {
             if (found[k] < 0) { continue; }
             if (owner[k] != NULL) {
                 peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace the %s of \"%s\"", owner[k],
-                                c->members[i].adapter->name, k == 0 ? "weight" : "bias", s->path);
+                                c->leaves[i].adapter->name, k == 0 ? "weight" : "bias", s->path);
             }
-            owner[k] = c->members[i].adapter->name;
-            *out[k] = peft__adapter_tape_copy(c->members[i].adapter, found[k], t);
+            owner[k] = c->leaves[i].adapter->name;
+            *(k == 0 ? &out.weight : &out.bias) = peft__adapter_tape_copy(compose_enter(t, &c->leaves[i])->adapter, found[k], t);
         }
     }
+    t->freeze = false;
+    return out;
 }
 
-static peft__val compose_linear(void *user, peft__tape *t, const peft__site *s, peft__val x) {
-    const compose_all *c = user;
-    int32_t weight, bias;
+/* ---- sites that are products of an input ------------------------------------------------------------------------------- */
+
+/* y as the plain leaves and `only` (-1: none) make it; *in: what adapters that add to it read. */
+static peft__val compose_linear_with(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, int32_t only,
+                                     peft__val *in) {
     for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->replace != NULL) { return a->method->replace(a, at, t, s, x); }
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->replace == NULL) { continue; }
+        return l->adapter->method->replace(l->adapter, l->at[s->id], t, s, x);
     }
     for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->before != NULL) { x = a->method->before(a, at, t, s, x); }
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->before == NULL) { continue; }
+        x = l->adapter->method->before(l->adapter, l->at[s->id], t, s, x);
     }
-    compose_copies(c, t, s, &weight, &bias);
-    peft__val y = peft__base_linear(t, s, x, weight, bias);
+    compose_copy copy = compose_copies(c, t, s, only);
+    peft__val y = peft__base_linear(t, s, x, copy.weight, copy.bias);
     for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->after != NULL) { y = a->method->after(a, at, t, s, x, y); }
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->after == NULL) { continue; }
+        y = l->adapter->method->after(l->adapter, l->at[s->id], t, s, x, y);
     }
+    *in = x;
     return y;
 }
 
-static peft__val compose_stream(void *user, peft__tape *t, const peft__site *s, peft__val h, peft__val residual) {
-    const compose_all *c = user;
+/* Embeddings that have their positions. */
+static peft__val compose_ready_with(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, int32_t only) {
     for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->stream != NULL) { h = a->method->stream(a, at, t, s, h, residual); }
-    }
-    return h;
-}
-
-static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, peft__val x) {
-    const compose_all *c = user;
-    peft__prepend prompts[PEFT__OP_IN];
-    size_t n = 0;
-    for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at == NULL) { continue; }
-        if (a->method->input != NULL) { x = a->method->input(a, at, t, s, x); }
-        if (a->method->prompt == NULL || n == PEFT__OP_IN) { continue; }
-        peft__prompt p = a->method->prompt(a, at, t, s);
-        if (p.rows != PEFT__NONE) { prompts[n++] = (peft__prepend){p.rows, p.n, p.tasks, 1}; }
-    }
-    return n > 0 ? peft__op_prepend(t, x, prompts, n) : x;
-}
-
-static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val *past_k, peft__val *past_v) {
-    const compose_all *c = user;
-    const char *owner = NULL;
-    for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at == NULL || a->method->kv == NULL) { continue; }
-        if (owner != NULL) {
-            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both put a prefix before \"%s\"", owner, a->name,
-                            s->path);
-            return;
-        }
-        owner = a->name;
-        a->method->kv(a, at, t, s, past_k, past_v);
-    }
-}
-
-static peft__val compose_norm(void *user, peft__tape *t, const peft__site *s, peft__val x) {
-    int32_t weight, bias;
-    compose_copies(user, t, s, &weight, &bias);
-    return peft__base_norm(t, s, x, weight, bias);
-}
-
-/* For positions `scale` carries the offset that is added to each of them. */
-static peft__val compose_embed(void *user, peft__tape *t, const peft__site *s, peft__val x, double scale) {
-    int32_t weight, bias;
-    compose_copies(user, t, s, &weight, &bias);
-    if (s->role == PEFT__ROLE_POSITIONS) { return peft__base_positions(t, s, x, weight, (int64_t)scale); }
-    return peft__base_embed(t, s, weight, scale);
-}
-
-static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec) {
-    const compose_all *c = user;
-    compose_copies(c, t, s, &spec->w_param, &spec->b_param);
-    for (size_t i = 0; i < c->n; i++) {
-        const peft__adapter *a = c->members[i].adapter;
-        const peft__attachment *at = c->members[i].at[s->id];
-        if (at != NULL && a->method->head != NULL) { x = a->method->head(a, at, t, s, x, spec); }
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->input == NULL) { continue; }
+        x = l->adapter->method->input(l->adapter, l->at[s->id], t, s, x);
     }
     return x;
 }
 
-static peft_status compose_add(compose_all *c, peft__tape *t, size_t i, const peft__adapter *a) {
-    if (a->base->n_sites != c->base->n_sites) {
-        return peft__fail(PEFT_E_INVALID, "adapter \"%s\" is of another model", a->name);
+/* For positions `scale` carries the offset that is added to each of them. */
+static peft__val compose_table_with(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale,
+                                    int32_t only) {
+    compose_copy copy = compose_copies(c, t, s, only);
+    if (s->kind == PEFT__SITE_NORM) { return peft__base_norm(t, s, x, copy.weight, copy.bias); }
+    if (s->role == PEFT__ROLE_POSITIONS) {
+        return compose_ready_with(c, t, s, peft__base_positions(t, s, x, copy.weight, (int64_t)scale), only);
     }
-    compose_member *m = &c->members[i];
-    m->adapter = a;
-    m->at = peft__arena_alloc(&t->arena, PEFT__MAX(c->base->n_sites, (size_t)1) * sizeof *m->at);
-    if (m->at == NULL) { return PEFT_E_NOMEM; }
-    for (size_t j = 0; j < a->attachments.len; j++) {
+    peft__val y = peft__base_embed(t, s, copy.weight, scale);
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->embed == NULL) { continue; }
+        y = l->adapter->method->embed(l->adapter, l->at[s->id], t, s, y, scale);
+    }
+    return y;
+}
+
+/* Does all that the leaf does at the projection come after the product? */
+static bool compose_only_after(const compose_leaf *l, const peft__site *s) {
+    const peft__method *m = l->adapter->method;
+    const peft__attachment *at = l->at[s->id];
+    return m->before == NULL && m->replace == NULL && at->weight_param < 0 && at->bias_param < 0;
+}
+
+static peft__val compose_value(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale) {
+    bool linear = s->kind == PEFT__SITE_LINEAR;
+    peft__val in = x;
+    peft__val plain = linear ? compose_linear_with(c, t, s, x, -1, &in) : compose_table_with(c, t, s, x, scale, -1), y = plain;
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        peft__val z, unused;
+        if (l->plain || l->at[s->id] == NULL) { continue; }
+        if (linear && compose_only_after(l, s)) {
+            if (l->adapter->method->after == NULL) { continue; }
+            z = l->adapter->method->after(l->adapter, l->at[s->id], t, s, in, y);
+            y = peft__op_blend(t, y, z, PEFT__NONE, l->factor, &l->choice);
+            continue;
+        }
+        z = linear ? compose_linear_with(c, t, s, x, (int32_t)i, &unused) : compose_table_with(c, t, s, x, scale, (int32_t)i);
+        y = peft__op_blend(t, y, z, y == plain ? PEFT__NONE : plain, l->factor, &l->choice);
+    }
+    t->freeze = false;
+    return y;
+}
+
+static peft__val compose_linear(void *user, peft__tape *t, const peft__site *s, peft__val x) {
+    return compose_value(user, t, s, x, 1);
+}
+
+static peft__val compose_norm(void *user, peft__tape *t, const peft__site *s, peft__val x) {
+    return compose_value(user, t, s, x, 1);
+}
+
+static peft__val compose_embed(void *user, peft__tape *t, const peft__site *s, peft__val x, double scale) {
+    return compose_value(user, t, s, x, scale);
+}
+
+static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec) {
+    const compose_all *c = user;
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = &c->leaves[i];
+        const peft__attachment *at = l->at[s->id];
+        if (at == NULL || l->plain) { continue; }
+        peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" acts on \"%s\", where it has neither a factor nor rows of its own",
+                        l->adapter->name, s->path);
+        return x;
+    }
+    compose_copy copy = compose_copies(c, t, s, -1);
+    spec->w_param = copy.weight;
+    spec->b_param = copy.bias;
+    for (size_t i = c->n; i-- > 0;) { /* the last to change the embeddings is the first to undo it */
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        if (l->at[s->id] == NULL || l->adapter->method->head == NULL) { continue; }
+        x = l->adapter->method->head(l->adapter, l->at[s->id], t, s, x, spec);
+    }
+    t->freeze = false;
+    return x;
+}
+
+/* ---- streams --------------------------------------------------------------------------------------------------------- */
+
+typedef struct compose_place { /* the stream site that is recorded */
+    const compose_all *c;
+    peft__tape *t;
+    const peft__site *s;
+    peft__val residual;
+} compose_place;
+
+static peft__val compose_fuse(const compose_place *p, const peft__node *n, peft__val h) {
+    peft__val up[PEFT__EXPRESSION_MAX], query = h, inner = h;
+    size_t count = 0;
+    const compose_leaf *fusion = &p->c->leaves[n->leaf];
+    for (size_t i = 0; i < n->n; i++) {
+        const compose_leaf *l = compose_enter(p->t, &p->c->leaves[n->child[i]->leaf]);
+        const peft__attachment *at = l->at[p->s->id];
+        if (at != NULL) { up[count++] = l->adapter->method->up(l->adapter, at, p->t, p->s, h, p->residual, &query, &inner); }
+    }
+    if (count == 0 || fusion->at[p->s->id] == NULL) { return h; }
+    if (count != n->n) {
+        peft__tape_fail(p->t, PEFT_E_UNSUPPORTED, "not all adapters of fusion \"%s\" act on \"%s\"", fusion->adapter->name, p->s->path);
+        return h;
+    }
+    (void)compose_enter(p->t, fusion);
+    return fusion->adapter->method->fuse(fusion->adapter, fusion->at[p->s->id], p->t, p->s, h, p->residual, query, inner, up, count);
+}
+
+static peft__val compose_node(const compose_place *p, const peft__node *n, peft__val h, int32_t depth) {
+    peft__val y = h, z;
+    int64_t token = 0;
+    if (n->factor == 0 || depth > 64) { return h; }
+    if (n->kind == PEFT__NODE_ADAPTER) {
+        const compose_leaf *l = compose_enter(p->t, &p->c->leaves[n->leaf]);
+        const peft__attachment *at = l->at[p->s->id];
+        if (at == NULL || l->adapter->method->stream == NULL) { return h; }
+        y = l->adapter->method->stream(l->adapter, at, p->t, p->s, h, p->residual);
+    } else if (n->kind == PEFT__NODE_FUSE) {
+        y = compose_fuse(p, n, h);
+    }
+    for (size_t i = 0; i < n->n && n->kind != PEFT__NODE_FUSE; i++) {
+        peft__choice choice = compose_everywhere;
+        if (n->kind == PEFT__NODE_STACK) {
+            y = compose_node(p, n->child[i], y, depth + 1);
+            continue;
+        }
+        if (n->kind == PEFT__NODE_SPLIT) {
+            choice.begin = token;
+            choice.end = n->sizes[i] < 0 ? -1 : token + n->sizes[i];
+            token = choice.end;
+        } else if (n->kind != PEFT__NODE_AVERAGE) {
+            choice.groups = 1U << i;
+        }
+        z = compose_node(p, n->child[i], h, depth + 1);
+        if (z == h) { continue; }
+        bool average = n->kind == PEFT__NODE_AVERAGE;
+        y = peft__op_blend(p->t, y, z, average && y != h ? h : PEFT__NONE, average ? n->weights[i] : 1, &choice);
+    }
+    return n->factor == 1 || y == h ? y : peft__op_blend(p->t, h, y, PEFT__NONE, n->factor, &compose_everywhere);
+}
+
+static peft__val compose_stream(void *user, peft__tape *t, const peft__site *s, peft__val h, peft__val residual) {
+    const compose_all *c = user;
+    const compose_place p = {c, t, s, residual};
+    h = compose_node(&p, c->root, h, 0);
+    t->freeze = false;
+    return h;
+}
+
+/* ---- before the rows ------------------------------------------------------------------------------------------------- */
+
+/* What stands before a row is there or not: no factor, no part of the tokens. */
+static bool compose_whole(peft__tape *t, const compose_leaf *l, const char *what) {
+    if (l->factor == 1 && l->choice.begin == 0 && l->choice.end < 0) { return true; }
+    peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts %s before the rows: that has no factor, and no part of the tokens",
+                    l->adapter->name, what);
+    return false;
+}
+
+static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, peft__val x) {
+    const compose_all *c = user;
+    peft__prepend prompts[PEFT__EXPRESSION_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        const peft__method *m = l->adapter->method;
+        const peft__attachment *at = l->at[s->id];
+        if (at == NULL) { continue; }
+        if (m->input != NULL) {
+            peft__val z = m->input(l->adapter, at, t, s, x);
+            x = l->plain ? z : peft__op_blend(t, x, z, PEFT__NONE, l->factor, &l->choice);
+        }
+        if (m->prompt == NULL || !compose_whole(t, l, "virtual tokens")) { continue; }
+        peft__prompt p = m->prompt(l->adapter, at, t, s);
+        if (p.rows != PEFT__NONE) { prompts[n++] = (peft__prepend){p.rows, p.n, p.tasks, l->choice.groups}; }
+    }
+    t->freeze = false;
+    return n > 0 ? peft__op_prepend(t, x, prompts, n) : x;
+}
+
+static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__past *past) {
+    const compose_all *c = user;
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
+        const peft__attachment *at = l->at[s->id];
+        peft__past own = {PEFT__NONE, PEFT__NONE, PEFT__NONE};
+        if (at == NULL || l->adapter->method->kv == NULL || !compose_whole(t, l, "a prefix")) { continue; }
+        if (!l->plain) {
+            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts a prefix before some of the rows only", l->adapter->name);
+            break;
+        }
+        l->adapter->method->kv(l->adapter, at, t, s, x, &own);
+        if (past->k == PEFT__NONE) {
+            *past = own;
+            continue;
+        }
+        if (past->gates != PEFT__NONE || own.gates != PEFT__NONE) {
+            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts a prefix beside another, and one of them has gates", l->adapter->name);
+            break;
+        }
+        past->k = peft__op_stack_rows(t, past->k, own.k);
+        past->v = peft__op_stack_rows(t, past->v, own.v);
+    }
+    t->freeze = false;
+}
+
+/* ---- the leaves ------------------------------------------------------------------------------------------------------ */
+
+/* Attachments by site; with the factor in them where the method takes it there. */
+static peft_status compose_attachments(const compose_all *c, peft__tape *t, compose_leaf *l) {
+    const peft__adapter *a = l->adapter;
+    bool inside = peft__adapter_proportional(a) && l->factor != 1;
+    l->at = peft__arena_alloc(&t->arena, PEFT__MAX(c->base->n_sites, (size_t)1) * sizeof *l->at);
+    peft__attachment *own = inside ? peft__arena_alloc(&t->arena, PEFT__MAX(a->attachments.len, (size_t)1) * sizeof *own) : NULL;
+    if (l->at == NULL || (inside && own == NULL)) { return PEFT_E_NOMEM; }
+    for (size_t j = 0; j < a->attachments.len && l->factor != 0; j++) {
         const peft__attachment *at = &PEFT__VEC_AT(&a->attachments, peft__attachment, j);
-        m->at[at->site] = at;
+        if (inside) {
+            own[j] = *at;
+            own[j].scale *= l->factor;
+            at = &own[j];
+        }
+        l->at[at->site] = at;
     }
+    if (inside) { l->factor = 1; }
     return PEFT_OK;
 }
 
-peft_status peft__compose(peft__tape *t, const peft__base_info *base, peft__adapter *const *adapters, size_t n) {
+static peft_status compose_leaf_add(compose_all *c, peft__tape *t, const peft__node *n, double factor, const peft__choice *choice,
+                                    bool fused) {
     peft_status st = PEFT_OK;
+    compose_leaf *l = &c->leaves[n->leaf];
+    const peft__adapter *a = n->adapter;
+    *l = (compose_leaf){.node = n, .adapter = a, .choice = *choice, .factor = factor, .fused = fused};
+    if (a->base->n_sites != c->base->n_sites) { FAIL(PEFT_E_INVALID, "adapter \"%s\" is of another model", a->name); }
+    if (fused && a->method->up == NULL) {
+        FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a \"%s\", and fuse(...) takes bottleneck adapters", a->name, a->method->name);
+    }
+    TRY(compose_attachments(c, t, l));
+    l->plain = l->factor == 1 && compose_is_everywhere(choice);
+out:
+    return st;
+}
+
+static peft_status compose_walk(compose_all *c, peft__tape *t, const peft__node *n, double factor, const peft__choice *choice,
+                                bool fused) {
+    peft_status st = PEFT_OK;
+    int64_t token = 0;
+    factor *= n->factor;
+    if (n->leaf >= 0) { TRY(compose_leaf_add(c, t, n, factor, choice, fused)); }
+    for (size_t i = 0; i < n->n; i++) {
+        peft__choice own = *choice;
+        double f = factor;
+        if (n->kind == PEFT__NODE_AVERAGE) { f *= n->weights[i]; }
+        if (n->kind == PEFT__NODE_SPLIT) {
+            if (choice->begin != 0 || choice->end >= 0) { FAIL(PEFT_E_UNSUPPORTED, "a split(...) inside of another"); }
+            own.begin = token;
+            own.end = n->sizes[i] < 0 ? -1 : token + n->sizes[i];
+            token = own.end;
+        }
+        if (n == c->e->rows) { own.groups = 1U << i; }
+        TRY(compose_walk(c, t, n->child[i], f, &own, fused || n->kind == PEFT__NODE_FUSE));
+    }
+out:
+    return st;
+}
+
+peft_status peft__compose(peft__tape *t, const peft__base_info *base, const peft__expression *e) {
+    peft_status st = PEFT_OK;
+    if (e->root == NULL) { return PEFT_OK; }
     compose_all *c = peft__arena_alloc(&t->arena, sizeof *c);
     peft__hooks *hooks = peft__arena_alloc(&t->arena, sizeof *hooks);
     if (c == NULL || hooks == NULL) { return PEFT_E_NOMEM; }
-    *c = (compose_all){.base = base, .n = n};
-    c->members = peft__arena_alloc(&t->arena, PEFT__MAX(n, (size_t)1) * sizeof *c->members);
-    if (c->members == NULL) { return PEFT_E_NOMEM; }
-    for (size_t i = 0; i < n; i++) { TRY(compose_add(c, t, i, adapters[i])); }
+    *c = (compose_all){.base = base, .e = e, .root = e->root, .n = e->n_leaves};
+    c->leaves = peft__arena_alloc(&t->arena, PEFT__MAX(c->n, (size_t)1) * sizeof *c->leaves);
+    if (c->leaves == NULL) { return PEFT_E_NOMEM; }
+    TRY(compose_walk(c, t, e->root, 1, &compose_everywhere, false));
     *hooks = (peft__hooks){.user = c,
                            .linear = compose_linear,
                            .stream = compose_stream,

@@ -5,7 +5,7 @@
  *   peft__factor_qr    the first r columns of Q and rows of R: Gram and Schmidt, each column twice
  *
  * Factors are those of an exact decomposition up to signs, and up to rotations among equal singular values.
- * Left out: small singular values, matrices with fewer than r independent columns. */
+ * Left out: singular values below about 1e-7 of the largest, which come out as 0. */
 #include "peft/factor.h"
 
 #include <math.h>
@@ -35,9 +35,12 @@ static void factor_back(const double *w, int64_t m, int64_t n, const double *y, 
     }
 }
 
-/* Makes the columns of x[n, b] orthonormal, in order; size[b]: what was left of each. */
+/* Makes the columns of x[n, b] orthonormal, in order; size[b]: what was left of each. One that is a sum of those before, but for
+ * rounding, becomes 0. */
 static void factor_orthonormal(double *x, int64_t n, int64_t b, double *size) {
     for (int64_t c = 0; c < b; c++) {
+        double whole = 0;
+        for (int64_t j = 0; j < n; j++) { whole += x[j * b + c] * x[j * b + c]; }
         for (int pass = 0; pass < 2; pass++) {
             for (int64_t p = 0; p < c; p++) {
                 double dot = 0;
@@ -47,8 +50,9 @@ static void factor_orthonormal(double *x, int64_t n, int64_t b, double *size) {
             double sum = 0;
             for (int64_t j = 0; j < n; j++) { sum += x[j * b + c] * x[j * b + c]; }
             double length = sqrt(sum);
-            if (pass == 0) { size[c] = length; }
-            for (int64_t j = 0; j < n && length > 0; j++) { x[j * b + c] /= length; }
+            bool none = pass == 0 && length <= 1e-13 * sqrt(whole);
+            if (pass == 0) { size[c] = none ? 0 : length; }
+            for (int64_t j = 0; j < n; j++) { x[j * b + c] = none || length == 0 ? 0 : x[j * b + c] / length; }
         }
     }
 }

@@ -4,12 +4,18 @@
  *                            "version"}, two spaces of indentation, sorted keys
  *   DIR/adapter.safetensors  keys with the adapter's name in them:
  *                            "model.layers.0.output_adapters.adapters.NAME.adapter_down.0.weight"
+ *                            "model.shared_parameters.NAME.phm_rule"
  *
  * With ln_before the library saves the norm twice, as adapter_norm_before and as adapter_down.0, which are one module there;
  * the second is not written, and passed over on reading. Files without the keys that newer releases added take the defaults.
  *
- * Left out: heads, fusion layers, unions, Compacter, invertible adapters, gates; folders that use them are refused by key. */
-#include "peft/method.h"
+ * Other architectures: hub_out and hub_in of their methods, and format_hub_union.c.
+ *
+ * Left out: heads, fusion layers, adapters after cross-attention; folders that use them are refused by key. */
+#include <math.h>
+
+#include "peft/hub.h"
+#include "peft/invertible.h"
 
 #define HUB_VERSION "adapters.1.3.0"
 
@@ -18,33 +24,42 @@ bool peft__hub_is(const peft__json *config) {
     return inner != NULL && inner->kind == PEFT__JSON_OBJECT && peft__json_find(config, "peft_type") == NULL;
 }
 
-/* The config without the part that says how the network is put together. */
-static void hub_fixed(peft__json_out *j) {
-    static const char *const no[] = {"cross_adapter", "factorized_phm_rule", "phm_layer", "shared_W_phm", "use_gating"};
-    static const char *const yes[] = {"factorized_phm_W", "learn_phm", "phm_bias", "shared_phm_rule", "original_ln_after"};
-    static const char *const none[] = {"init_weights_seed", "inv_adapter", "inv_adapter_reduction_factor"};
-    for (size_t i = 0; i < PEFT__COUNT(no); i++) { peft__json_key(j, no[i]), peft__json_put_bool(j, false); }
-    for (size_t i = 0; i < PEFT__COUNT(yes); i++) { peft__json_key(j, yes[i]), peft__json_put_bool(j, true); }
-    for (size_t i = 0; i < PEFT__COUNT(none); i++) { peft__json_key(j, none[i]), peft__json_put_null(j); }
-    peft__json_key(j, "phm_c_init"), peft__json_put_text(j, "normal");
-    peft__json_key(j, "hypercomplex_nonlinearity"), peft__json_put_text(j, "glorot-uniform");
-    peft__json_key(j, "phm_dim"), peft__json_put_int(j, 4);
-    peft__json_key(j, "phm_rank"), peft__json_put_int(j, 1);
-    peft__json_key(j, "phm_init_range"), peft__json_put_double(j, 0.0001);
-    peft__json_key(j, "stochastic_depth"), peft__json_put_double(j, 0);
+/* Keys that are options of the same name and type. */
+static const char *const hub_same[] = {
+    "mh_adapter", "output_adapter", "non_linearity", "dropout", "stochastic_depth", "use_gating", "init_weights",
+    "original_ln_before", "original_ln_after", "residual_before_ln", "ln_before", "ln_after", "adapter_residual_before_ln",
+    "phm_layer", "phm_dim", "phm_rank", "factorized_phm_W", "shared_W_phm", "shared_phm_rule", "factorized_phm_rule", "learn_phm",
+    "phm_bias", "phm_c_init", "phm_init_range", "hypercomplex_nonlinearity"};
+
+/* A number as Python has it after reading: whole ones are int, which its sizes of shared matrices ask for. */
+static void hub_put_number(peft__json_out *j, double v) {
+    if (v == floor(v) && fabs(v) < 1e9) { peft__json_put_int(j, (int64_t)v); } else { peft__json_put_double(j, v); }
 }
 
-static peft_status hub_network(const peft__adapter *a, peft__arena *arena, peft__json_out *j) {
-    static const char *const same[] = {"non_linearity", "dropout", "original_ln_before", "residual_before_ln", "ln_before",
-                                       "ln_after", "adapter_residual_before_ln", "init_weights"};
+/* Factors by layer, and the one of layers without, which readers ask for under "default". */
+static void hub_put_factors(peft__json_out *j, const peft__json *node, double usual) {
+    peft__json_object(j);
+    for (size_t i = 0; i < node->len; i++) {
+        peft__json_key(j, node->keys[i].str);
+        peft__json_put_node(j, &node->items[i]);
+    }
+    if (peft__json_find(node, "default") == NULL) { peft__json_key(j, "default"), hub_put_number(j, usual); }
+    peft__json_object_end(j);
+}
+
+peft_status peft__hub_bottleneck(const peft__adapter *a, peft__arena *arena, peft__json_out *j) {
     peft_status st = PEFT_OK;
     const char *factors = peft__opt_str(&a->opts, "reduction_factors"), *scaling = peft__opt_str(&a->opts, "scaling");
     const char *left = peft__opt_str(&a->opts, "leave_out");
     const peft__json *node = NULL;
+    int64_t seed = peft__opt_int(&a->opts, "init_weights_seed"), drop = peft__opt_int(&a->opts, "adapter_drop");
     double factor = 1;
-    for (size_t i = 0; i < PEFT__COUNT(same); i++) { peft__config_put(&a->opts, same[i], j); }
-    peft__json_key(j, "mh_adapter"), peft__json_put_bool(j, strcmp(a->method->name, "houlsby") == 0);
-    peft__json_key(j, "output_adapter"), peft__json_put_bool(j, true);
+    for (size_t i = 0; i < PEFT__COUNT(hub_same); i++) { peft__config_put(&a->opts, hub_same[i], j); }
+    peft__invertible_config_out(a, j);
+    peft__json_key(j, "cross_adapter"), peft__json_put_bool(j, false);
+    peft__json_key(j, "init_weights_seed");
+    if (seed >= 0) { peft__json_put_int(j, seed); } else { peft__json_put_null(j); }
+    if (drop > 0) { peft__json_key(j, "adapter_drop"), peft__json_put_int(j, drop); } /* a key of this library */
     peft__json_key(j, "is_parallel"), peft__json_put_bool(j, strcmp(a->method->name, "parallel") == 0);
     peft__json_key(j, "leave_out");
     TRY(peft__json_parse(arena, left[0] != '\0' ? left : "[]", left[0] != '\0' ? strlen(left) : 2, "leave_out", &node));
@@ -52,9 +67,9 @@ static peft_status hub_network(const peft__adapter *a, peft__arena *arena, peft_
     peft__json_key(j, "reduction_factor");
     if (factors[0] != '\0') {
         TRY(peft__json_parse(arena, factors, strlen(factors), "reduction_factors", &node));
-        peft__json_put_node(j, node);
+        hub_put_factors(j, node, peft__opt_float(&a->opts, "reduction_factor"));
     } else {
-        peft__json_put_double(j, peft__opt_float(&a->opts, "reduction_factor"));
+        hub_put_number(j, peft__opt_float(&a->opts, "reduction_factor"));
     }
     peft__json_key(j, "scaling");
     if (peft__parse_f64(scaling, strlen(scaling), &factor)) { peft__json_put_double(j, factor); } else { peft__json_put_text(j, scaling); }
@@ -86,14 +101,20 @@ peft_status peft__hub_config(const peft__adapter *a, peft__str *out) {
     peft__json_object(&j);
     peft__json_key(&j, "config");
     peft__json_object(&j);
-    hub_fixed(&j);
-    TRY(hub_network(a, &arena, &j));
+    TRY(peft__hub_members(a, &j));
     peft__json_object_end(&j);
     peft__json_key(&j, "hidden_size"), peft__json_put_int(&j, hidden);
-    peft__json_key(&j, "model_class"), peft__json_put_text(&j, hub_model_class(a, &arena));
+    peft__json_key(&j, "model_class"), peft__json_put_text(&j, peft__invertible_class(a, hub_model_class(a, &arena)));
     peft__json_key(&j, "model_name"), peft__json_put_text(&j, name[0] != '\0' ? name : a->base->path);
     peft__json_key(&j, "model_type"), peft__json_put_text(&j, a->base->model_type);
-    peft__json_key(&j, "name"), peft__json_put_text(&j, a->name);
+    peft__json_key(&j, "name");
+    peft__json_put_text(&j, a->method->hub_name != NULL ? a->method->hub_name(a, &arena) : a->name);
+    if (a->method->combine == PEFT__COMBINE_FUSE) {
+        peft__json_key(&j, "adapter_names");
+        peft__json_array(&j);
+        for (size_t i = 0; i < a->parts.len; i++) { peft__json_put_text(&j, PEFT__VEC_AT(&a->parts, peft__adapter *, i)->name); }
+        peft__json_array_end(&j);
+    }
     peft__json_key(&j, "version"), peft__json_put_text(&j, HUB_VERSION);
     peft__json_object_end(&j);
     TRY(peft__str_status(out));
@@ -105,38 +126,46 @@ out:
 /* ---- reading ------------------------------------------------------------------------------------------------------------ */
 
 peft_status peft__hub_method(const peft__json *config, const char *what, const peft__method **out) {
-    static const char *const refused[] = {"architecture", "inv_adapter", "use_gating", "phm_layer", "cross_adapter", "stochastic_depth"};
+    static const char *const refused[] = {"architecture", "cross_adapter"};
     peft_status st = PEFT_OK;
-    const peft__json *c = peft__json_find(config, "config");
-    bool attention = false, ffn = true, parallel = false;
+    const peft__json *c = peft__json_find(config, "config"), *architecture = peft__json_find(c, "architecture");
+    if (peft__json_is(architecture, "union")) { return peft__hub_union_method(config, what, out); }
+    for (size_t i = 0; architecture != NULL && peft__method_at(i) != NULL; i++) {
+        const char *own = peft__method_at(i)->hub_architecture;
+        if (own == NULL || !peft__json_is(architecture, own)) { continue; }
+        *out = peft__method_at(i);
+        return PEFT_OK;
+    }
+    bool attention = false, parallel = false, phm = false;
     for (size_t i = 0; i < PEFT__COUNT(refused); i++) {
         const peft__json *node = peft__json_find(c, refused[i]);
-        bool zero = node != NULL && node->kind == PEFT__JSON_NUMBER && node->num == 0;
         bool plain = node != NULL && (peft__json_is(node, "bottleneck") || (node->kind == PEFT__JSON_BOOL && !node->truth));
-        if (node != NULL && !zero && !plain) {
-            FAIL(PEFT_E_UNSUPPORTED, "%s: config.%s is set; this version reads houlsby, pfeiffer and parallel bottleneck adapters",
+        if (node != NULL && !plain) {
+            FAIL(PEFT_E_UNSUPPORTED,
+                 "%s: config.%s is set; this version reads bottleneck adapters of decoders, prefix_tuning, lora and unions of them",
                  what, refused[i]);
         }
     }
     TRY(peft__json_bool(c, what, "mh_adapter", false, &attention));
-    TRY(peft__json_bool(c, what, "output_adapter", true, &ffn));
     TRY(peft__json_bool(c, what, "is_parallel", false, &parallel));
-    if (!ffn || (attention && parallel)) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: mh_adapter %s with output_adapter %s and is_parallel %s is none of houlsby, pfeiffer, parallel",
-             what, attention ? "true" : "false", ffn ? "true" : "false", parallel ? "true" : "false");
-    }
-    *out = peft__method_find(parallel ? "parallel" : attention ? "houlsby" : "pfeiffer");
+    TRY(peft__json_bool(c, what, "phm_layer", false, &phm));
+    *out = peft__method_find(parallel             ? "parallel"
+                             : phm && attention ? "compacter"
+                             : phm              ? "compacter++"
+                             : attention        ? "houlsby"
+                                                : "pfeiffer");
 out:
     return st;
 }
 
 peft_status peft__hub_options(peft__optset *opts, const peft__json *config, const char *what) {
-    static const char *const same[] = {"non_linearity", "dropout", "leave_out", "original_ln_before", "residual_before_ln",
-                                       "ln_before", "ln_after", "adapter_residual_before_ln", "init_weights"};
+    static const char *const own[] = {"leave_out", "init_weights_seed", "adapter_drop"};
     peft_status st = PEFT_OK;
     const peft__json *c = peft__json_find(config, "config");
     const peft__json *factor = peft__json_find(c, "reduction_factor"), *scaling = peft__json_find(c, "scaling");
-    for (size_t i = 0; i < PEFT__COUNT(same); i++) { TRY(peft__config_get(opts, c, what, same[i])); }
+    for (size_t i = 0; i < PEFT__COUNT(hub_same); i++) { TRY(peft__config_get(opts, c, what, hub_same[i])); }
+    for (size_t i = 0; i < PEFT__COUNT(own); i++) { TRY(peft__config_get(opts, c, what, own[i])); }
+    TRY(peft__invertible_config_in(opts, config, what));
     if (factor != NULL && factor->kind == PEFT__JSON_OBJECT) {
         peft__str text;
         peft__json_out j;
@@ -162,8 +191,17 @@ out:
 }
 
 char *peft__hub_key(peft__arena *arena, const peft__adapter *a, const char *name) {
-    const char *at = strstr(name, "_adapters."), *file = a->file_name != NULL ? a->file_name : a->name;
-    if (at == NULL) { return peft__arena_strdup(arena, name, strlen(name)); }
-    int head = (int)(at - name) + 9; /* up to and with "_adapters" */
-    return peft__arena_printf(arena, "%.*s.adapters.%s%s", head, name, file, name + head);
+    static const char *const dicts[] = {"adapter_fusion_layer.", "_adapters.", "shared_parameters."}; /* names stand after these */
+    const char *at = NULL, *file = a->file_name != NULL ? a->file_name : a->name;
+    if (a->file_name == NULL && a->method->hub_name != NULL) { file = a->method->hub_name(a, arena); }
+    if (file == NULL) { return NULL; }
+    size_t i = 0;
+    for (; i < PEFT__COUNT(dicts) && at == NULL; i++) {
+        at = strstr(name, dicts[i]);
+        if (at != NULL) { at += strlen(dicts[i]) - 1; }
+    }
+    if (at == NULL) { return peft__hub_named(arena, name, file); }
+    int head = (int)(at - name);
+    bool nested = i == 2 && strstr(name, "invertible_adapters.") == NULL; /* "output_adapters.adapters.NAME" */
+    return peft__arena_printf(arena, "%.*s%s.%s%s", head, name, nested ? ".adapters" : "", file, at);
 }

@@ -9,7 +9,7 @@
  * folder counts as an adapter by its config.
  *
  * Left out: README.md, names other than the folder itself, pickles. */
-#include "peft/method.h"
+#include "peft/tokens.h"
 
 #include <math.h>
 
@@ -51,6 +51,7 @@ void peft__config_put(const peft__optset *opts, const char *key, peft__json_out 
     case PEFT__OPT_STR: peft__json_put_text(j, text[0] != '\0' ? text : NULL); break;
     case PEFT__OPT_LIST:
     case PEFT__OPT_MAP:
+    case PEFT__OPT_LISTS:
         if (text[0] != '\0') {
             format_put_json(opts->mem, text, j);
         } else if (opt->type == PEFT__OPT_MAP) {
@@ -150,7 +151,10 @@ out:
 
 typedef struct format_tensor {
     const peft__param *p;
-    bool flipped; /* the file has [cols, rows] */
+    const char *name; /* in the file */
+    int32_t ndim;
+    int64_t dims[4];
+    bool flipped;     /* the file has [cols, rows] */
 } format_tensor;
 
 /* Bytes of F32 values [offset / 4 ...), whatever peft__real is. */
@@ -169,10 +173,11 @@ static peft_status format_produce(void *user, void *out, size_t offset, size_t s
     return PEFT_OK;
 }
 
-/* The table that an encoder's parameters make; no rows: there is none. */
-static peft_status format_bake(const peft__adapter *a, peft__arena *arena, peft__param *out) {
+/* What files have besides the parameters: the table that an encoder makes, or a tied head's rows; no rows: nothing. */
+static peft_status format_beside(const peft__adapter *a, peft__arena *arena, peft__param *out) {
     peft_status st = PEFT_OK;
     *out = (peft__param){.name = "prompt_embeddings"};
+    if (a->tokens != NULL && a->tokens->twin) { return peft__tokens_twin(a, arena, out); }
     if (a->method->bake == NULL) { goto out; }
     TRY(a->method->bake(a, &out->rows, &out->cols, NULL));
     if (out->rows == 0) { goto out; }
@@ -183,51 +188,65 @@ out:
     return st;
 }
 
+/* Tensors of the adapter, or of the parts that it is made of: at most so many. */
+static size_t format_most(const peft__adapter *a) {
+    size_t n = peft__adapter_param_count(a) + 1; /* and a table */
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) { n += format_most(PEFT__VEC_AT(&a->parts, peft__adapter *, i)); }
+    return n;
+}
+
+static peft_status format_gather(const peft__adapter *a, peft__arena *arena, format_tensor *out, size_t *n) {
+    peft_status st = PEFT_OK;
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) { TRY(format_gather(PEFT__VEC_AT(&a->parts, peft__adapter *, i), arena, out, n)); }
+    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
+        const peft__adapter_param *p = peft__adapter_param_at(a, i);
+        if (p->unsaved) { continue; }
+        format_tensor *t = &out[(*n)++];
+        *t = (format_tensor){.p = &p->p, .name = peft__adapter_file_key(arena, a, i), .ndim = p->ndim, .flipped = peft__adapter_flipped(a, i)};
+        if (t->name == NULL) { return PEFT_E_NOMEM; }
+        memcpy(t->dims, p->dims, sizeof t->dims);
+        if (t->flipped) { t->dims[0] = p->p.cols, t->dims[1] = p->p.rows; }
+    }
+    peft__param *beside = peft__arena_alloc(arena, sizeof *beside);
+    if (beside == NULL) { return PEFT_E_NOMEM; }
+    TRY(format_beside(a, arena, beside));
+    if (beside->rows > 0) {
+        out[(*n)++] = (format_tensor){.p = beside, .name = beside->name, .ndim = 2, .dims = {beside->rows, beside->cols}};
+    }
+out:
+    return st;
+}
+
 static peft_status format_write_tensors(const peft__adapter *a, peft__arena *arena, const char *path) {
     peft_status st = PEFT_OK;
-    size_t count = peft__adapter_param_count(a), n = count, saved = 0;
-    peft__io_source *sources = peft__arena_alloc(arena, (n + 1) * sizeof *sources);
-    format_tensor *tensors = peft__arena_alloc(arena, (n + 1) * sizeof *tensors);
-    const char **names = peft__arena_alloc(arena, (n + 1) * sizeof *names);
-    size_t *order = peft__arena_alloc(arena, (n + 1) * sizeof *order);
-    peft__param baked;
+    size_t most = format_most(a), n = 0;
+    peft__io_source *sources = peft__arena_alloc(arena, most * sizeof *sources);
+    format_tensor *tensors = peft__arena_alloc(arena, most * sizeof *tensors);
+    const char **names = peft__arena_alloc(arena, most * sizeof *names);
+    size_t *order = peft__arena_alloc(arena, most * sizeof *order);
     peft__str record;
     peft__str_init(&record, a->mem);
     if (sources == NULL || tensors == NULL || names == NULL || order == NULL) {
         st = PEFT_E_NOMEM;
         goto out;
     }
-    for (size_t i = 0; i < n; i++) {
-        names[i] = peft__adapter_file_key(arena, a, i);
-        if (names[i] == NULL) {
-            st = PEFT_E_NOMEM;
-            goto out;
-        }
-    }
-    TRY(format_bake(a, arena, &baked));
-    if (baked.rows > 0) { names[n++] = baked.name; }
+    TRY(format_gather(a, arena, tensors, &n));
+    for (size_t i = 0; i < n; i++) { names[i] = tensors[i].name; }
     format_order(names, n, order); /* as the safetensors package does */
     for (size_t i = 0; i < n; i++) {
-        if (order[i] >= count || !peft__adapter_param_at(a, order[i])->unsaved) { order[saved++] = order[i]; }
-    }
-    for (size_t i = 0; i < saved; i++) {
-        bool own = order[i] < count;
-        const peft__param *p = own ? &peft__adapter_param_at(a, order[i])->p : &baked;
+        format_tensor *t = &tensors[order[i]];
         peft__io_source *s = &sources[i];
-        tensors[i] = (format_tensor){p, own && peft__adapter_flipped(a, order[i])};
-        s->name = names[order[i]];
+        s->name = t->name;
         s->dtype = PEFT_DTYPE_F32;
-        int64_t baked_dims[2] = {p->rows, p->cols};
-        s->ndim = own ? peft__adapter_param_at(a, order[i])->ndim : 2;
-        memcpy(s->dims, own ? peft__adapter_param_at(a, order[i])->dims : baked_dims, (size_t)s->ndim * sizeof *s->dims);
-        if (tensors[i].flipped) { s->dims[0] = p->cols, s->dims[1] = p->rows; }
+        s->ndim = t->ndim;
+        memcpy(s->dims, t->dims, (size_t)s->ndim * sizeof *s->dims);
         s->produce = format_produce;
-        s->user = &tensors[i];
+        s->user = t;
     }
     peft__base_record(a->base, &record);
     TRY(peft__str_status(&record));
     const char *metadata[] = {"format", "pt", "libpeft.base", peft__str_c(&record), NULL};
-    TRY(peft__safetensors_write(a->mem, path, sources, saved, metadata));
+    TRY(peft__safetensors_write(a->mem, path, sources, n, metadata));
 out:
     peft__str_free(&record);
     return st;
@@ -239,6 +258,7 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
     peft__adapter *plain = NULL;
     peft__str config;
     peft__arena arena;
+    if (a->method->save != NULL) { return a->method->save(a, dir); }
     peft__arena_init(&arena, a->mem);
     peft__str_init(&config, a->mem);
     if (a->method->plain != NULL) { TRY(a->method->plain(a, &plain)); }
@@ -249,8 +269,10 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
     }
     TRY(format_config(a, &config));
     TRY(peft__dir_make(dir));
-    TRY(peft__path_join(&arena, dir, "adapter_config.json", &config_path));
-    TRY(peft__path_join(&arena, dir, a->method->hub ? "adapter.safetensors" : "adapter_model.safetensors", &tensors_path));
+    TRY(peft__path_join(&arena, dir, a->method->config_file != NULL ? a->method->config_file : "adapter_config.json",
+                        &config_path));
+    const char *tensors = a->method->hub ? "adapter.safetensors" : "adapter_model.safetensors";
+    TRY(peft__path_join(&arena, dir, a->method->tensors_file != NULL ? a->method->tensors_file : tensors, &tensors_path));
     TRY(format_write_tensors(a, &arena, tensors_path));
     TRY(peft__save_text(a->mem, config_path, peft__str_c(&config), config.len));
 out:
@@ -304,32 +326,52 @@ static void format_put_sites(const peft__adapter *a, peft__json_out *j) {
     peft__json_array_end(j);
 }
 
+static void format_count(const peft__adapter *a, int64_t *values, int64_t *trainable) {
+    *values += a->n_values;
+    *trainable += a->n_trainable;
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
+        format_count(PEFT__VEC_AT(&a->parts, peft__adapter *, i), values, trainable);
+    }
+}
+
+static void format_put_adapter(const peft__adapter *a, peft__json_out *j) {
+    int64_t values = 0, trainable = 0;
+    format_count(a, &values, &trainable);
+    peft__json_object(j);
+    peft__json_key(j, "name");
+    peft__json_put_text(j, a->name);
+    peft__json_key(j, "method");
+    peft__json_put_text(j, a->method->name);
+    peft__json_key(j, "parameters");
+    peft__json_put_int(j, values);
+    peft__json_key(j, "trainable");
+    peft__json_put_int(j, trainable);
+    peft__json_key(j, "bytes");
+    peft__json_put_int(j, values * (int64_t)sizeof(float));
+    if (a->parts.len > 0) {
+        peft__json_key(j, "parts");
+        peft__json_array(j);
+        for (size_t i = 0; i < a->parts.len; i++) { format_put_adapter(PEFT__VEC_AT(&a->parts, peft__adapter *, i), j); }
+        peft__json_array_end(j);
+    }
+    peft__json_key(j, "sites");
+    format_put_sites(a, j);
+    const char *text = a->method->text != NULL && !a->from_file ? a->method->text(a) : NULL;
+    if (text != NULL) {
+        peft__json_key(j, "init_text");
+        peft__json_put_text(j, text);
+    }
+    peft__json_key(j, "options");
+    peft__json_object(j);
+    for (size_t i = 0; i < a->opts.schema->count; i++) { peft__config_put(&a->opts, a->opts.schema->options[i].key, j); }
+    peft__json_object_end(j);
+    peft__json_object_end(j);
+}
+
 peft_status peft__adapter_info(const peft__adapter *a, peft__str *out) {
     peft__json_out j;
     peft__json_begin(&j, out, 0);
-    peft__json_object(&j);
-    peft__json_key(&j, "name");
-    peft__json_put_text(&j, a->name);
-    peft__json_key(&j, "method");
-    peft__json_put_text(&j, a->method->name);
-    peft__json_key(&j, "parameters");
-    peft__json_put_int(&j, a->n_values);
-    peft__json_key(&j, "trainable");
-    peft__json_put_int(&j, a->n_trainable);
-    peft__json_key(&j, "bytes");
-    peft__json_put_int(&j, a->n_values * (int64_t)sizeof(float));
-    peft__json_key(&j, "sites");
-    format_put_sites(a, &j);
-    const char *text = a->method->text != NULL && !a->from_file ? a->method->text(a) : NULL;
-    if (text != NULL) {
-        peft__json_key(&j, "init_text");
-        peft__json_put_text(&j, text);
-    }
-    peft__json_key(&j, "options");
-    peft__json_object(&j);
-    for (size_t i = 0; i < a->opts.schema->count; i++) { peft__config_put(&a->opts, a->opts.schema->options[i].key, &j); }
-    peft__json_object_end(&j);
-    peft__json_object_end(&j);
+    format_put_adapter(a, &j);
     return peft__str_status(out);
 }
 

@@ -4,9 +4,8 @@
  * the method. Every parameter must be in the file with its shape, and the file may hold nothing else; F16 and BF16 are widened.
  *
  * Left out: adapter_model.bin, which is a Python pickle and may run code; folders of AdapterHub. */
-#include "peft/method.h"
+#include "peft/reader.h"
 
-#include <math.h>
 #include <stdio.h>
 
 /* ---- options from JSON --------------------------------------------------------------------------------------- */
@@ -78,6 +77,7 @@ typedef struct reader_folder {
     const peft__json *config;
     peft__safetensors file;
     bool hub; /* of AdapterHub's library */
+    const peft__method *method; /* that its files' names say; NULL: the config does */
 } reader_folder;
 
 static void reader_close(reader_folder *f) {
@@ -91,14 +91,24 @@ static peft_status reader_open(reader_folder *f, peft__mem *mem, const char *dir
     *f = (reader_folder){0};
     peft__arena_init(&f->arena, mem);
     TRY(peft__path_join(&f->arena, dir, "adapter_config.json", &f->config_path));
+    for (size_t i = 0; peft__method_at(i) != NULL && !peft__path_exists(f->config_path); i++) { /* a kind with files of its own? */
+        char *other = NULL;
+        if (peft__method_at(i)->config_file == NULL) { continue; }
+        TRY(peft__path_join(&f->arena, dir, peft__method_at(i)->config_file, &other));
+        if (!peft__path_exists(other)) { continue; }
+        f->method = peft__method_at(i);
+        f->config_path = other;
+    }
     TRY(peft__json_read(&f->arena, f->config_path, &f->config));
     if (f->config->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: not a JSON object", f->config_path); }
     f->hub = peft__hub_is(f->config);
-    TRY(peft__path_join(&f->arena, dir, f->hub ? "adapter.safetensors" : "adapter_model.safetensors", &f->tensors_path));
+    const char *tensors = f->hub ? "adapter.safetensors" : "adapter_model.safetensors";
+    TRY(peft__path_join(&f->arena, dir, f->method != NULL ? f->method->tensors_file : tensors, &f->tensors_path));
     TRY(peft__path_join(&f->arena, dir, f->hub ? "pytorch_adapter.bin" : "adapter_model.bin", &pickle));
     if (!peft__path_exists(f->tensors_path) && peft__path_exists(pickle)) {
         FAIL(PEFT_E_UNSUPPORTED, "%s is a Python pickle, which runs code when it is read; convert it once with %s", pickle,
-             f->hub ? "adapters: model.save_adapter(folder, name, use_safetensors=True)"
+             f->hub ? "adapters: model.save_adapter(folder, name, use_safetensors=True); with a prefix, which that cannot write, by "
+                      "safetensors.torch.save_file({k: v.clone() for k, v in torch.load(path).items()}, \"adapter.safetensors\")"
                     : "PEFT: PeftModel.from_pretrained(base, folder).save_pretrained(folder, safe_serialization=True)");
     }
     TRY(peft__safetensors_open(mem, f->tensors_path, false, &f->file));
@@ -110,6 +120,10 @@ static peft_status reader_method(const reader_folder *f, const peft__method **ou
     peft_status st = PEFT_OK;
     const char *type = NULL;
     char known[512] = "";
+    if (f->method != NULL) {
+        *out = f->method;
+        return PEFT_OK;
+    }
     if (f->hub) { return peft__hub_method(f->config, f->config_path, out); }
     TRY(peft__json_str(f->config, f->config_path, "peft_type", NULL, &type));
     if (type == NULL) {
@@ -133,7 +147,9 @@ out:
 static peft_status reader_options(const reader_folder *f, const peft__method *method, peft__optset *opts) {
     peft_status st = PEFT_OK;
     const char *task = NULL;
-    if (f->hub) { return peft__hub_options(opts, f->config, f->config_path); }
+    if (f->hub) {
+        return method->hub_in != NULL ? method->hub_in(opts, f->config, f->config_path) : peft__hub_options(opts, f->config, f->config_path);
+    }
     TRY(peft__json_str(f->config, f->config_path, "task_type", "", &task));
     TRY(reader_blame(peft__opt_set_str(opts, "task_type", task), f->config_path));
     TRY(peft__config_get(opts, f->config, f->config_path, "base_model_name_or_path"));
@@ -227,21 +243,6 @@ out:
 
 /* ---- tensors ------------------------------------------------------------------------------------------------- */
 
-static float reader_element(const peft__io_tensor *t, size_t i) {
-    if (t->dtype == PEFT_DTYPE_F32) {
-        uint32_t bits = peft__get_u32(t->data + 4 * i);
-        float v;
-        memcpy(&v, &bits, sizeof v);
-        return v;
-    }
-    uint16_t half = (uint16_t)(t->data[2 * i] | t->data[2 * i + 1] << 8);
-    if (t->dtype == PEFT_DTYPE_F16) { return peft__f16_to_f32(half); }
-    uint32_t bits = (uint32_t)half << 16;
-    float v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
 static void reader_dims(char *out, size_t cap, int32_t ndim, const int64_t *dims) {
     out[0] = '\0';
     for (int32_t i = 0; i < ndim; i++) {
@@ -259,103 +260,99 @@ static peft_status reader_fail_shape(const reader_folder *f, const peft__io_tens
                       f->tensors_path, t->name, have, want);
 }
 
-static peft_status reader_tensor(const reader_folder *f, peft__adapter *a, size_t i, const char *key, const peft__kernels *k,
-                                 bool allow_nan) {
+static peft_status reader_values(const reader_folder *f, const peft__adapter *a, size_t i, const peft__io_tensor *t) {
     peft_status st = PEFT_OK;
     const peft__adapter_param *p = peft__adapter_param_at(a, i);
-    const peft__io_tensor *t = peft__safetensors_find(&f->file, key);
     bool flipped = peft__adapter_flipped(a, i);
     size_t rows = (size_t)p->p.rows, cols = (size_t)p->p.cols;
     int64_t dims[4];
     memcpy(dims, p->dims, sizeof dims);
     if (flipped) { dims[0] = p->p.cols, dims[1] = p->p.rows; }
-    if (t == NULL) { FAIL(PEFT_E_NOT_FOUND, "%s: there is no tensor \"%s\"", f->tensors_path, key); }
-    if (t->dtype != PEFT_DTYPE_F32 && t->dtype != PEFT_DTYPE_F16 && t->dtype != PEFT_DTYPE_BF16) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is %s, expected F32, F16 or BF16", f->tensors_path, key, t->dtype_name);
+    if (!peft__reader_plain(t)) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is %s, expected F32, F16 or BF16", f->tensors_path, t->name, t->dtype_name);
     }
     if (t->ndim != p->ndim || memcmp(t->dims, dims, (size_t)p->ndim * sizeof *dims) != 0) {
         st = reader_fail_shape(f, t, p, dims);
         goto out;
     }
     for (size_t e = 0; e < rows * cols; e++) {
-        p->p.value[flipped ? e % rows * cols + e / rows : e] = PEFT__R(reader_element(t, e));
+        p->p.value[flipped ? e % rows * cols + e / rows : e] = PEFT__R(peft__reader_element(t, e));
     }
-    if (!allow_nan && !k->finite(p->p.value, p->p.rows * p->p.cols)) {
+out:
+    return st;
+}
+
+static peft_status reader_tensor(const reader_folder *f, peft__adapter *a, size_t i, const char *key, const peft__kernels *k,
+                                 bool allow_nan) {
+    peft_status st = PEFT_OK;
+    const peft__param *p = &peft__adapter_param_at(a, i)->p;
+    const peft__io_tensor *t = peft__safetensors_find(&f->file, key);
+    bool found = t != NULL;
+    if (!found) { TRY(peft__reader_resized(f->tensors_path, &f->file, a, i, &found)); }
+    if (!found) { FAIL(PEFT_E_NOT_FOUND, "%s: there is no tensor \"%s\"", f->tensors_path, key); }
+    if (t != NULL) { TRY(reader_values(f, a, i, t)); }
+    if (!allow_nan && !k->finite(p->value, p->rows * p->cols)) {
         FAIL(PEFT_E_NUMERIC, "%s: tensor \"%s\" has a NaN or an infinite value", f->tensors_path, key);
     }
 out:
     return st;
 }
 
-/* PEFT saves the base matrix of an adapted head along with the adapter. It is no news as long as it is this base's: then it is
- * passed over (rounding and quantisation aside); one that was changed is refused. */
-static peft_status reader_base_copy(const reader_folder *f, peft__mem *mem, const peft__adapter *a, const peft__io_tensor *t,
-                                    const peft__kernels *k, bool *known) {
-    static const char before[] = "base_model.model.", after[] = ".base_layer.weight";
+/* Fills the adapter's parameters, and those of the parts that it is made of. */
+static peft_status reader_fill(reader_folder *f, peft__adapter *a, const peft__kernels *k, bool allow_nan, peft__map *expected) {
     peft_status st = PEFT_OK;
-    peft__real *row = NULL;
-    const peft__site *s = NULL;
-    size_t n = strlen(t->name), lead = sizeof before - 1, tail = sizeof after - 1;
-    *known = false;
-    if (n <= lead + tail || strncmp(t->name, before, lead) != 0 || strcmp(t->name + (n - tail), after) != 0) { goto out; }
-    for (size_t i = 0; i < a->attachments.len; i++) {
-        const peft__site *c = &a->base->sites[PEFT__VEC_AT(&a->attachments, peft__attachment, i).site];
-        bool same = strlen(c->path) == n - lead - tail && strncmp(c->path, t->name + lead, n - lead - tail) == 0;
-        if (same && c->kind == PEFT__SITE_HEAD) { s = c; }
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
+        TRY(reader_fill(f, PEFT__VEC_AT(&a->parts, peft__adapter *, i), k, allow_nan, expected));
     }
-    if (s == NULL || (t->dtype != PEFT_DTYPE_F32 && t->dtype != PEFT_DTYPE_F16 && t->dtype != PEFT_DTYPE_BF16)) { goto out; }
-    if (t->ndim != 2 || t->dims[0] != s->out || t->dims[1] != s->in) {
-        FAIL(PEFT_E_SHAPE, "%s: tensor \"%s\" is not [%lld, %lld] as this base's", f->tensors_path, t->name, (long long)s->out,
-             (long long)s->in);
-    }
-    row = peft__alloc(mem, (size_t)s->in * sizeof *row);
-    if (row == NULL) { return PEFT_E_NOMEM; }
-    for (int64_t r = 0; r < s->out; r++) {
-        double gap = 0, most = 0;
-        peft__weight_row(k, s->weight, r, row);
-        for (int64_t c = 0; c < s->in; c++) {
-            gap = fmax(gap, fabs((double)row[c] - (double)reader_element(t, (size_t)(r * s->in + c))));
-            most = fmax(most, fabs((double)row[c]));
-        }
-        if (gap > 0.125 * most) { /* Q4 rounds by about a fifteenth of the largest */
-            FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is not this base's: row %lld differs", f->tensors_path, t->name,
-                 (long long)r);
-        }
-    }
-    *known = true;
-out:
-    if (row != NULL) { peft__free(mem, row, (size_t)s->in * sizeof *row); }
-    return st;
-}
-
-static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapter *a, const peft__kernels *k, bool allow_nan) {
-    peft_status st = PEFT_OK;
-    size_t n = peft__adapter_param_count(a);
-    peft__map expected;
-    peft__map_init(&expected, mem);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         if (peft__adapter_param_at(a, i)->unsaved) { continue; }
         char *key = peft__adapter_file_key(&f->arena, a, i);
         if (key == NULL) {
             st = PEFT_E_NOMEM;
             goto out;
         }
-        TRY(peft__map_put(&expected, key, strlen(key), (int64_t)i));
+        TRY(peft__map_put(expected, key, strlen(key), (int64_t)i));
         TRY(reader_tensor(f, a, i, key, k, allow_nan));
     }
+out:
+    return st;
+}
+
+/* Does a tensor say what another of the file says too? */
+static bool reader_repeats(const reader_folder *f, const peft__adapter *a, const char *key) {
+    if (a->method->bake != NULL && strcmp(key, "prompt_embeddings") == 0) { return true; } /* what the encoder makes */
+    if (!f->hub) { return false; }
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
+        if (reader_repeats(f, PEFT__VEC_AT(&a->parts, peft__adapter *, i), key)) { return true; }
+    }
+    if (strstr(key, ".prefix_tuning.pool.prefix_tunings.") != NULL) { return true; } /* the same again under each layer */
+    bool norm = peft__schema_find(a->opts.schema, "ln_before") != NULL && peft__opt_bool(&a->opts, "ln_before");
+    return norm && strstr(key, ".adapter_down.0.") != NULL;
+}
+
+static peft_status reader_tensors(reader_folder *f, peft__mem *mem, peft__adapter *a, const peft__kernels *k, bool allow_nan) {
+    peft_status st = PEFT_OK;
+    peft__map expected;
+    peft__map_init(&expected, mem);
+    TRY(reader_fill(f, a, k, allow_nan, &expected));
     for (size_t i = 0; i < f->file.count; i++) {
         const char *key = f->file.tensors[i].name;
-        bool known = peft__map_get(&expected, key, strlen(key)) >= 0;
-        known = known || (a->method->bake != NULL && strcmp(key, "prompt_embeddings") == 0); /* what the encoder makes */
-        known = known || (f->hub && peft__opt_bool(&a->opts, "ln_before") && strstr(key, ".adapter_down.0.") != NULL);
-        if (!known) { TRY(reader_base_copy(f, mem, a, &f->file.tensors[i], k, &known)); }
+        bool known = peft__map_get(&expected, key, strlen(key)) >= 0 || reader_repeats(f, a, key);
+        known = known || (f->hub && peft__hub_left_tensor(a, &f->arena, key));
+        if (!known) { TRY(peft__reader_copy(f->tensors_path, mem, a, &f->file.tensors[i], k, &known)); }
         if (!known) {
-            FAIL(PEFT_E_FORMAT, "%s: tensor \"%s\" has no place in this adapter of %zu tensors", f->tensors_path, key, n);
+            FAIL(PEFT_E_FORMAT, "%s: tensor \"%s\" has no place in this adapter of %zu tensors", f->tensors_path, key, expected.len);
         }
     }
 out:
     peft__map_free(&expected);
     return st;
+}
+
+/* The name in keys, of all parts. NULL: the adapter's own. */
+static void reader_call(peft__adapter *a, const char *name) {
+    a->file_name = name;
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) { PEFT__VEC_AT(&a->parts, peft__adapter *, i)->file_name = name; }
 }
 
 /* An AdapterHub folder has the adapter's name in its keys, and the base's width in its config. */
@@ -372,8 +369,9 @@ static peft_status reader_name(const reader_folder *f, peft__adapter *a) {
                  (long long)hidden, (long long)s->out);
         }
     }
-    a->file_name = peft__arena_strdup(&a->arena, name, strlen(name));
-    if (a->file_name == NULL) { st = PEFT_E_NOMEM; }
+    const char *copy = peft__arena_strdup(&a->arena, name, strlen(name));
+    if (copy == NULL) { return PEFT_E_NOMEM; }
+    reader_call(a, copy);
 out:
     return st;
 }
@@ -382,7 +380,7 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
                                   const char *dir, bool allow_nan, peft__adapter **out) {
     peft_status st = PEFT_OK;
     const peft__method *method = NULL;
-    peft__adapter *a = NULL;
+    peft__adapter *a = NULL, *other = NULL;
     peft__optset opts = {0};
     reader_folder f;
     TRY(reader_open(&f, mem, dir));
@@ -399,9 +397,10 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
     }
     if (f.hub) { TRY(reader_name(&f, a)); }
     TRY(reader_tensors(&f, mem, a, k, allow_nan));
-    a->file_name = NULL; /* it is saved under its name here */
-    *out = a;
-    a = NULL;
+    reader_call(a, NULL); /* it is saved under its name here */
+    if (method->loaded != NULL) { TRY(method->loaded(a, &other)); }
+    *out = other != NULL ? other : a;
+    if (other == NULL) { a = NULL; }
 out:
     peft__adapter_release(a);
     peft__optset_free(&opts);
@@ -414,7 +413,12 @@ out:
 bool peft__adapter_probe(const char *path) {
     char file[4096];
     int n = snprintf(file, sizeof file, "%s/adapter_config.json", path);
-    return n > 0 && (size_t)n < sizeof file && peft__path_exists(file);
+    if (n <= 0 || (size_t)n >= sizeof file - 32) { return false; }
+    for (size_t i = 0; peft__method_at(i) != NULL && !peft__path_exists(file); i++) {
+        const char *other = peft__method_at(i)->config_file;
+        if (other != NULL) { (void)snprintf(file, sizeof file, "%s/%s", path, other); }
+    }
+    return peft__path_exists(file);
 }
 
 static void reader_put_tensors(const reader_folder *f, peft__json_out *j) {

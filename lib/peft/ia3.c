@@ -7,7 +7,7 @@
  * those of Hugging Face PEFT: "<path>.ia3_l" [out, 1] or [1, in]. Merging multiplies rows or columns of W (and b of the first).
  *
  * Left out: embeddings, convolutions, the head as a target. */
-#include "peft/method.h"
+#include "peft/combine.h"
 
 enum { IA3_OUT = 0, IA3_IN = 1 };
 
@@ -180,15 +180,19 @@ static peft__val ia3_after(const peft__adapter *a, const peft__attachment *at, p
     return l != PEFT__NONE ? peft__op_scale_columns(t, y, l) : y;
 }
 
+/* Taken out again by the division; a factor of 0 then gives infinity, which merging refuses. */
+static peft__real ia3_by(const peft__attachment *at, peft__real v, peft__real l) { return at->strength < 0 ? v / l : v * l; }
+
 static peft_status ia3_merge(const peft__adapter *a, const peft__attachment *at, const peft__site *s, const peft__run *run,
                              peft__real *weight) {
     const peft__adapter_param *p = peft__adapter_param_at(a, (size_t)at->first);
+    (void)run;
     for (int64_t r = 0; r < s->out; r++) {
         peft__real *row = weight + r * s->in;
         if (p->slot == IA3_IN) {
-            run->k->mul(row, row, p->p.value, s->in);
+            for (int64_t c = 0; c < s->in; c++) { row[c] = ia3_by(at, row[c], p->p.value[c]); }
         } else {
-            run->k->scale(row, p->p.value[r], row, s->in);
+            for (int64_t c = 0; c < s->in; c++) { row[c] = ia3_by(at, row[c], p->p.value[r]); }
         }
     }
     return PEFT_OK;
@@ -196,7 +200,88 @@ static peft_status ia3_merge(const peft__adapter *a, const peft__attachment *at,
 
 static void ia3_merge_bias(const peft__adapter *a, const peft__attachment *at, const peft__site *s, peft__real *bias) {
     const peft__adapter_param *p = peft__adapter_param_at(a, (size_t)at->first);
-    for (int64_t r = 0; p->slot == IA3_OUT && r < s->out; r++) { bias[r] *= p->p.value[r]; }
+    for (int64_t r = 0; p->slot == IA3_OUT && r < s->out; r++) { bias[r] = ia3_by(at, bias[r], p->p.value[r]); }
+}
+
+/* ---- combining ----------------------------------------------------------------------------------------------- */
+
+static const peft__adapter_param *ia3_at(const peft__adapter *a, int32_t site) {
+    const peft__attachment *all = a->attachments.data;
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        if (all[i].site == site && all[i].product) { return peft__adapter_param_at(a, (size_t)all[i].first); }
+    }
+    return NULL;
+}
+
+/* Which sites the sources have, [n_sites], and which of these scale the input. */
+static peft_status ia3_union(const peft__mix *m, bool *targets, bool *inner) {
+    peft_status st = PEFT_OK;
+    for (size_t i = 0; i < m->n; i++) {
+        for (size_t s = 0; s < m->base->n_sites; s++) {
+            const peft__adapter_param *p = ia3_at(m->sources[i], (int32_t)s);
+            if (p == NULL) { continue; }
+            if (targets[s] && inner[s] != (p->slot == IA3_IN)) {
+                FAIL(PEFT_E_SHAPE, "\"%s\" is one of feedforward_modules in some of the adapters only", m->base->sites[s].path);
+            }
+            targets[s] = true;
+            inner[s] = p->slot == IA3_IN;
+        }
+        for (size_t k = 0; k < peft__adapter_param_count(m->sources[i]); k++) {
+            const peft__adapter_param *p = peft__adapter_param_at(m->sources[i], k);
+            if (!p->whole) { continue; }
+            FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": a combination of IA3 adapters cannot hold \"%s\", which is saved whole",
+                 m->sources[i]->name, p->p.name);
+        }
+    }
+out:
+    return st;
+}
+
+/* l = sum w_i l_i, as PEFT's add_weighted_adapter. An adapter without the module leaves it alone, so that its l is 1 there; in PEFT,
+ * and with compat, 0. */
+static void ia3_sum(const peft__mix *m, const peft__adapter *made) {
+    double missing = peft__opt_bool(m->opts, "compat") ? 0 : 1;
+    for (size_t i = 0; i < peft__adapter_param_count(made); i++) {
+        const peft__adapter_param *to = peft__adapter_param_at(made, i);
+        for (int64_t e = 0; e < to->p.rows * to->p.cols; e++) {
+            double sum = 0;
+            for (size_t s = 0; s < m->n; s++) {
+                const peft__adapter_param *p = ia3_at(m->sources[s], to->site);
+                sum += m->weights[s] * (p != NULL ? (double)p->p.value[e] : missing);
+            }
+            to->p.value[e] = PEFT__R(sum);
+        }
+    }
+}
+
+static peft_status ia3_mix(const peft__mix *m, peft__adapter **out) {
+    peft_status st = PEFT_OK;
+    size_t n = m->base->n_sites;
+    bool *targets = peft__alloc_zero(m->mem, 2 * n);
+    peft__optset opts = {0};
+    peft__adapter *made = NULL;
+    peft__str names;
+    peft__str_init(&names, m->mem);
+    if (targets == NULL) { return PEFT_E_NOMEM; }
+    if (m->type[0] != '\0' && strcmp(m->type, "linear") != 0) {
+        FAIL(PEFT_E_UNSUPPORTED, "IA3 adapters combine as type=linear or average, not %s", m->type);
+    }
+    TRY(ia3_union(m, targets, targets + n));
+    TRY(peft__optset_init(&opts, m->mem, &ia3_schema));
+    TRY(peft__target_names(m->base, targets, &names));
+    TRY(peft__opt_set_raw(&opts, "target_modules", peft__str_c(&names)));
+    peft__str_clear(&names);
+    TRY(peft__target_names(m->base, targets + n, &names));
+    TRY(peft__opt_set_raw(&opts, "feedforward_modules", peft__str_c(&names)));
+    TRY(peft__opt_set_str(&opts, "task_type", peft__opt_str(&m->sources[0]->opts, "task_type")));
+    TRY(peft__adapter_create_empty(m->mem, m->base, m->name, &peft__method_ia3, &opts, &made));
+    ia3_sum(m, made);
+    *out = made;
+out:
+    peft__optset_free(&opts);
+    peft__str_free(&names);
+    peft__free(m->mem, targets, 2 * n);
+    return st;
 }
 
 static void ia3_config_out(const peft__adapter *a, peft__json_out *j) {
@@ -227,7 +312,9 @@ const peft__method peft__method_ia3 = {
     .before = ia3_before,
     .after = ia3_after,
     .merge = ia3_merge,
+    .reversible = true,
     .merge_bias = ia3_merge_bias,
+    .mix = ia3_mix,
     .config_out = ia3_config_out,
     .config_in = ia3_config_in,
     .learning_rate = 3e-3,

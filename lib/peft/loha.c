@@ -152,6 +152,7 @@ const peft__method peft__method_loha = {
     .build = loha_build,
     .init = loha_init,
     .after = loha_after,
+    .proportional = true,
     .merge = loha_merge,
     .config_out = loha_config_out,
     .config_in = loha_config_in,

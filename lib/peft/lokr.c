@@ -236,6 +236,7 @@ const peft__method peft__method_lokr = {
     .build = lokr_build,
     .init = lokr_init,
     .after = lokr_after,
+    .proportional = true,
     .merge = lokr_merge,
     .config_out = lokr_config_out,
     .config_in = lokr_config_in,

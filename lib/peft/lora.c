@@ -10,9 +10,10 @@
  * With dropout both parts of what is added see the dropped input, as in PEFT. loraplus_lr_ratio (Hayou et al. 2024, arXiv
  * 2402.12354) gives B, and what has one dimension, a larger learning rate. Merging: W + s B A, with DoRA its rows times m / |.|.
  *
- * Initial values made from the base (PiSSA, OLoRA) are in lora_base.c.
+ * Initial values made from the base (PiSSA, OLoRA) are in lora_base.c, trained rows of tokens (trainable_token_indices) in tokens.c.
  *
  * Left out: embeddings as targets, lora_bias, LoftQ, EVA and their like. */
+#include "peft/hub.h"
 #include "peft/lora.h"
 
 #include <math.h>
@@ -29,6 +30,7 @@ static const peft__schema dora_schema = {"method:dora", dora_options, PEFT__COUN
 static peft_status lora_add_pair(peft__adapter *a, peft__attachment *at, const peft__site *s) {
     peft_status st = PEFT_OK;
     TRY(peft__adapter_rank(a, at, s, "lora_alpha"));
+    TRY(peft__adapter_check_rank(a, s, at->rank));
     if (peft__opt_bool(&a->opts, "use_rslora")) { at->scale = at->scale * (double)at->rank / sqrt((double)at->rank); }
     at->product = true;
     at->dropout = peft__opt_float(&a->opts, "lora_dropout");
@@ -62,16 +64,20 @@ static peft_status lora_add_site(peft__adapter *a, const peft__site *s, bool tar
     const char *bias = peft__opt_str(&a->opts, "bias");
     bool trains_bias = s->bias != NULL && !saved && (strcmp(bias, "all") == 0 || (target && strcmp(bias, "lora_only") == 0));
     peft__attachment *at = NULL;
-    if (!target && !saved && !trains_bias) { return PEFT_OK; }
+    if (!target && !saved && !trains_bias) { return peft__tokens_add(a, s); }
     TRY(peft__adapter_attach(a, s, &at));
     if (saved) { TRY(peft__adapter_save_site(a, s)); }
     if (target) { TRY(lora_add_pair(a, at, s)); }
     if (trains_bias) { TRY(lora_add_bias(a, at, s, target)); }
+    TRY(peft__tokens_add(a, s));
 out:
     return st;
 }
 
 peft_status peft__lora_build(peft__adapter *a) {
+    peft_status st = peft__tokens_resolve(a, "trainable_token_indices", PEFT__TOKENS_TABLE, "token_adapter.");
+    if (st != PEFT_OK) { return st; }
+    a->bent = peft__opt_bool(&a->opts, "use_dora") || peft__opt_str(&a->opts, "trainable_token_indices")[0] != '\0';
     return peft__adapter_targets(a, 1 << PEFT__SITE_LINEAR | 1 << PEFT__SITE_HEAD, peft__usual_projections(a->base), lora_add_site);
 }
 
@@ -79,6 +85,7 @@ void peft__lora_init(const peft__adapter *a, size_t i, peft__rng *rng, const pef
     const peft__adapter_param *p = peft__adapter_param_at(a, i);
     const char *how = peft__opt_str(&a->opts, "init_lora_weights");
     int64_t n = p->p.rows * p->p.cols;
+    if (peft__tokens_init(a, i, false, rng, k)) { return; }
     if (p->whole) {
         peft__adapter_init_copy(a, i, k);
     } else if (p->slot == LORA_A && strcmp(how, "gaussian") == 0) {
@@ -120,6 +127,7 @@ static const peft__real *lora_magnitude(const peft__adapter *a, const peft__atta
 /* A fresh DoRA changes nothing: m is what the norms are. */
 peft_status peft__lora_settle(peft__adapter *a, const peft__kernels *k) {
     peft_status st = PEFT_OK;
+    TRY(peft__tokens_settle(a, false, k));
     if (peft__lora_from_base(a)) { TRY(peft__lora_fill_base(a, k)); }
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         const peft__adapter_param *p = peft__adapter_param_at(a, i);
@@ -133,7 +141,7 @@ out:
     return st;
 }
 
-static double lora_rate(const peft__adapter *a, size_t i) {
+double peft__lora_rate(const peft__adapter *a, size_t i) {
     const peft__adapter_param *p = peft__adapter_param_at(a, i);
     return (p->slot == LORA_B && !p->whole) || p->ndim == 1 ? peft__opt_float(&a->opts, "loraplus_lr_ratio") : 1;
 }
@@ -163,6 +171,7 @@ peft__val peft__lora_after(const peft__adapter *a, const peft__attachment *at, p
 
 peft__val peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
                           peft__head_spec *spec) {
+    x = peft__tokens_head(a, at, t, s, x, spec);
     if (at->rank == 0) { return x; }
     if (spec->lora_a != PEFT__NONE) {
         peft__tape_fail(t, PEFT_E_UNSUPPORTED, "two adapters add to \"%s\", and the head takes one", s->path);
@@ -183,7 +192,8 @@ peft__val peft__lora_head(const peft__adapter *a, const peft__attachment *at, pe
 /* weight += s B A; with DoRA its rows are then multiplied by m / |W + s B A| */
 peft_status peft__lora_merge(const peft__adapter *a, const peft__attachment *at, const peft__site *s, const peft__run *run,
                               peft__real *weight) {
-    if (at->rank == 0) { return PEFT_OK; }
+    peft_status st = peft__tokens_merge(a, at, weight);
+    if (at->rank == 0 || st != PEFT_OK) { return st; }
     const peft__real *pa = peft__adapter_param_at(a, (size_t)at->first)->p.value;
     const peft__real *pb = peft__adapter_param_at(a, (size_t)at->first + 1)->p.value;
     peft__gemm_args args = {.m = s->out,
@@ -208,7 +218,7 @@ peft_status peft__lora_merge(const peft__adapter *a, const peft__attachment *at,
     if (m == NULL) { return PEFT_OK; }
     peft__real *n = peft__alloc(a->mem, bytes);
     if (n == NULL) { return PEFT_E_NOMEM; }
-    peft_status st = lora_lengths(a, at, run->k, n);
+    st = lora_lengths(a, at, run->k, n);
     for (int64_t i = 0; i < s->out && st == PEFT_OK; i++) {
         run->k->scale(weight + i * s->in, m[i] / n[i], weight + i * s->in, s->in);
     }
@@ -228,6 +238,7 @@ void peft__lora_config_out(const peft__adapter *a, peft__json_out *j) {
     }
     if (peft__opt_bool(&a->opts, "use_rslora")) { peft__config_put(&a->opts, "use_rslora", j); }
     if (peft__opt_bool(&a->opts, "use_dora")) { peft__config_put(&a->opts, "use_dora", j); }
+    if (a->tokens != NULL) { peft__config_put(&a->opts, "trainable_token_indices", j); }
     const char *how = peft__opt_str(&a->opts, "init_lora_weights");
     peft__json_key(j, "init_lora_weights");
     if (strcmp(how, "gaussian") == 0) {
@@ -256,10 +267,10 @@ static peft_status lora_config_init(peft__optset *opts, const peft__json *config
 peft_status peft__lora_config_in(peft__optset *opts, const peft__json *config, const char *what) {
     static const char *const plain[] = {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules",
                                         "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "bias",
-                                        "modules_to_save", "use_rslora", "use_dora", "fan_in_fan_out"};
+                                        "modules_to_save", "use_rslora", "use_dora", "fan_in_fan_out", "trainable_token_indices"};
     /* Ignoring these would give another model than the one that was trained. */
     static const char *const refused[] = {"lora_bias", "layer_replication", "target_parameters",
-                                          "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "use_qalora",
+                                          "alora_invocation_tokens", "arrow_config", "use_qalora",
                                           "use_bdlora", "velora_config", "monteclora_config", "kasa_config", "enable_lora"};
     peft_status st = PEFT_OK;
     for (size_t i = 0; i < PEFT__COUNT(refused); i++) {
@@ -281,10 +292,15 @@ const peft__method peft__method_lora = {
     .init = peft__lora_init,
     .settle = peft__lora_settle,
     .after = peft__lora_after,
+    .embed = peft__tokens_embed,
     .head = peft__lora_head,
     .merge = peft__lora_merge,
-    .rate = lora_rate,
+    .proportional = true,
+    .rate = peft__lora_rate,
     .plain = peft__lora_plain,
+    .to_hub = peft__lora_to_hub,
+    .mix = peft__lora_mix,
+    .low_rank = peft__lora_only,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
     .learning_rate = 5e-4,
@@ -299,10 +315,15 @@ const peft__method peft__method_dora = {
     .init = peft__lora_init,
     .settle = peft__lora_settle,
     .after = peft__lora_after,
+    .embed = peft__tokens_embed,
     .head = peft__lora_head,
     .merge = peft__lora_merge,
-    .rate = lora_rate,
+    .proportional = true,
+    .rate = peft__lora_rate,
     .plain = peft__lora_plain,
+    .to_hub = peft__lora_to_hub,
+    .mix = peft__lora_mix,
+    .low_rank = peft__lora_only,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
     .learning_rate = 5e-4,

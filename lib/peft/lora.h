@@ -2,7 +2,7 @@
 #ifndef PEFT_LORA_H
 #define PEFT_LORA_H
 
-#include "peft/method.h"
+#include "peft/tokens.h"
 
 enum { PEFT__LORA_A = 0, PEFT__LORA_B = 1, PEFT__LORA_BIAS = 2, PEFT__LORA_M = 3, PEFT__LORA_A0 = 4, PEFT__LORA_B0 = 5 };
 
@@ -13,6 +13,7 @@ peft__val peft__lora_after(const peft__adapter *a, const peft__attachment *at, p
                            peft__val y);
 peft__val peft__lora_head(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
                      peft__head_spec *spec);
+double peft__lora_rate(const peft__adapter *a, size_t i); /* LoRA+ */
 peft_status peft__lora_merge(const peft__adapter *a, const peft__attachment *at, const peft__site *s, const peft__run *run,
                              peft__real *weight);
 /* lora_base.c: initial values made from the base's weights (pissa, olora). */
@@ -22,6 +23,14 @@ peft_status peft__lora_fill_base(const peft__adapter *a, const peft__kernels *k)
 peft_status peft__lora_plain(const peft__adapter *a, peft__adapter **out);
 void peft__lora_config_out(const peft__adapter *a, peft__json_out *j);
 peft_status peft__lora_config_in(peft__optset *opts, const peft__json *config, const char *what);
+/* lora_make.c: a LoRA of the ranks [n_sites] (0: none) with all values 0, scaled by alpha / rank, or by 1 with alpha 0. `like`:
+ * where dropout, task and name of the base come from; NULL: defaults. */
+peft_status peft__lora_make(peft__mem *mem, const peft__base_info *base, const char *name, const int64_t *ranks, double alpha,
+                            const peft__optset *like, peft__adapter **out);
+/* The parameter of a slot at an attachment that is no trained copy; NULL: none. */
+const peft__param *peft__lora_param(const peft__adapter *a, const peft__attachment *at, int32_t slot);
+peft_status peft__lora_only(const peft__adapter *a, const char *what); /* see peft__method.low_rank */
+peft_status peft__lora_mix(const struct peft__mix *m, peft__adapter **out); /* combine_lora.c */
 
 /* Options of LoRA; dora: default of use_dora as text. */
 #define PEFT__LORA_OPTIONS(dora)                                                                                             \
@@ -36,6 +45,7 @@ peft_status peft__lora_config_in(peft__optset *opts, const peft__json *config, c
      "initial values; pissa, olora: leading factors of the weight; false: also B is random"},    \
     {"use_rslora", PEFT__OPT_BOOL, "false", 1, 0, NULL, "scale by lora_alpha / sqrt(r)"},                                    \
     {"use_dora", PEFT__OPT_BOOL, dora, 1, 0, NULL, "DoRA: the lengths of the weight's rows are trained apart"},              \
+    PEFT__TOKENS_OPTIONS,                                                                                                    \
     {"loraplus_lr_ratio", PEFT__OPT_FLOAT, "1", 0, 1e6, NULL, "LoRA+: B learns at so many times the learning rate"},         \
     {"fan_in_fan_out", PEFT__OPT_BOOL, "false", 1, 0, NULL, "set by the library: the base keeps its weights as [in, out]"}
 

@@ -6,6 +6,7 @@
  * in double, by a Cholesky factor of r x r. Files are those of LoRA: a folder that is loaded is trained on as plain LoRA.
  *
  * Left out: the optimiser's own defaults of PEFT (epsilon 1e-6); any optimiser sees g'. */
+#include "peft/hub.h"
 #include "peft/lora.h"
 
 #include <math.h>
@@ -61,15 +62,21 @@ static peft_status fa_project(const peft__adapter *a, peft__real *grads) {
 const peft__method peft__method_lora_fa = {
     .name = "lora_fa",
     .hf_type = "LORA",
+    .to_hub = peft__lora_to_hub,
     .schema = &fa_schema,
     .alias = true,
     .build = peft__lora_build,
     .init = peft__lora_init,
     .settle = peft__lora_settle,
     .after = peft__lora_after,
+    .embed = peft__tokens_embed,
     .head = peft__lora_head,
+    .proportional = true,
     .merge = peft__lora_merge,
+    .rate = peft__lora_rate,
     .project = fa_project,
+    .mix = peft__lora_mix,
+    .low_rank = peft__lora_only,
     .config_out = peft__lora_config_out,
     .config_in = peft__lora_config_in,
     .learning_rate = 5e-4,

@@ -3,7 +3,7 @@
  * A trained copy takes the base's place; then each adapter in order adds its own, W += s B A for LoRA, in peft__real through
  * the same matrix product as everywhere. Tensors have Hugging Face names, values are in logical [out, in] order.
  *
- * Left out: writing (model/), the way back. */
+ * Left out: writing (model/). */
 #include "peft/method.h"
 
 /* Is `tensor` the weight or the bias of the site? By the site's path, or by the name that the model gave the tensor. */
@@ -59,10 +59,29 @@ peft_status peft__merge_changes(peft__adapter *const *adapters, size_t n, const 
     return PEFT_OK;
 }
 
-peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const char *tensor, const peft__weight *w,
+/* One adapter's own change. A factor goes into the scale of methods that are proportional to it; others can be taken out again
+ * at most, by -1. */
+static peft_status merge_add(const peft__adapter *a, const peft__attachment *at, double factor, bool weight, const peft__run *run,
+                             peft__real *out) {
+    const peft__site *s = &a->base->sites[at->site];
+    peft__attachment own = *at;
+    bool proportional = a->method->proportional && !a->bent;
+    if (factor != 1 && !proportional && !(a->method->reversible && factor == -1)) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\": method \"%s\" cannot be merged with factor %g%s", a->name,
+                          a->method->name, factor, a->method->reversible ? ", only with 1 or -1" : "");
+    }
+    if (proportional) { own.scale *= factor; }
+    own.strength = factor;
+    if (weight) { return a->method->merge(a, &own, s, run, out); }
+    a->method->merge_bias(a, &own, s, out);
+    return PEFT_OK;
+}
+
+peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const double *factors, const char *tensor, const peft__weight *w,
                               const peft__run *run, peft__real *out) {
     peft_status st = PEFT_OK;
     const peft__adapter *owner = NULL;
+    int64_t more = 0;
     int32_t copy;
     bool weight;
     peft__weight_read(run->k, w, out);
@@ -76,20 +95,20 @@ peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const ch
             FAIL(PEFT_E_SHAPE, "\"%s\" of adapter \"%s\" is %lld x %lld, and the base's %lld x %lld", p->name, adapters[i]->name,
                  (long long)p->rows, (long long)p->cols, (long long)w->rows, (long long)w->cols);
         }
+        if (factors != NULL && factors[i] != 1) {
+            FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\" replaces \"%s\", which has no factor: the base's values are not in the file",
+                 adapters[i]->name, tensor);
+        }
         owner = adapters[i];
         memcpy(out, p->value, (size_t)(p->rows * p->cols) * sizeof *out);
     }
     for (size_t i = 0; i < n; i++) {
         const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
         if (at == NULL || !merge_acts(adapters[i], at, weight)) { continue; }
-        const peft__site *s = &adapters[i]->base->sites[at->site];
-        if (weight) {
-            TRY(adapters[i]->method->merge(adapters[i], at, s, run, out));
-        } else {
-            adapters[i]->method->merge_bias(adapters[i], at, s, out);
-        }
+        TRY(merge_add(adapters[i], at, factors != NULL ? factors[i] : 1, weight, run, out));
+        if (weight && at->rows_param >= 0) { more = PEFT__MAX(more, adapters[i]->new_tokens); }
     }
-    if (!run->k->finite(out, w->rows * w->cols)) {
+    if (!run->k->finite(out, (w->rows + more) * w->cols)) {
         FAIL(PEFT_E_NUMERIC, "\"%s\" has a NaN or an infinite value after merging", tensor);
     }
 out:
@@ -110,7 +129,8 @@ bool peft__merge_unties(peft__adapter *const *adapters, size_t n) {
             if (a->base->sites[all[j].site].kind == PEFT__SITE_HEAD) { head = &all[j]; }
         }
         int32_t copy[2] = {head != NULL ? head->weight_param : -1, table != NULL ? table->weight_param : -1};
-        bool adds = (head != NULL && head->product) || (table != NULL && table->product);
+        bool alike = head != NULL && table != NULL && head->rows_param >= 0 && head->rows_param == table->rows_param;
+        bool adds = (head != NULL && head->product) || (table != NULL && table->product && !alike);
         if (adds || copy[0] != copy[1]) { return true; }
     }
     return false;

@@ -12,6 +12,7 @@
 
 struct peft_adapters;
 struct peft__adapter;
+struct peft__mix;
 
 /* One trainable matrix that an adapter has. */
 typedef struct peft__adapter_param {
@@ -32,11 +33,13 @@ typedef struct peft__attachment {
     int32_t first, count;        /* its parameters: adapter->params[first .. first + count) */
     double scale;                /* alpha / r, ...; times what the expression says where the method is `proportional` */
     double strength;             /* merge: 1 puts it into the weight, -1 takes it out again; 1 everywhere else */
-    int64_t rank;                /* of this site; 0: none */
+    int64_t rank;                /* of this site (of a bottleneck the width); 0: none */
     double dropout;
     uint64_t key;                /* of this site's dropout: hash of path */
     int32_t weight_param, bias_param; /* index in adapter->params of a trained copy of the site's weight or bias; -1 */
     bool product;                /* changes the site's product: a merged weight has to follow (merge, merge_bias) */
+    int32_t rows_param;          /* index of a parameter whose rows stand in for those of `tokens` (tokens.c); -1 */
+    const int32_t *tokens;       /* ids, one a row of it; in the adapter's arena */
 } peft__attachment;
 
 /* Virtual tokens: rows [n * tasks, C] in SPACE_FIXED; n stand before each row, those of the row's task (frame.row_tasks). */
@@ -79,30 +82,46 @@ typedef struct peft__method {
                         peft__val h, peft__val residual);
     peft__val (*head)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
                       peft__val x, peft__head_spec *spec);  /* may change spec; returns what the head reads, x or another */
+    peft__val (*embed)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
+                       peft__val y, double scale);          /* changes the rows of a table that were read, times scale */
     peft__val (*input)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-                       peft__val x);                        /* changes the embeddings [INPUT, C] */
+                       peft__val x);                        /* changes the embeddings: [INPUT, C] at the INPUT site; at a
+                                                               table of positions [TOKENS, C], which have them already */
     peft__prompt (*prompt)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t,
                            const peft__site *s);            /* virtual tokens before each row's own, at the INPUT site */
     /* A bottleneck's output before it is added: stream(h) = up + *inner. For blocks that weigh several (fusion): *query is what
      * the network read. NULL: the method's stream cannot be fused. */
     peft__val (*up)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val h,
                     peft__val residual, peft__val *query, peft__val *inner);
-    /* combine FUSE: several outputs up[n] of the parts become one, at a STREAM site. */
-    peft__val (*fuse)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-                      peft__val query, const peft__val *up, size_t n);
+    /* combine FUSE: several outputs up[n] of the parts become one, at a STREAM site. query, inner: the last part's, as `up`. */
+    peft__val (*fuse)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val h,
+                      peft__val residual, peft__val query, peft__val inner, const peft__val *up, size_t n);
     void (*kv)(const struct peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s,
-               peft__val *past_k, peft__val *past_v);       /* keys and values that stand before each row's own */
+               peft__val x, peft__past *past);              /* keys and values that stand before each row's own; x: see site.h */
     /* Initial values from a text, where options ask for it: PEFT__NEEDS_*. from_text gets what was asked for. */
     uint32_t (*needs)(const struct peft__adapter *a);
     peft_status (*from_text)(struct peft__adapter *a, const peft__init_text *text, const peft__kernels *k);
     const char *(*text)(const struct peft__adapter *a);  /* the text that options name for it, or a neutral one; NULL: none */
     /* After init of all parameters: initial values that depend on several of them. Never called for an adapter from a file. */
     peft_status (*settle)(struct peft__adapter *a, const peft__kernels *k);
+    /* How many of the first layers are without the adapter in training step `step` (frame.skip_layers); NULL: none. */
+    int32_t (*skip_layers)(const struct peft__adapter *a, uint64_t seed, uint64_t step);
     int32_t combine;             /* PEFT__COMBINE_*: what an expression that names it means */
+    bool reversible;             /* merge and merge_bias honour at->strength -1 (proportional methods any factor) */
     bool proportional;           /* its change is proportional to at->scale: a factor of the expression goes there */
     /* Takes what its options name from the set into a->parts (retained), before the adapter is published. NULL: nothing. */
     peft_status (*refer)(struct peft__adapter *a, struct peft_adapters *set);
+    const char *config_file, *tensors_file; /* names of its files; NULL: the usual ones */
+    char *(*hub_name)(const struct peft__adapter *a, peft__arena *arena); /* its name in AdapterHub's files; NULL: its own */
     bool hub;                    /* saved as AdapterHub's library does (format_adapterhub.c) */
+    const char *hub_architecture; /* "architecture" of its config there; NULL: a bottleneck's, which has none */
+    /* Members of that "config" but architecture and leave_out, and back (root: the whole object). NULL: a bottleneck's. */
+    peft_status (*hub_out)(const struct peft__adapter *a, peft__json_out *j);
+    peft_status (*hub_in)(peft__optset *opts, const peft__json *root, const char *what);
+    /* What is used in place of an adapter that was read; *out NULL: itself. */
+    peft_status (*loaded)(const struct peft__adapter *a, struct peft__adapter **out);
+    /* Makes the same adapter, exactly, as that library has it. NULL: it has none, or `hub`. */
+    peft_status (*to_hub)(const struct peft__adapter *a, struct peft__adapter **out);
     bool prompt_keys;            /* keys in files as PEFT's prompt methods have them: see peft__adapter_file_key */
     /* Where an encoder's parameters make a table, which files hold as "prompt_embeddings" beside them: its shape, and its values
      * if out is not NULL. No rows: the parameters are the table (option "baked"). */
@@ -126,8 +145,16 @@ typedef struct peft__method {
     /* After the optimiser's step number `step` (from 1) of `total`; grads times gscale are the gradients of that step. */
     peft_status (*after_step)(struct peft__adapter *a, const peft__real *grads, double gscale, int64_t step, int64_t total,
                               peft__real *state);
+    peft_status (*save)(const struct peft__adapter *a, const char *dir); /* in a form of its own; NULL: as the others */
     /* Makes what files hold in place of the adapter, if that is another one; else *out is NULL. */
     peft_status (*plain)(const struct peft__adapter *a, struct peft__adapter **out);
+    /* Makes the same adapter, exactly, of a method that more programs know (VeRA: lora; P-tuning: prompt). NULL: there is none. */
+    peft_status (*simplify)(const struct peft__adapter *a, struct peft__adapter **out);
+    /* Makes a weighted combination of adapters that all have this function (combine.h). NULL: they can be averaged only. */
+    peft_status (*mix)(const struct peft__mix *m, struct peft__adapter **out);
+    /* LoRA: PEFT_OK if all that the adapter does is weight += at->scale B A at sites with a rank, slots PEFT__LORA_A and _B; else
+     * an error that says what `what` cannot hold. NULL: no LoRA. */
+    peft_status (*low_rank)(const struct peft__adapter *a, const char *what);
     /* adapter_config.json: writes the method's own keys / reads them into options. */
     void (*config_out)(const struct peft__adapter *a, peft__json_out *j);
     peft_status (*config_in)(peft__optset *opts, const peft__json *config, const char *what);
@@ -136,10 +163,16 @@ typedef struct peft__method {
 } peft__method;
 
 extern const peft__method peft__method_lora, peft__method_full, peft__method_houlsby, peft__method_pfeiffer,
-    peft__method_parallel;
-extern const peft__method peft__method_prompt, peft__method_ptuning, peft__method_prefix, peft__method_ptuning_v2;
+    peft__method_parallel, peft__method_houlsby_inv, peft__method_pfeiffer_inv, peft__method_compacter,
+    peft__method_compacterpp;
+extern const peft__method peft__method_multitask_prompt;
+extern const peft__method peft__method_fusion, peft__method_union, peft__method_prompt, peft__method_ptuning, peft__method_prefix, peft__method_ptuning_v2;
 extern const peft__method peft__method_ia3, peft__method_ln_tuning, peft__method_bitfit, peft__method_head, peft__method_dora,
     peft__method_lora_fa, peft__method_vera, peft__method_loha, peft__method_lokr;
+extern const peft__method peft__method_adalora;
+extern const peft__method peft__method_prefix_tuning, peft__method_lora_hub, peft__method_mam, peft__method_unipelt;
+extern const peft__method peft__method_trainable_tokens;
+extern const peft__method peft__method_oft, peft__method_boft;
 const peft__method *peft__method_at(size_t index); /* NULL past the end */
 const peft__method *peft__method_find(const char *name);
 
@@ -148,6 +181,7 @@ typedef struct peft__base_info {
     const peft__site *sites;
     size_t n_sites;
     const char *architecture, *model_type, *path; /* "llama"; config.json's model_type; where it came from */
+    struct peft_adapters *set;    /* whose base it is; NULL: of none */
     const char *config_json;      /* Hugging Face config.json text */
     int64_t parameters;
     void (*retain)(void *owner);  /* of the model's reference */
@@ -156,6 +190,9 @@ typedef struct peft__base_info {
     /* every tensor of the base, for full fine-tuning and bias="all": HF name, weight, [1, n] for vectors; site that uses it */
     size_t n_tensors;
     const peft__weight *(*tensor)(void *owner, size_t index, int32_t *ndim);
+    /* the same tensor's name in GGUF files, and the head size if they have its rows in pair order, else 0; NULL: no such name */
+    const char *(*gguf_name)(void *owner, size_t index, int32_t *interleave);
+    const char *gguf_architecture; /* general.architecture of the base as a GGUF file */
 } peft__base_info;
 
 /* An adapter: structure immutable once published, values written by its trainer only. Reference-counted. */
@@ -175,7 +212,10 @@ typedef struct peft__adapter {
     const char *file_name;       /* while it is read from an AdapterHub folder: its name there; else NULL */
     bool from_file;              /* names of its options that match nothing are no error: the file's tensors say what there is */
     peft__real *shared;          /* scratch of the method, or NULL */
+    int64_t new_tokens;          /* ids after the base's vocabulary that exist with it only (tokens.c) */
+    struct peft__tokens *tokens; /* rows of tokens that it trains (tokens.h), in the arena; NULL: none */
     peft__vec parts;             /* of struct peft__adapter *, each with a reference: of a union or a fusion */
+    bool bent;                   /* its change is not proportional to at->scale although the method's is (DoRA) */
     const peft__kernels *kernels; /* while it is made: NULL if a file will give the values */
 } peft__adapter;
 
@@ -183,6 +223,12 @@ typedef struct peft__adapter {
 peft_status peft__adapter_attach(peft__adapter *a, const peft__site *s, peft__attachment **out);
 peft_status peft__adapter_add_param(peft__adapter *a, peft__attachment *at, const char *key, int32_t slot, int64_t rows,
                                     int64_t cols, int32_t ndim, bool whole, bool frozen);
+/* Does a factor of at->scale multiply all that the adapter changes? */
+bool peft__adapter_proportional(const peft__adapter *a);
+/* Parts whose parameters are the adapter's own: not those of a fusion. */
+static inline size_t peft__adapter_own_parts(const peft__adapter *a) {
+    return a->method->combine == PEFT__COMBINE_STACK ? a->parts.len : 0;
+}
 /* The last parameter added is saved with these dims, whose product is rows * cols. */
 void peft__adapter_shape(peft__adapter *a, int32_t ndim, const int64_t *dims);
 const peft__adapter_param *peft__adapter_param_at(const peft__adapter *a, size_t i);
@@ -235,6 +281,8 @@ peft_status peft__adapter_targets(peft__adapter *a, uint32_t kinds, const char *
 peft_status peft__adapter_save_site(peft__adapter *a, const peft__site *s); /* trained copies of weight and bias */
 /* Sets at->rank and at->scale from r, rank_pattern, the option `alpha` and alpha_pattern: alpha / r. */
 peft_status peft__adapter_rank(peft__adapter *a, peft__attachment *at, const peft__site *s, const char *alpha);
+/* PEFT_E_SHAPE where a product of that rank has more than a matrix of the site's size can have; files may. */
+peft_status peft__adapter_check_rank(const peft__adapter *a, const peft__site *s, int64_t rank);
 /* y + x D', D formed from the parameters with slots 0 to 3; and weight += D. */
 peft__val peft__adapter_delta(const peft__adapter *a, const peft__attachment *at, peft__tape *t, peft__val x, peft__val y,
                               const peft__delta *d);
@@ -243,6 +291,8 @@ peft_status peft__adapter_merge_delta(const peft__adapter *a, const peft__attach
 /* Second text of the row whose first is model_type; "" without one. */
 const char *peft__model_type_find(const char *const (*table)[2], size_t n, const char *model_type);
 const char *peft__usual_projections(const peft__base_info *base); /* PEFT's default targets of LoRA, LIST text */
+/* The matched sites [n_sites] as LIST text for target_modules: endings of paths where they mean no other site, else paths. */
+peft_status peft__target_names(const peft__base_info *base, const bool *matched, peft__str *list);
 /* The same options as keys of adapter_config.json, where the schema has them, and back. */
 void peft__config_put_targets(const peft__optset *opts, peft__json_out *j);
 peft_status peft__config_get_targets(peft__optset *opts, const peft__json *config, const char *what);
@@ -268,6 +318,8 @@ peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a); /* takes t
 peft_status peft__set_remove(struct peft_adapters *s, const char *name); /* PEFT_E_BUSY while pinned elsewhere */
 /* A pinned adapter (retained for the caller); PEFT_E_NOT_FOUND listing the names there are. */
 peft_status peft__set_pin(struct peft_adapters *s, const char *name, peft__adapter **out);
+/* A pinned fusion of these parts in this order; PEFT_E_NOT_FOUND naming them. */
+peft_status peft__set_pin_fusion(struct peft_adapters *s, peft__adapter *const *parts, size_t n, peft__adapter **out);
 size_t peft__set_count(const struct peft_adapters *s);
 const char *peft__set_name(const struct peft_adapters *s, size_t index);
 
@@ -311,8 +363,7 @@ peft_status peft__regex_match(const char *pattern, const char *text, bool full, 
 
 /* ---- compose.c ---------------------------------------------------------------------------------------------------------------- */
 
-/* Hooks over the adapters that act, in order (one for now; groups of rows later). Owned by the arena of the tape. */
-peft_status peft__compose(peft__tape *t, const peft__base_info *base, peft__adapter *const *adapters, size_t n);
+/* See expression.h. */
 
 /* ---- files: format_hf.c, merge.c ------------------------------------------------------------------------------------------------ */
 
@@ -321,18 +372,31 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir);
 /* Reads them; missing, surplus or mis-shaped tensors are errors by name; NaN or infinite weights too unless allowed. */
 peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
                                   const char *dir, bool allow_nan, peft__adapter **out);
+/* format_gguf.c: a LoRA as one file of llama.cpp, and back; what it holds, without a base; is it one. */
+peft_status peft__adapter_save_gguf(const peft__adapter *a, const char *path);
+peft_status peft__adapter_load_gguf(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
+                                    const char *path, bool allow_nan, peft__adapter **out);
+peft_status peft__adapter_inspect_gguf(peft__mem *mem, const char *path, peft__str *out);
+bool peft__adapter_probe_gguf(peft__mem *mem, const char *path);
 /* One option as a key of adapter_config.json, in its own type (unset texts, lists and maps as null; maps as {}), and back:
  * an absent or null key leaves the default; a wrong type or range is PEFT_E_FORMAT. */
 void peft__config_put(const peft__optset *opts, const char *key, peft__json_out *j);
 peft_status peft__config_get(peft__optset *opts, const peft__json *config, const char *what, const char *key);
 /* Size of the base as an adapter's file records it, compact JSON. */
 void peft__base_record(const peft__base_info *base, peft__str *out);
+/* union.c: a folder that has others in it. */
+bool peft__union_probe(const char *dir);
+peft_status peft__union_save(const peft__adapter *a, const char *dir);
+peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name, const char *dir,
+                             bool allow_nan, peft__adapter **out);
 /* format_adapterhub.c: what differs in an AdapterHub folder. */
 bool peft__hub_is(const peft__json *config);
 peft_status peft__hub_config(const peft__adapter *a, peft__str *out);
 peft_status peft__hub_method(const peft__json *config, const char *what, const peft__method **out);
 peft_status peft__hub_options(peft__optset *opts, const peft__json *config, const char *what);
 char *peft__hub_key(peft__arena *arena, const peft__adapter *a, const char *name); /* NULL: no memory */
+/* Is a file's tensor of a layer that leave_out names? Those are passed over: an adapter loses layers by its config. */
+bool peft__hub_left_tensor(const peft__adapter *a, peft__arena *arena, const char *key);
 bool peft__adapter_probe(const char *path); /* a folder with adapter_config.json */
 peft_status peft__adapter_inspect(peft__mem *mem, const char *dir, peft__str *out); /* config and tensors, without a base */
 peft_status peft__adapter_info(const peft__adapter *a, peft__str *out);             /* JSON of peft_adapters_info_json */
@@ -341,7 +405,9 @@ peft_status peft__merge_changes(peft__adapter *const *adapters, size_t n, const 
 /* After merging, does a head that is tied to the embedding need a tensor of its own? (Only one of them changes, or both do
  * and differently.) With the trained copy of a tied pair ("full") both change alike: false. */
 bool peft__merge_unties(peft__adapter *const *adapters, size_t n);
-peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const char *tensor, const peft__weight *w,
+/* factors: [n], what an expression multiplies each by; NULL: 1. */
+/* out: [rows * cols], and as many rows more as the adapters add tokens, where the tensor is the embedding or the head. */
+peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const double *factors, const char *tensor, const peft__weight *w,
                               const peft__run *run, peft__real *out);
 
 #endif

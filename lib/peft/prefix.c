@@ -24,6 +24,7 @@ enum { PREFIX_TABLE = 0, PREFIX_EMBED = 1, PREFIX_W1 = 2, PREFIX_B1 = 3, PREFIX_
         {"init", PEFT__OPT_STR, "text", 1, 0, "text|random|zero",                                                          \
          "initial keys and values: the base's own for a text, N(0, 1) or what a random network makes, or 0"},              \
         {"init_text", PEFT__OPT_STR, "", 1, 0, NULL, "text to start from with init=text; unset: a neutral instruction"},   \
+        PEFT__SOFT_FROM_OPTION("keys and values"),                                                                         \
         {"baked", PEFT__OPT_BOOL, "false", 1, 0, NULL, "the keys and values are trained themselves, whatever prefix_projection says"}, \
         {"modules_to_save", PEFT__OPT_LIST, "", 1, 0, NULL, "names of modules that are trained and saved whole"},          \
         PEFT__SOFT_OPTIONS_END
@@ -98,6 +99,7 @@ static peft_status prefix_build(peft__adapter *a) {
     TRY(peft__soft_sizes_of(a, &base));
     TRY(peft__soft_sizes(a, base.kv_dim, base.layers, base.kv_heads));
     TRY(peft__soft_check_text(a, "init_text"));
+    TRY(peft__soft_check_source(a, "init", false));
     TRY(peft__adapter_attach(a, base.first_kv, &at)); /* which has the parameters of all layers */
     TRY(prefix_add_table(a, at, &base));
     for (size_t i = 0; i < a->base->n_sites; i++) {
@@ -152,25 +154,50 @@ static peft__val prefix_table(const peft__adapter *a, peft__tape *t) {
     t->segment = 0;
     peft__val v = prefix_emit(a, t, NULL);
     t->segment = segment;
-    t->prefix_tokens = t->position_shift = peft__opt_int(&a->opts, "num_virtual_tokens");
+    t->prefix_tokens += peft__opt_int(&a->opts, "num_virtual_tokens");
+    t->position_shift += peft__opt_int(&a->opts, "num_virtual_tokens");
     return v;
 }
 
-static void prefix_kv(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val *past_k,
-                      peft__val *past_v) {
+static void prefix_kv(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
+                      peft__past *past) {
     (void)at;
+    (void)x;
     int64_t d = s->out, first = s->layer * 2 * d;
     peft__val v = prefix_table(a, t);
-    *past_k = peft__tape_view(t, v, first, d);
-    *past_v = peft__tape_view(t, v, first + d, d);
+    past->k = peft__tape_view(t, v, first, d);
+    past->v = peft__tape_view(t, v, first + d, d);
 }
 
 /* ---- initial values ------------------------------------------------------------------------------------------ */
 
-static uint32_t prefix_needs(const peft__adapter *a) { return prefix_starts_as(a, "text") ? PEFT__NEEDS_FORWARD : 0; }
+static bool prefix_from_a_text(const peft__adapter *a) { return prefix_starts_as(a, "text") && !peft__soft_has_source(a); }
 
-static const char *prefix_text(const peft__adapter *a) {
-    return prefix_starts_as(a, "text") ? peft__soft_text(a, "init_text") : NULL;
+static uint32_t prefix_needs(const peft__adapter *a) { return prefix_from_a_text(a) ? PEFT__NEEDS_FORWARD : 0; }
+
+static const char *prefix_text(const peft__adapter *a) { return prefix_from_a_text(a) ? peft__soft_text(a, "init_text") : NULL; }
+
+/* The table becomes these rows, or the network gives them (nearly). */
+static peft_status prefix_start(peft__adapter *a, const peft__real *rows) {
+    if (!prefix_is_flat(a)) { return peft__soft_fit(a, prefix_emit, rows, PREFIX_W2, PREFIX_B2); }
+    const peft__param *p = &peft__soft_param(a, PREFIX_TABLE)->p;
+    memcpy(p->value, rows, (size_t)(p->rows * p->cols) * sizeof *rows);
+    return PEFT_OK;
+}
+
+static peft_status prefix_settle(peft__adapter *a, const peft__kernels *k) {
+    peft_status st = PEFT_OK;
+    if (!peft__soft_has_source(a)) { return PEFT_OK; }
+    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens");
+    int64_t width = prefix_is_flat(a) ? peft__soft_param(a, PREFIX_TABLE)->p.cols : peft__soft_param(a, PREFIX_W2)->p.rows;
+    size_t bytes = (size_t)(n * width) * sizeof(peft__real);
+    peft__real *rows = peft__alloc(a->mem, bytes);
+    if (rows == NULL) { return PEFT_E_NOMEM; }
+    TRY(peft__soft_source(a, k, n, width, rows));
+    TRY(prefix_start(a, rows));
+out:
+    peft__free(a->mem, rows, bytes);
+    return st;
 }
 
 static peft_status prefix_from_text(peft__adapter *a, const peft__init_text *text, const peft__kernels *k) {
@@ -189,11 +216,7 @@ static peft_status prefix_from_text(peft__adapter *a, const peft__init_text *tex
             memcpy(rows + i * width + (l * 2 + 1) * d, text->v[l] + i * d, (size_t)d * sizeof *rows);
         }
     }
-    if (prefix_is_flat(a)) {
-        memcpy(peft__soft_param(a, PREFIX_TABLE)->p.value, rows, bytes);
-    } else {
-        TRY(peft__soft_fit(a, prefix_emit, rows, PREFIX_W2, PREFIX_B2));
-    }
+    TRY(prefix_start(a, rows));
 out:
     peft__free(a->mem, rows, bytes);
     return st;
@@ -230,9 +253,9 @@ static double prefix_rate(const peft__adapter *a) { return prefix_is_flat(a) ? 1
 #define PREFIX_METHOD(id, options)                                                                                         \
     {                                                                                                                      \
         .name = id, .hf_type = "PREFIX_TUNING", .schema = &(options), .build = prefix_build, .init = prefix_init,          \
-        .kv = prefix_kv, .needs = prefix_needs, .from_text = prefix_from_text, .text = prefix_text, .prompt_keys = true,   \
-        .bake = prefix_bake, .config_out = prefix_config_out, .config_in = prefix_config_in,                           \
-        .default_rate = prefix_rate,                                                                                       \
+        .settle = prefix_settle, .kv = prefix_kv, .needs = prefix_needs, .from_text = prefix_from_text,                    \
+        .text = prefix_text, .prompt_keys = true, .bake = prefix_bake, .config_out = prefix_config_out,                    \
+        .config_in = prefix_config_in, .default_rate = prefix_rate,                                                        \
     }
 
 const peft__method peft__method_prefix = PREFIX_METHOD("prefix", prefix_schema);

@@ -5,6 +5,8 @@
  * Saved as PEFT's PROMPT_TUNING. Unlike there, rows of the vocabulary are the default start: N(0, 1) is an order of magnitude
  * larger than any row that the model has read, and hardly learns.
  *
+ * It may start from another saved prompt (soft_start.c), and is how one task of a multitask prompt is taken out for good.
+ *
  * Left out: encoder-decoder models; merging, as nothing of it is a weight. */
 #include "peft/soft.h"
 
@@ -12,18 +14,13 @@ enum { PROMPT_TABLE = 0 };
 
 static const peft__option prompt_options[] = {
     PEFT__SOFT_OPTIONS,
-    {"prompt_tuning_init", PEFT__OPT_STR, "SAMPLE_VOCAB", 1, 0, "SAMPLE_VOCAB|TEXT|RANDOM",
-     "initial vectors: rows of random tokens, rows of a text's tokens, or N(0, 1)"},
-    {"prompt_tuning_init_text", PEFT__OPT_STR, "", 1, 0, NULL, "text to start from with TEXT; unset: a neutral instruction"},
-    {"tokenizer_name_or_path", PEFT__OPT_STR, "", 1, 0, NULL,
-     "as written to adapter_config.json with TEXT; unset: base_model_name_or_path"},
+    PEFT__SOFT_START_OPTIONS("SAMPLE_VOCAB|TEXT|RANDOM",
+                             "initial vectors: rows of random tokens, rows of a text's tokens, or N(0, 1)"),
+    PEFT__SOFT_FROM_OPTION("virtual tokens"),
+    PEFT__SOFT_TASK_OPTION,
     PEFT__SOFT_OPTIONS_END,
 };
 static const peft__schema prompt_schema = {"method:prompt", prompt_options, PEFT__COUNT(prompt_options)};
-
-static bool prompt_starts_as(const peft__adapter *a, const char *how) {
-    return strcmp(peft__opt_str(&a->opts, "prompt_tuning_init"), how) == 0;
-}
 
 static peft_status prompt_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
@@ -32,6 +29,7 @@ static peft_status prompt_build(peft__adapter *a) {
     TRY(peft__soft_sizes_of(a, &base));
     TRY(peft__soft_sizes(a, base.hidden, base.layers, base.heads));
     TRY(peft__soft_check_text(a, "prompt_tuning_init_text"));
+    TRY(peft__soft_check_source(a, "prompt_tuning_init", false));
     TRY(peft__adapter_attach(a, base.input, &at));
     TRY(peft__adapter_add_param(a, at, "prompt_embeddings", PROMPT_TABLE, peft__opt_int(&a->opts, "num_virtual_tokens"),
                                 base.hidden, 2, false, false));
@@ -50,26 +48,8 @@ static peft_status prompt_from_text(peft__adapter *a, const peft__init_text *tex
     return peft__soft_rows(a, text, p->rows, k, p->value);
 }
 
-/* With TEXT the vectors are those of random tokens until the text comes. */
 static peft_status prompt_settle(peft__adapter *a, const peft__kernels *k) {
-    peft_status st = PEFT_OK;
-    const peft__param *p = &peft__soft_param(a, PROMPT_TABLE)->p;
-    peft__soft_base base;
-    if (prompt_starts_as(a, "RANDOM")) { return PEFT_OK; }
-    int32_t *ids = peft__arena_alloc(&a->arena, (size_t)p->rows * sizeof *ids);
-    if (ids == NULL) { return PEFT_E_NOMEM; }
-    TRY(peft__soft_sizes_of(a, &base));
-    peft__soft_sample(a, base.vocab, p->rows, ids);
-    peft__init_text text = {.ids = ids, .n = p->rows};
-    TRY(prompt_from_text(a, &text, k));
-out:
-    return st;
-}
-
-static uint32_t prompt_needs(const peft__adapter *a) { return prompt_starts_as(a, "TEXT") ? PEFT__NEEDS_TOKENS : 0; }
-
-static const char *prompt_text(const peft__adapter *a) {
-    return prompt_starts_as(a, "TEXT") ? peft__soft_text(a, "prompt_tuning_init_text") : NULL;
+    return peft__soft_start(a, &peft__soft_param(a, PROMPT_TABLE)->p, k);
 }
 
 static peft__prompt prompt_emit(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s) {
@@ -81,26 +61,15 @@ static peft__prompt prompt_emit(const peft__adapter *a, const peft__attachment *
 
 /* ---- adapter_config.json ------------------------------------------------------------------------------------- */
 
-/* PEFT refuses TEXT without a text and a tokenizer's name. */
 static void prompt_config_out(const peft__adapter *a, peft__json_out *j) {
-    bool text = prompt_starts_as(a, "TEXT");
-    const char *tokenizer = peft__opt_str(&a->opts, "tokenizer_name_or_path");
-    const char *base = peft__opt_str(&a->opts, "base_model_name_or_path");
-    if (tokenizer[0] == '\0') { tokenizer = base[0] != '\0' ? base : a->base->path; }
-    if (tokenizer == NULL || tokenizer[0] == '\0') { tokenizer = "base"; }
     peft__soft_config_out(a, j);
-    peft__config_put(&a->opts, "prompt_tuning_init", j);
-    peft__json_key(j, "prompt_tuning_init_text");
-    peft__json_put_text(j, text ? prompt_text(a) : NULL);
-    peft__json_key(j, "tokenizer_name_or_path");
-    peft__json_put_text(j, text ? tokenizer : NULL);
+    peft__soft_start_out(a, peft__opt_str(&a->opts, "prompt_tuning_init"), j);
 }
 
 static peft_status prompt_config_in(peft__optset *opts, const peft__json *config, const char *what) {
-    static const char *const keys[] = {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path"};
     peft_status st = PEFT_OK;
     TRY(peft__soft_config_in(opts, config, what));
-    for (size_t i = 0; i < PEFT__COUNT(keys); i++) { TRY(peft__config_get(opts, config, what, keys[i])); }
+    TRY(peft__soft_start_in(opts, config, what));
 out:
     return st;
 }
@@ -113,9 +82,9 @@ const peft__method peft__method_prompt = {
     .init = prompt_init,
     .settle = prompt_settle,
     .prompt = prompt_emit,
-    .needs = prompt_needs,
+    .needs = peft__soft_start_needs,
     .from_text = prompt_from_text,
-    .text = prompt_text,
+    .text = peft__soft_start_text,
     .prompt_keys = true,
     .config_out = prompt_config_out,
     .config_in = prompt_config_in,

@@ -24,6 +24,8 @@ static const peft__option ptuning_options[] = {
     {"init", PEFT__OPT_STR, "vocabulary", 1, 0, "vocabulary|text|random",
      "what the network makes at first: rows of random tokens, rows of a text's tokens, or what its random weights give"},
     {"init_text", PEFT__OPT_STR, "", 1, 0, NULL, "text to start from with init=text; unset: a neutral instruction"},
+    PEFT__SOFT_FROM_OPTION("virtual tokens"),
+    PEFT__SOFT_TASK_OPTION,
     {"baked", PEFT__OPT_BOOL, "false", 1, 0, NULL, "there is no network: the virtual tokens are trained themselves"},
     PEFT__SOFT_OPTIONS_END,
 };
@@ -62,6 +64,7 @@ static peft_status ptuning_build(peft__adapter *a) {
     TRY(peft__soft_sizes_of(a, &base));
     TRY(peft__soft_sizes(a, base.hidden, base.layers, base.heads));
     TRY(peft__soft_check_text(a, "init_text"));
+    TRY(peft__soft_check_source(a, "init", false));
     int64_t d = base.hidden;
     if (h == 0) { h = d; }
     TRY(peft__opt_set_int(&a->opts, "encoder_hidden_size", h));
@@ -136,18 +139,25 @@ static peft__prompt ptuning_prompt(const peft__adapter *a, const peft__attachmen
 
 /* ---- initial values ------------------------------------------------------------------------------------------ */
 
+/* The table becomes these rows, or the network gives them (nearly). */
+static peft_status ptuning_start(peft__adapter *a, const peft__real *rows) {
+    if (!peft__opt_bool(&a->opts, "baked")) {
+        return peft__soft_fit(a, ptuning_emit, rows, ptuning_last(a), ptuning_last(a) + 1);
+    }
+    const peft__param *p = &peft__soft_param(a, PTUNING_TABLE)->p;
+    memcpy(p->value, rows, (size_t)(p->rows * p->cols) * sizeof *rows);
+    return PEFT_OK;
+}
+
+/* text NULL: from init_from. */
 static peft_status ptuning_from_text(peft__adapter *a, const peft__init_text *text, const peft__kernels *k) {
     peft_status st = PEFT_OK;
     int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), d = peft__opt_int(&a->opts, "token_dim");
     size_t bytes = (size_t)(n * d) * sizeof(peft__real);
     peft__real *rows = peft__alloc(a->mem, bytes);
     if (rows == NULL) { return PEFT_E_NOMEM; }
-    TRY(peft__soft_rows(a, text, n, k, rows));
-    if (peft__opt_bool(&a->opts, "baked")) {
-        memcpy(peft__soft_param(a, PTUNING_TABLE)->p.value, rows, bytes);
-    } else {
-        TRY(peft__soft_fit(a, ptuning_emit, rows, ptuning_last(a), ptuning_last(a) + 1));
-    }
+    TRY(text != NULL ? peft__soft_rows(a, text, n, k, rows) : peft__soft_source(a, k, n, d, rows));
+    TRY(ptuning_start(a, rows));
 out:
     peft__free(a->mem, rows, bytes);
     return st;
@@ -158,6 +168,7 @@ static peft_status ptuning_settle(peft__adapter *a, const peft__kernels *k) {
     peft_status st = PEFT_OK;
     int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens");
     peft__soft_base base;
+    if (peft__soft_has_source(a)) { return ptuning_from_text(a, NULL, k); }
     if (ptuning_starts_as(a, "random")) { return PEFT_OK; }
     int32_t *ids = peft__arena_alloc(&a->arena, (size_t)n * sizeof *ids);
     if (ids == NULL) { return PEFT_E_NOMEM; }
@@ -213,6 +224,7 @@ const peft__method peft__method_ptuning = {
     .text = ptuning_text,
     .prompt_keys = true,
     .bake = ptuning_bake,
+    .simplify = peft__soft_simplify,
     .config_out = ptuning_config_out,
     .config_in = ptuning_config_in,
     .learning_rate = 1e-3,

@@ -18,6 +18,7 @@ peft_status peft__set_create(peft_context *ctx, const peft__base_info *base, str
     atomic_init(&s->refs, 1);
     s->ctx = ctx;
     s->base = *base;
+    s->base.set = s;
     peft__vec_init(&s->list, &ctx->mem, sizeof(peft__adapter *));
     peft__ctx_retain(ctx);
     if (base->retain != NULL) { base->retain(base->owner); }
@@ -105,6 +106,41 @@ peft_status peft__set_pin(struct peft_adapters *s, const char *name, peft__adapt
     } else {
         st = set_fail_name(s, name);
     }
+    peft__mutex_unlock(s->lock);
+    return st;
+}
+
+static bool set_is_fusion(const peft__adapter *a, peft__adapter *const *parts, size_t n) {
+    if (a->method->combine != PEFT__COMBINE_FUSE || a->parts.len != n) { return false; }
+    for (size_t i = 0; i < n; i++) {
+        if (PEFT__VEC_AT(&a->parts, peft__adapter *, i) != parts[i]) { return false; }
+    }
+    return true;
+}
+
+static peft_status set_fail_fusion(const struct peft_adapters *s, peft__adapter *const *parts, size_t n) {
+    peft__str names;
+    peft__str_init(&names, &s->ctx->mem);
+    for (size_t i = 0; i < n; i++) { peft__str_putf(&names, "%s%s", i > 0 ? ", " : "", parts[i]->name); }
+    peft_status st = peft__str_status(&names);
+    if (st == PEFT_OK) {
+        st = peft__fail(PEFT_E_NOT_FOUND, "there is no fusion of %s: add one of method \"fusion\" with these adapters, in this order",
+                        peft__str_c(&names));
+    }
+    peft__str_free(&names);
+    return st;
+}
+
+peft_status peft__set_pin_fusion(struct peft_adapters *s, peft__adapter *const *parts, size_t n, peft__adapter **out) {
+    peft_status st = PEFT_OK;
+    peft__adapter **list;
+    *out = NULL;
+    peft__mutex_lock(s->lock);
+    list = s->list.data;
+    for (size_t i = 0; i < s->list.len && *out == NULL; i++) {
+        if (set_is_fusion(list[i], parts, n)) { *out = list[i]; }
+    }
+    if (*out != NULL) { peft__adapter_retain(*out); } else { st = set_fail_fusion(s, parts, n); }
     peft__mutex_unlock(s->lock);
     return st;
 }

@@ -73,14 +73,9 @@ static bool sites_leaf_is_safe(const peft__base_info *base, const bool *matched,
     return true;
 }
 
-/* "all-linear" as names, for programs that read adapter_config.json and know lists only. */
-static peft_status sites_name_targets(peft__adapter *a, const bool *matched) {
-    peft_status st = PEFT_OK;
-    const peft__base_info *base = a->base;
-    peft__str list;
+peft_status peft__target_names(const peft__base_info *base, const bool *matched, peft__str *list) {
     peft__json_out j;
-    peft__str_init(&list, a->mem);
-    peft__json_begin(&j, &list, 0);
+    peft__json_begin(&j, list, 0);
     peft__json_array(&j);
     for (size_t i = 0; i < base->n_sites; i++) {
         if (!matched[i]) { continue; }
@@ -93,7 +88,15 @@ static peft_status sites_name_targets(peft__adapter *a, const bool *matched) {
         if (!said) { peft__json_put_text(&j, name); }
     }
     peft__json_array_end(&j);
-    TRY(peft__str_status(&list));
+    return peft__str_status(list);
+}
+
+/* "all-linear" as names, for programs that read adapter_config.json and know lists only. */
+static peft_status sites_name_targets(peft__adapter *a, const bool *matched) {
+    peft_status st = PEFT_OK;
+    peft__str list;
+    peft__str_init(&list, a->mem);
+    TRY(peft__target_names(a->base, matched, &list));
     TRY(peft__opt_set_raw(&a->opts, "target_modules", peft__str_c(&list)));
 out:
     peft__str_free(&list);
@@ -153,6 +156,13 @@ peft_status peft__adapter_rank(peft__adapter *a, peft__attachment *at, const pef
     at->scale = value / r;
 out:
     return st;
+}
+
+peft_status peft__adapter_check_rank(const peft__adapter *a, const peft__site *s, int64_t rank) {
+    int64_t most = PEFT__MIN(s->in, s->out);
+    if (a->from_file || rank <= most) { return PEFT_OK; }
+    return peft__fail(PEFT_E_SHAPE, "rank %lld is more than the weight of \"%s\" can have, which is %lld x %lld: at most %lld",
+                      (long long)rank, s->path, (long long)s->out, (long long)s->in, (long long)most);
 }
 
 /* ---- changes of a weight that are formed as a whole ---------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /* soft.h - what the methods that put trained rows before a text share (prompt, P-tuning, prefix): options, sizes of the base,
- * rows of the embedding table, and encoders of rows. */
+ * rows of the embedding table, starts, and encoders of rows. */
 #ifndef PEFT_SOFT_H
 #define PEFT_SOFT_H
 
@@ -16,6 +16,18 @@
     {"task_type", PEFT__OPT_STR, "CAUSAL_LM", 1, 0, NULL, "task_type of adapter_config.json"},                             \
         {"base_model_name_or_path", PEFT__OPT_STR, "", 1, 0, NULL,                                                         \
          "as written to adapter_config.json; unset: the model's path"}
+
+/* How a table of virtual tokens starts, as PEFT names it (soft_start.c). */
+#define PEFT__SOFT_START_OPTIONS(choices, help)                                                                            \
+    {"prompt_tuning_init", PEFT__OPT_STR, "SAMPLE_VOCAB", 1, 0, choices, help},                                            \
+        {"prompt_tuning_init_text", PEFT__OPT_STR, "", 1, 0, NULL,                                                         \
+         "text to start from with TEXT; unset: a neutral instruction"},                                                    \
+        {"tokenizer_name_or_path", PEFT__OPT_STR, "", 1, 0, NULL,                                                          \
+         "as written to adapter_config.json with TEXT; unset: base_model_name_or_path"}
+#define PEFT__SOFT_FROM_OPTION(what)                                                                                       \
+    {"init_from", PEFT__OPT_STR, "", 1, 0, NULL, "folder of a saved adapter whose " what " these start from"}
+#define PEFT__SOFT_TASK_OPTION                                                                                             \
+    {"prompt_tuning_init_task", PEFT__OPT_INT, "0", 0, 1 << 30, NULL, "which task of a multitask prompt to start from"}
 
 /* The text that virtual tokens start from when no other is given: says little, in the tone of an instruction. */
 #define PEFT__SOFT_TEXT                                                                                                    \
@@ -43,6 +55,26 @@ peft_status peft__soft_rows(const peft__adapter *a, const peft__init_text *text,
 peft_status peft__soft_check_text(const peft__adapter *a, const char *key);
 const char *peft__soft_text(const peft__adapter *a, const char *key);
 
+/* ---- starts ----------------------------------------------------------------------------------------------------------------- */
+
+bool peft__soft_starts_as(const peft__adapter *a, const char *how); /* prompt_tuning_init */
+bool peft__soft_has_source(const peft__adapter *a);                 /* init_from is set */
+/* init_from and option `how`, which names another start, are not both set; a task is named only where `tasks` is. */
+peft_status peft__soft_check_source(const peft__adapter *a, const char *how, bool tasks);
+/* out[rows, cols]: virtual tokens, or keys and values, of the adapter that init_from names, of one of its tasks. PEFT_E_SHAPE
+ * where it has another number of them; PEFT_E_UNSUPPORTED where it has none. */
+peft_status peft__soft_source(const peft__adapter *a, const peft__kernels *k, int64_t rows, int64_t cols, peft__real *out);
+/* Fills a table as init_from and prompt_tuning_init say, with random tokens until a text comes. RANDOM: it has been. */
+peft_status peft__soft_start(peft__adapter *a, const peft__param *table, const peft__kernels *k);
+uint32_t peft__soft_start_needs(const peft__adapter *a);
+const char *peft__soft_start_text(const peft__adapter *a);
+/* The same as keys of adapter_config.json; how: what to write as prompt_tuning_init. */
+void peft__soft_start_out(const peft__adapter *a, const char *how, peft__json_out *j);
+peft_status peft__soft_start_in(peft__optset *opts, const peft__json *config, const char *what);
+
+/* soft_simple.c: prompt tuning of what the encoder makes. */
+peft_status peft__soft_simplify(const peft__adapter *a, peft__adapter **out);
+
 /* ---- encoders -------------------------------------------------------------------------------------------------------------- */
 
 /* Puts an encoder on a tape: the rows that it makes, and what its last layer reads. */
@@ -51,6 +83,7 @@ typedef peft__val (*peft__soft_emit)(const peft__adapter *a, peft__tape *t, peft
 peft_status peft__soft_run(const peft__adapter *a, peft__soft_emit emit, peft__real *values, peft__real *hidden);
 /* The parameter of a slot, which the first attachment has. */
 const peft__adapter_param *peft__soft_param(const peft__adapter *a, int32_t slot);
+int64_t peft__soft_count(const peft__adapter *a); /* virtual tokens, by whatever name the options have for them */
 int32_t peft__soft_tape_param(const peft__adapter *a, int32_t slot, peft__tape *t);
 peft__val peft__soft_linear(const peft__adapter *a, peft__tape *t, peft__val x, int32_t weight_slot, int32_t bias_slot);
 /* Adds "<name>.weight" [out, in] and "<name>.bias" [out]. */

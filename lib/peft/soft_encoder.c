@@ -17,6 +17,10 @@ const peft__adapter_param *peft__soft_param(const peft__adapter *a, int32_t slot
     return NULL;
 }
 
+int64_t peft__soft_count(const peft__adapter *a) {
+    return peft__opt_int(&a->opts, peft__schema_find(a->opts.schema, "prefix_length") != NULL ? "prefix_length" : "num_virtual_tokens");
+}
+
 int32_t peft__soft_tape_param(const peft__adapter *a, int32_t slot, peft__tape *t) {
     return peft__adapter_tape_param(a, a->attachments.data, slot, t);
 }
@@ -108,7 +112,7 @@ peft_status peft__soft_fit(peft__adapter *a, peft__soft_emit emit, const peft__r
                            int32_t bias_slot) {
     peft_status st = PEFT_OK;
     const peft__param *w = &peft__soft_param(a, weight_slot)->p, *b = &peft__soft_param(a, bias_slot)->p;
-    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), width = w->cols;
+    int64_t n = peft__soft_count(a), width = w->cols;
     size_t hidden_bytes = (size_t)(n * width) * sizeof(peft__real), bytes = (size_t)(n * n + n) * sizeof(double);
     peft__real *hidden = peft__alloc(a->mem, hidden_bytes);
     double *g = peft__alloc(a->mem, bytes);

@@ -8,7 +8,7 @@
  * Face PEFT, so that files without them (save_projection=false) can be exchanged. ld starts as d_initial, lb as 0.
  *
  * Left out: several adapters that share one pair, trained biases. */
-#include "peft/method.h"
+#include "peft/lora.h"
 
 #include <math.h>
 
@@ -145,6 +145,7 @@ static peft__val vera_after(const peft__adapter *a, const peft__attachment *at, 
     h = peft__op_scale_columns(t, h, peft__adapter_tape_param(a, at, VERA_LD, t));
     h = peft__op_slice(t, h, vera_shared(a, "vera_B", t), s->out);
     h = peft__op_scale_columns(t, h, peft__adapter_tape_param(a, at, VERA_LB, t));
+    if (at->scale != 1) { h = peft__op_scale_all(t, h, at->scale, PEFT__NONE); }
     return peft__op_add(t, y, h);
 }
 
@@ -170,11 +171,50 @@ static peft_status vera_merge(const peft__adapter *a, const peft__attachment *at
                             .b = peft__real_backward(pa->value, pa->cols),
                             .c = weight,
                             .ldc = s->in,
-                            .alpha = 1,
+                            .alpha = PEFT__R(at->scale),
                             .accumulate = true};
     peft__gemm(run, &args);
     peft__free(a->mem, scaled, bytes);
     return PEFT_OK;
+}
+
+/* LoRA of rank r: A = ld o A[:, :in], B = lb o B[:out]. */
+static void vera_factors(const peft__adapter *a, const peft__attachment *at, const peft__param *to_a, const peft__param *to_b) {
+    const peft__param *pa = &peft__adapter_find(a, "vera_A", NULL)->p, *pb = &peft__adapter_find(a, "vera_B", NULL)->p;
+    const peft__real *lb = peft__adapter_param_at(a, (size_t)at->first)->p.value;
+    const peft__real *ld = peft__adapter_param_at(a, (size_t)at->first + 1)->p.value;
+    for (int64_t e = 0; e < to_a->rows * to_a->cols; e++) {
+        int64_t r = e / to_a->cols;
+        to_a->value[e] = ld[r] * pa->value[r * pa->cols + e % to_a->cols];
+    }
+    for (int64_t e = 0; e < to_b->rows * to_b->cols; e++) { to_b->value[e] = lb[e / to_b->cols] * pb->value[e]; }
+}
+
+static peft_status vera_simplify(const peft__adapter *a, peft__adapter **out) {
+    peft_status st = PEFT_OK;
+    size_t bytes = a->base->n_sites * sizeof(int64_t);
+    int64_t *ranks = peft__alloc_zero(a->mem, bytes);
+    if (ranks == NULL) { return PEFT_E_NOMEM; }
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__attachment *at = &PEFT__VEC_AT(&a->attachments, peft__attachment, i);
+        if (at->rank == 0) {
+            FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\": as a LoRA it cannot keep \"%s\", which is saved whole", a->name,
+                 a->base->sites[at->site].path);
+        }
+        ranks[at->site] = at->rank;
+    }
+    TRY(peft__lora_make(a->mem, a->base, a->name, ranks, 0, &a->opts, out));
+    for (size_t i = 0; i < a->attachments.len; i++) {
+        const peft__attachment *at = &PEFT__VEC_AT(&a->attachments, peft__attachment, i);
+        for (size_t k = 0; k < (*out)->attachments.len; k++) {
+            const peft__attachment *to = &PEFT__VEC_AT(&(*out)->attachments, peft__attachment, k);
+            if (to->site != at->site) { continue; }
+            vera_factors(a, at, peft__lora_param(*out, to, PEFT__LORA_A), peft__lora_param(*out, to, PEFT__LORA_B));
+        }
+    }
+out:
+    peft__free(a->mem, ranks, bytes);
+    return st;
 }
 
 static const char *const vera_keys[] = {"r", "vera_dropout", "d_initial", "projection_prng_key", "save_projection"};
@@ -204,6 +244,8 @@ const peft__method peft__method_vera = {
     .init = vera_init,
     .after = vera_after,
     .merge = vera_merge,
+    .proportional = true,
+    .simplify = vera_simplify,
     .config_out = vera_config_out,
     .config_in = vera_config_in,
     .learning_rate = 4e-3,

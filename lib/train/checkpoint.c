@@ -1,20 +1,21 @@
 /* checkpoint.c - everything that a run needs to go on bit for bit, in one file that is replaced atomically:
  *
  *   DIR/state.safetensors
- *     params, <optimiser's states>, best, grads    flat vectors, F32; grads where a step is half accumulated
+ *     params, <optimiser's states>, best, grads, method    flat vectors, F32; grads where a step is half accumulated; method:
+ *                                           what it keeps between steps. Of a job's second adapter "params.1" and so on
  *     __metadata__ "state"                  JSON: version, adapter, method, step, position in the data order, best loss
  *
  * The data order and the dropout masks follow from the seed, the epoch and the step, so no random state is stored. */
 #include <math.h>
+#include <stdio.h>
 
 #include "train/loop.h"
 
-enum { CHECKPOINT_VERSION = 1, CHECKPOINT_TENSORS = 5 };
+enum { CHECKPOINT_VERSION = 1, CHECKPOINT_TENSORS = 6 * PEFT__EXPRESSION_MAX };
 #define CHECKPOINT_FILE "state.safetensors"
 
 /* What the vectors mean: names, shapes and factors of the adapter's parts. Positive, so that JSON holds it as an integer. */
-static int64_t checkpoint_layout(const peft__adapter *a) {
-    uint64_t h = 0;
+static uint64_t checkpoint_layout_of(uint64_t h, const peft__adapter *a) {
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         const peft__adapter_param *p = peft__adapter_param_at(a, i);
         h = peft__hash_str(peft__mix64(h ^ (uint64_t)p->p.rows) ^ (uint64_t)p->p.cols, p->p.name, strlen(p->p.name));
@@ -24,12 +25,28 @@ static int64_t checkpoint_layout(const peft__adapter *a) {
         double factors[2] = {at->scale, at->dropout};
         h = peft__hash_str(h, (const char *)factors, sizeof factors);
     }
+    return h;
+}
+
+static int64_t checkpoint_layout(const peft__job *job) {
+    uint64_t h = 0;
+    for (size_t i = 0; i < job->members.len; i++) { h = checkpoint_layout_of(h, peft__trainer_member(job, i)->adapter); }
     return (int64_t)(h >> 2);
+}
+
+/* "lora", or "lora, prompt" of several. */
+static void checkpoint_methods(const peft__job *job, char *out, size_t cap) {
+    out[0] = '\0';
+    for (size_t i = 0; i < job->members.len; i++) {
+        size_t len = strlen(out);
+        (void)snprintf(out + len, cap - len, "%s%s", i > 0 ? ", " : "", peft__trainer_member(job, i)->adapter->method->name);
+    }
 }
 
 static int64_t checkpoint_data(const struct peft_dataset *d) {
     if (d == NULL) { return 0; }
     uint64_t h = peft__hash_str(peft__dataset_size(d), d->ids.data, d->ids.len * sizeof(int32_t));
+    for (size_t i = 0; d->max_task > 0 && i < peft__dataset_size(d); i++) { h = peft__mix64(h ^ (uint64_t)peft__dataset_row(d, i)->task); }
     return (int64_t)(peft__hash_str(h, d->labels.data, d->labels.len * sizeof(int32_t)) >> 2);
 }
 
@@ -41,21 +58,24 @@ static int64_t checkpoint_order(const struct peft_trainer *t) {
 
 static void checkpoint_state(const struct peft_trainer *t, const peft__job *job, peft__str *out) {
     peft__json_out j;
+    char methods[512];
+    const peft__optim *optim = &peft__trainer_member(job, 0)->optim;
+    checkpoint_methods(job, methods, sizeof methods);
     peft__json_begin(&j, out, 0);
     peft__json_object(&j);
     peft__json_key(&j, "version");
     peft__json_put_int(&j, CHECKPOINT_VERSION);
     peft__json_key(&j, "adapter");
-    peft__json_put_text(&j, job->adapter->name);
+    peft__json_put_text(&j, job->expression.text);
     peft__json_key(&j, "method");
-    peft__json_put_text(&j, job->adapter->method->name);
+    peft__json_put_text(&j, methods);
     peft__json_key(&j, "optimizer");
-    peft__json_put_text(&j, job->optim.kind->name);
+    peft__json_put_text(&j, optim->kind->name);
     struct { const char *key; int64_t value; } ints[] = {
-        {"parameters", job->adapter->n_trainable}, {"rows", job->train != NULL ? (int64_t)peft__dataset_size(job->train) : 0},
+        {"parameters", job->n_trainable}, {"rows", job->train != NULL ? (int64_t)peft__dataset_size(job->train) : 0},
         {"tokens", job->train != NULL ? (int64_t)job->train->ids.len : 0}, {"seed", (int64_t)t->seed}, {"step", t->step},
-        {"optimizer_step", job->optim.step}, {"epoch", job->epoch}, {"position", job->position},
-        {"layout", checkpoint_layout(job->adapter)}, {"data", checkpoint_data(job->train)}, {"order", checkpoint_order(t)},
+        {"optimizer_step", optim->step}, {"epoch", job->epoch}, {"position", job->position},
+        {"layout", checkpoint_layout(job)}, {"data", checkpoint_data(job->train)}, {"order", checkpoint_order(t)},
         {"accumulated", t->accumulated}, {"accumulated_rows", t->accumulated_rows},
     };
     for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
@@ -69,24 +89,33 @@ static void checkpoint_state(const struct peft_trainer *t, const peft__job *job,
     peft__json_object_end(&j);
 }
 
-/* The vectors of a job, by name. */
-static size_t checkpoint_vectors(peft__job *job, bool best, bool grads, const char **names, peft__real **data) {
-    size_t n = 0;
-    names[n] = "params";
-    data[n++] = job->adapter->values;
-    for (int32_t i = 0; i < job->optim.kind->states; i++) {
-        names[n] = job->optim.kind->state_names[i];
-        data[n++] = job->optim.state[i];
+typedef struct checkpoint_tensor { /* a flat vector of a job */
+    const char *name;
+    peft__real *data;
+    int64_t n;
+} checkpoint_tensor;
+
+/* The vectors of a job, by name; count in *n. */
+static peft_status checkpoint_vectors(peft__job *job, bool best, bool grads, peft__arena *arena, checkpoint_tensor *out, size_t *n) {
+    *n = 0;
+    for (size_t i = 0; i < job->members.len; i++) {
+        peft__member *m = peft__trainer_member(job, i);
+        const struct { const char *name; peft__real *data; int64_t n; } all[] = {
+            {"params", m->adapter->values, m->adapter->n_trainable},
+            {m->optim.kind->state_names[0], m->optim.state[0], m->optim.kind->states > 0 ? m->optim.n : 0},
+            {m->optim.kind->state_names[1], m->optim.state[1], m->optim.kind->states > 1 ? m->optim.n : 0},
+            {"best", m->best, best ? m->adapter->n_trainable : 0},
+            {"grads", m->grads, grads ? m->adapter->n_trainable : 0},
+            {"method", m->state, m->n_state},
+        };
+        for (size_t k = 0; k < PEFT__COUNT(all); k++) {
+            if (all[k].n == 0) { continue; }
+            char *name = i == 0 ? peft__arena_printf(arena, "%s", all[k].name) : peft__arena_printf(arena, "%s.%zu", all[k].name, i);
+            if (name == NULL) { return PEFT_E_NOMEM; }
+            out[(*n)++] = (checkpoint_tensor){name, all[k].data, all[k].n};
+        }
     }
-    if (best) {
-        names[n] = "best";
-        data[n++] = job->best;
-    }
-    if (grads) {
-        names[n] = "grads";
-        data[n++] = job->grads;
-    }
-    return n;
+    return PEFT_OK;
 }
 
 static peft_status checkpoint_floats(void *user, void *out, size_t offset, size_t size) {
@@ -101,24 +130,24 @@ peft_status peft__checkpoint_save(struct peft_trainer *t, const char *dir) {
     peft__mem *mem = &t->ctx->mem;
     peft__arena arena;
     peft__str state;
-    const char *names[CHECKPOINT_TENSORS];
-    peft__real *data[CHECKPOINT_TENSORS];
+    checkpoint_tensor vectors[CHECKPOINT_TENSORS];
     peft__io_source tensors[CHECKPOINT_TENSORS];
     char *path = NULL;
+    size_t n = 0;
     peft__arena_init(&arena, mem);
     peft__str_init(&state, mem);
     TRY(peft__trainer_plan(t));
     peft__job *job = peft__trainer_job(t);
-    bool best = job->best != NULL && isfinite(job->best_loss);
-    size_t n = checkpoint_vectors(job, best, t->accumulated_rows > 0, names, data);
+    bool best = peft__trainer_member(job, 0)->best != NULL && isfinite(job->best_loss);
+    TRY(checkpoint_vectors(job, best, t->accumulated_rows > 0, &arena, vectors, &n));
     memset(tensors, 0, sizeof tensors);
     for (size_t i = 0; i < n; i++) {
-        tensors[i].name = names[i];
+        tensors[i].name = vectors[i].name;
         tensors[i].dtype = PEFT_DTYPE_F32;
         tensors[i].ndim = 1;
-        tensors[i].dims[0] = job->adapter->n_trainable;
+        tensors[i].dims[0] = vectors[i].n;
         tensors[i].produce = checkpoint_floats;
-        tensors[i].user = data[i];
+        tensors[i].user = vectors[i].data;
     }
     checkpoint_state(t, job, &state);
     TRY(peft__str_status(&state));
@@ -167,18 +196,20 @@ static peft_status checkpoint_match(const struct peft_trainer *t, const peft__jo
                                     const char *path) {
     int64_t rows = job->train != NULL ? (int64_t)peft__dataset_size(job->train) : 0;
     int64_t tokens = job->train != NULL ? (int64_t)job->train->ids.len : 0;
-    if (strcmp(r->method, job->adapter->method->name) != 0 || r->parameters != job->adapter->n_trainable) {
+    char methods[512];
+    const peft__optim *optim = &peft__trainer_member(job, 0)->optim;
+    checkpoint_methods(job, methods, sizeof methods);
+    if (strcmp(r->method, methods) != 0 || r->parameters != job->n_trainable) {
         return peft__fail(PEFT_E_SHAPE, "%s is of a \"%s\" with %lld parameters, and adapter \"%s\" is a \"%s\" with %lld", path,
-                          r->method, (long long)r->parameters, job->adapter->name, job->adapter->method->name,
-                          (long long)job->adapter->n_trainable);
+                          r->method, (long long)r->parameters, job->expression.text, methods, (long long)job->n_trainable);
     }
-    if (r->layout != checkpoint_layout(job->adapter)) {
+    if (r->layout != checkpoint_layout(job)) {
         return peft__fail(PEFT_E_SHAPE, "%s is of another adapter than \"%s\": targets, ranks, scale or dropout differ", path,
-                          job->adapter->name);
+                          job->expression.text);
     }
-    if (strcmp(r->optimizer, job->optim.kind->name) != 0) {
+    if (strcmp(r->optimizer, optim->kind->name) != 0) {
         return peft__fail(PEFT_E_SHAPE, "%s was made with optimizer \"%s\", and the job has \"%s\"", path, r->optimizer,
-                          job->optim.kind->name);
+                          optim->kind->name);
     }
     if (r->rows != rows || r->tokens != tokens || r->position > rows) {
         return peft__fail(PEFT_E_SHAPE, "%s was made with data of %lld rows and %lld tokens, and the job has %lld and %lld", path,
@@ -214,9 +245,9 @@ peft_status peft__checkpoint_load(struct peft_trainer *t, const char *dir) {
     peft__arena arena;
     peft__safetensors file;
     checkpoint_read r;
-    const char *names[CHECKPOINT_TENSORS];
-    peft__real *data[CHECKPOINT_TENSORS];
+    checkpoint_tensor vectors[CHECKPOINT_TENSORS];
     const peft__io_tensor *found[CHECKPOINT_TENSORS];
+    size_t n = 0;
     const peft__json *state = NULL;
     char *path = NULL;
     memset(&file, 0, sizeof file);
@@ -231,22 +262,25 @@ peft_status peft__checkpoint_load(struct peft_trainer *t, const char *dir) {
     TRY(peft__json_parse(&arena, text->str, text->len, path, &state));
     TRY(checkpoint_parse(state, path, &r));
     TRY(checkpoint_match(t, job, &r, path));
-    bool best = job->best != NULL && isfinite(r.best_loss);
-    size_t n = checkpoint_vectors(job, best, r.accumulated_rows > 0, names, data);
-    for (size_t i = 0; i < n; i++) { TRY(checkpoint_vector(&file, path, names[i], job->adapter->n_trainable, &found[i])); }
-    memset(job->grads, 0, (size_t)job->adapter->n_trainable * sizeof *job->grads); /* nothing can fail any more */
+    bool best = peft__trainer_member(job, 0)->best != NULL && isfinite(r.best_loss);
+    TRY(checkpoint_vectors(job, best, r.accumulated_rows > 0, &arena, vectors, &n));
+    for (size_t i = 0; i < n; i++) { TRY(checkpoint_vector(&file, path, vectors[i].name, vectors[i].n, &found[i])); }
+    for (size_t i = 0; i < job->members.len; i++) { /* nothing can fail any more */
+        peft__member *m = peft__trainer_member(job, i);
+        memset(m->grads, 0, (size_t)m->adapter->n_trainable * sizeof *m->grads);
+        m->optim.step = r.optimizer_step;
+    }
     for (size_t i = 0; i < n; i++) {
-        for (int64_t k = 0; k < job->adapter->n_trainable; k++) {
+        for (int64_t k = 0; k < vectors[i].n; k++) {
             float v;
             memcpy(&v, found[i]->data + (size_t)k * sizeof v, sizeof v);
-            data[i][k] = (peft__real)v;
+            vectors[i].data[k] = (peft__real)v;
         }
     }
     t->accumulated = r.accumulated;
     t->accumulated_rows = r.accumulated_rows;
     t->accumulated_loss = r.accumulated_loss;
     job->best_loss = r.best_loss;
-    job->optim.step = r.optimizer_step;
     t->step = r.step;
     job->epoch = -1;
     if (r.epoch >= 0 && job->train != NULL) { peft__order_epoch(t, job, r.epoch); }

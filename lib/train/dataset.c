@@ -1,8 +1,8 @@
 /* dataset.c - rows in memory: loading JSON Lines, truncation, packing.
  *
  * All rows stand end to end in two vectors, ids and labels. Packing (packing=true) joins consecutive rows to rows of at most
- * max_length tokens that see each other, for language modelling on short texts; without it rows never see each other and
- * nothing is padded either, as batches are packed by the frame. */
+ * max_length tokens that see each other, for language modelling on short texts, never rows of different tasks; without it rows
+ * never see each other and nothing is padded either, as batches are packed by the frame. */
 #include <stdio.h>
 
 #include "train/rows.h"
@@ -16,6 +16,7 @@ static const peft__option dataset_options[] = {
     {"loss_on", PEFT__OPT_STR, "completion", 1, 0, "completion|all", "tokens that have a loss in rows with a prompt"},
     {"append_eos", PEFT__OPT_BOOL, "true", 1, 0, NULL, "end texts and completions with the end-of-text token"},
     {"max_rows", PEFT__OPT_INT, "0", 0, 1e15, NULL, "read no more than this many rows of a file; 0: all"},
+    {"task_id", PEFT__OPT_INT, "0", 0, INT32_MAX, NULL, "task of rows that name none, for multitask_prompt"},
 };
 const peft__schema peft__schema_dataset = {"dataset", dataset_options, PEFT__COUNT(dataset_options)};
 
@@ -63,11 +64,11 @@ void peft__dataset_release(struct peft_dataset *d) {
 typedef struct dataset_mark { /* what to go back to when a load fails */
     size_t ids, rows;
     int64_t truncated;
-    int32_t max_id;
+    int32_t max_id, max_task;
 } dataset_mark;
 
 static dataset_mark dataset_where(const struct peft_dataset *d) {
-    dataset_mark m = {d->ids.len, d->rows.len, d->truncated, d->max_id};
+    dataset_mark m = {d->ids.len, d->rows.len, d->truncated, d->max_id, d->max_task};
     return m;
 }
 
@@ -82,10 +83,11 @@ static void dataset_back(struct peft_dataset *d, dataset_mark m) {
     d->rows.len = m.rows;
     d->truncated = m.truncated;
     d->max_id = m.max_id;
+    d->max_task = m.max_task;
 }
 
 /* Ends the row that began at `start`: cuts it and enters it. */
-static peft_status dataset_close_row(struct peft_dataset *d, size_t start) {
+static peft_status dataset_close_row(struct peft_dataset *d, size_t start, int32_t task) {
     peft_status st = PEFT_OK;
     size_t n = d->ids.len - start, max = (size_t)peft__opt_int(&d->opts, "max_length");
     const char *how = peft__opt_str(&d->opts, "truncation");
@@ -104,23 +106,24 @@ static peft_status dataset_close_row(struct peft_dataset *d, size_t start) {
         d->max_id = PEFT__MAX(d->max_id, PEFT__VEC_AT(&d->ids, int32_t, i));
         d->max_id = PEFT__MAX(d->max_id, PEFT__VEC_AT(&d->labels, int32_t, i));
     }
-    peft__row row = {(int64_t)start, (int64_t)(d->ids.len - start), d->rows.len};
+    d->max_task = PEFT__MAX(d->max_task, task);
+    peft__row row = {(int64_t)start, (int64_t)(d->ids.len - start), d->rows.len, task};
     TRY(peft__vec_push(&d->rows, &row));
 out:
     return st;
 }
 
-/* Joins consecutive rows while they fit. Fails before it changes anything. */
+/* Joins consecutive rows of one task while they fit. Fails before it changes anything. */
 static peft_status dataset_pack(struct peft_dataset *d) {
     peft_status st = PEFT_OK;
     if (!peft__opt_bool(&d->opts, "packing")) { return PEFT_OK; }
     TRY(peft__vec_reserve(&d->packed, d->rows.len));
     d->packed.len = 0;
     int64_t max = peft__opt_int(&d->opts, "max_length");
-    peft__row open = {0, 0, 0};
+    peft__row open = {0, 0, 0, 0};
     for (size_t i = 0; i < d->rows.len; i++) {
         const peft__row *r = &PEFT__VEC_AT(&d->rows, peft__row, i);
-        if (open.n > 0 && open.n + r->n > max) {
+        if (open.n > 0 && (open.n + r->n > max || open.task != r->task)) {
             TRY(peft__vec_push(&d->packed, &open));
             open.n = 0;
         }
@@ -136,10 +139,11 @@ static peft_status dataset_one(struct peft_dataset *d, const char *json, size_t 
     peft__arena arena;
     const peft__json *row = NULL;
     size_t start = d->ids.len;
+    int32_t task = 0;
     peft__arena_init(&arena, &d->ctx->mem);
     TRY(peft__json_parse(&arena, json, len, what, &row));
-    st = peft__row_parse(d, row);
-    if (st == PEFT_OK) { st = dataset_close_row(d, start); }
+    st = peft__row_parse(d, row, &task);
+    if (st == PEFT_OK) { st = dataset_close_row(d, start, task); }
     if (st != PEFT_OK && st != PEFT_E_NOMEM) { peft__fail_prefix("%s", what); }
 out:
     peft__arena_free(&arena);
@@ -212,7 +216,8 @@ peft_status peft__dataset_add_batch(struct peft_dataset *d, const struct peft_ba
             TRY(peft__vec_push(&d->ids, &ids[i]));
             TRY(peft__vec_push(&d->labels, &label));
         }
-        TRY(dataset_close_row(d, start));
+        int32_t task = b->tasks.len > 0 ? PEFT__VEC_AT(&b->tasks, int32_t, r) : (int32_t)peft__opt_int(&d->opts, "task_id");
+        TRY(dataset_close_row(d, start, task));
     }
     TRY(dataset_pack(d));
 out:
@@ -254,13 +259,13 @@ peft_status peft__dataset_info(const struct peft_dataset *d, peft__str *out) {
     return peft__str_status(out);
 }
 
-peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, const char *what) {
+peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, int64_t new_tokens, const char *what) {
     bool labelled = false;
     for (size_t i = 0; i < d->labels.len && !labelled; i++) { labelled = PEFT__VEC_AT(&d->labels, int32_t, i) >= 0; }
     if (peft__dataset_size(d) == 0) { return peft__fail(PEFT_E_INVALID, "the %s data has no rows", what); }
-    if (d->max_id >= config->vocab_size) {
+    if (d->max_id >= config->vocab_size + new_tokens) {
         return peft__fail(PEFT_E_SHAPE, "the %s data has token id %d, and the model's vocabulary %lld: is it the model's tokenizer?",
-                          what, (int)d->max_id, (long long)config->vocab_size);
+                          what, (int)d->max_id, (long long)(config->vocab_size + new_tokens));
     }
     if (config->max_positions > 0 && peft__dataset_longest(d) > config->max_positions) {
         return peft__fail(PEFT_E_SHAPE, "a row of the %s data has %lld tokens, more than the model's %lld positions: lower max_length",
@@ -271,4 +276,10 @@ peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config
                           what);
     }
     return PEFT_OK;
+}
+
+peft_status peft__dataset_check_tasks(const struct peft_dataset *d, const peft__tape *t, const char *what) {
+    if (d == NULL || t->tasks == 0 || d->max_task < t->tasks) { return PEFT_OK; }
+    return peft__fail(PEFT_E_SHAPE, "a row of the %s data has task_id %d, and the adapter's num_tasks is %lld", what, (int)d->max_task,
+                      (long long)t->tasks);
 }

@@ -35,18 +35,23 @@ out:
     return st;
 }
 
+static bool evaluate_add(peft__frame_room *room, const struct peft_dataset *d, const peft__row *r) {
+    const int32_t *ids = d->ids.data, *labels = d->labels.data;
+    room->task = r->task;
+    return peft__frame_add(room, ids + r->first, labels + r->first, NULL, r->n, r->key);
+}
+
 peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_bool *cancel,
                            peft__metrics *out) {
     peft_status st = PEFT_OK;
-    const int32_t *ids = d->ids.data, *labels = d->labels.data;
     memset(out, 0, sizeof *out);
     peft__frame_begin(room);
     for (size_t i = 0; i < peft__dataset_size(d); i++) {
         const peft__row *r = peft__dataset_row(d, i);
         if (cancel != NULL && atomic_exchange(cancel, false)) { FAIL(PEFT_E_CANCELLED, "cancelled"); }
-        if (peft__frame_add(room, ids + r->first, labels + r->first, NULL, r->n, r->key)) { continue; }
+        if (evaluate_add(room, d, r)) { continue; }
         TRY(evaluate_flush(x, room, out));
-        if (!peft__frame_add(room, ids + r->first, labels + r->first, NULL, r->n, r->key)) {
+        if (!evaluate_add(room, d, r)) {
             FAIL(PEFT_E_SHAPE, "row %zu has %lld tokens, more than the plan's %lld", i, (long long)r->n,
                  (long long)PEFT__MIN(room->caps.max_length, room->caps.max_tokens));
         }
@@ -66,7 +71,7 @@ peft_status peft__caps_check(const peft__caps *caps, const peft__config *config)
 
 enum { EVALUATE_TOKENS = 512, EVALUATE_ROWS = 64 };
 
-peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, peft__adapter *const *adapters, size_t n,
+peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
                                  const struct peft_dataset *d, atomic_bool *cancel, peft__metrics *out) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &m->ctx->mem;
@@ -79,20 +84,24 @@ peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *ba
     memset(&exec, 0, sizeof exec);
     memset(&room, 0, sizeof room);
     peft__tape_init(&tape, mem, false);
-    TRY(peft__dataset_check(d, &m->config, "evaluation"));
+    TRY(peft__dataset_check(d, &m->config, peft__expression_new_tokens(e), "evaluation"));
     int64_t longest = peft__dataset_longest(d);
-    peft__caps caps = {EVALUATE_ROWS, PEFT__MAX(EVALUATE_TOKENS, longest), longest, 0, 0};
+    int64_t rows = peft__expression_rows(e), copies = peft__expression_copies(e);
+    int64_t tokens = rows > 0 ? rows * longest : PEFT__MAX(EVALUATE_TOKENS, copies * longest);
+    peft__caps caps = {PEFT__MAX(EVALUATE_ROWS, rows), tokens, longest, 0, 0};
     TRY(peft__pool_create(mem, m->ctx->threads, &pool));
     peft__pool_set_host(pool, m->ctx->parallel_for, m->ctx->parallel_user);
-    if (n > 0) { TRY(peft__compose(&tape, base, adapters, n)); }
+    TRY(peft__compose(&tape, base, e));
     m->arch->record(m, &tape);
     TRY(peft__tape_finish(&tape));
+    TRY(peft__dataset_check_tasks(d, &tape, "evaluation"));
     caps.virtual_tokens = tape.virtual_tokens;
     caps.position_shift = tape.position_shift;
     TRY(peft__caps_check(&caps, &m->config));
     TRY(peft__plan_make(&plan, mem, &tape, &caps, 0, m->ctx->kernels, peft__pool_size(pool), m->config.head_dim));
     TRY(peft__exec_create(&exec, mem, &tape, &plan, m->ctx->kernels, pool));
     TRY(peft__frame_room_create(&room, mem, &caps));
+    peft__frame_room_divide(&room, &tape, e);
     TRY(peft__evaluate(&exec, &room, d, cancel, out));
 out:
     peft__frame_room_free(&room);

@@ -20,8 +20,11 @@ peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const p
     r->labels = peft__alloc(mem, all * sizeof *r->labels);
     r->weights = peft__alloc(mem, all * sizeof *r->weights);
     r->keys = peft__alloc(mem, rows * sizeof *r->keys);
+    r->row_groups = peft__alloc(mem, rows * sizeof *r->row_groups);
+    r->row_tasks = peft__alloc(mem, rows * sizeof *r->row_tasks);
+    for (int32_t g = 0; g < PEFT__GROUPS; g++) { r->group_tokens[g] = caps->virtual_tokens; }
     if (r->offsets == NULL || r->token_offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL ||
-        r->weights == NULL || r->keys == NULL) {
+        r->weights == NULL || r->keys == NULL || r->row_groups == NULL || r->row_tasks == NULL) {
         peft__frame_room_free(r);
         return PEFT_E_NOMEM;
     }
@@ -31,7 +34,8 @@ peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const p
 size_t peft__frame_room_bytes(const peft__caps *caps) {
     const peft__frame_room *r = NULL; /* for its types */
     size_t rows = (size_t)caps->max_rows, tokens = (size_t)caps->max_tokens, all = frame_tokens(caps);
-    return 2 * (rows + 1) * sizeof *r->offsets + rows * sizeof *r->keys + tokens * sizeof *r->ids +
+    return 2 * (rows + 1) * sizeof *r->offsets + rows * (sizeof *r->keys + sizeof *r->row_groups + sizeof *r->row_tasks) +
+           tokens * sizeof *r->ids +
            all * (sizeof *r->positions + sizeof *r->labels + sizeof *r->weights);
 }
 
@@ -45,7 +49,14 @@ void peft__frame_room_free(peft__frame_room *r) {
     peft__free(r->mem, r->labels, all * sizeof *r->labels);
     peft__free(r->mem, r->weights, all * sizeof *r->weights);
     peft__free(r->mem, r->keys, rows * sizeof *r->keys);
+    peft__free(r->mem, r->row_groups, rows * sizeof *r->row_groups);
+    peft__free(r->mem, r->row_tasks, rows * sizeof *r->row_tasks);
     memset(r, 0, sizeof *r);
+}
+
+void peft__frame_room_divide(peft__frame_room *r, const peft__tape *t, const peft__expression *e) {
+    r->e = e;
+    memcpy(r->group_tokens, t->group_tokens, sizeof r->group_tokens);
 }
 
 void peft__frame_begin(peft__frame_room *r) {
@@ -57,14 +68,17 @@ void peft__frame_begin(peft__frame_room *r) {
     r->frame.positions = r->positions;
     r->frame.labels = r->labels;
     r->frame.row_keys = r->keys;
+    r->frame.row_groups = r->row_groups;
+    r->frame.row_tasks = r->row_tasks;
+    r->task = 0;
     r->frame.loss_scale = 1;
 }
 
-bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
-                     uint64_t key) {
+/* One row, which fits. */
+static void frame_row(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
+                      uint64_t key, int32_t group) {
     peft__frame *f = &r->frame;
-    int64_t at = f->count[PEFT__SPACE_INPUT], to = f->count[PEFT__SPACE_TOKENS], v = r->caps.virtual_tokens;
-    if (f->n_rows >= r->caps.max_rows || n > r->caps.max_tokens - at || n > r->caps.max_length) { return false; }
+    int64_t at = f->count[PEFT__SPACE_INPUT], to = f->count[PEFT__SPACE_TOKENS], v = r->group_tokens[group];
     memcpy(r->ids + at, ids, (size_t)n * sizeof *ids);
     for (int64_t t = 0; t < v + n; t++) {
         int64_t next = t + 1 - v; /* the row's token that comes after place t */
@@ -75,12 +89,28 @@ bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *lab
     }
     if (weights != NULL) { f->weights = r->weights; }
     r->keys[f->n_rows] = key;
+    r->row_groups[f->n_rows] = group;
+    r->row_tasks[f->n_rows] = r->task;
     f->n_rows++;
     f->count[PEFT__SPACE_INPUT] = at + n;
     f->count[PEFT__SPACE_TOKENS] = to + v + n;
     f->count[PEFT__SPACE_ROWS] = f->n_rows;
     r->offsets[f->n_rows] = at + n;
     r->token_offsets[f->n_rows] = to + v + n;
+}
+
+bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
+                     uint64_t key) {
+    const peft__frame *f = &r->frame;
+    int64_t copies = r->e != NULL ? peft__expression_copies(r->e) : 1, most = r->e != NULL ? peft__expression_rows(r->e) : 0;
+    int64_t row = f->n_rows / copies; /* of the caller */
+    if (f->n_rows + copies > r->caps.max_rows || copies * n > r->caps.max_tokens - f->count[PEFT__SPACE_INPUT] ||
+        n > r->caps.max_length || (most > 0 && row >= most)) {
+        return false;
+    }
+    for (int64_t c = 0; c < copies; c++) {
+        frame_row(r, ids, labels, weights, n, key, r->e != NULL ? peft__expression_group(r->e, row, c) : 0);
+    }
     return true;
 }
 

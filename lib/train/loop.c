@@ -7,11 +7,24 @@
 
 #include "train/loop.h"
 
+/* Layers that this step leaves out: as many as the member that leaves out most (AdapterDrop). */
+static int32_t loop_skips(const struct peft_trainer *t) {
+    int32_t most = 0;
+    const peft__job *job = peft__trainer_job(t);
+    for (size_t i = 0; i < job->members.len; i++) {
+        const peft__adapter *a = peft__trainer_member(job, i)->adapter;
+        int32_t own = a->method->skip_layers != NULL ? a->method->skip_layers(a, t->seed, (uint64_t)t->step) : 0;
+        most = PEFT__MAX(most, own);
+    }
+    return most;
+}
+
 static peft_status loop_backward(struct peft_trainer *t) {
     peft_status st = PEFT_OK;
     peft__frame *f = &t->room.frame;
     f->seed = t->seed;
     f->step = (uint64_t)t->step;
+    f->skip_layers = loop_skips(t);
     f->label_smoothing = peft__opt_float(&t->opts, "label_smoothing");
     TRY(peft__exec_run(&t->exec, f, true));
     t->accumulated += f->labelled;
@@ -19,7 +32,7 @@ static peft_status loop_backward(struct peft_trainer *t) {
     t->accumulated_rows += f->n_rows;
     if (!isfinite(f->loss_sum)) {
         FAIL(PEFT_E_NUMERIC, "the loss of adapter \"%s\" at step %lld is not a finite number",
-             peft__trainer_job(t)->adapter->name, (long long)t->step + 1);
+             peft__trainer_job(t)->expression.text, (long long)t->step + 1);
     }
 out:
     return st;
@@ -27,24 +40,53 @@ out:
 
 static void loop_clear(struct peft_trainer *t) {
     peft__job *job = peft__trainer_job(t);
-    memset(job->grads, 0, (size_t)job->adapter->n_trainable * sizeof(peft__real));
+    for (size_t i = 0; i < job->members.len; i++) {
+        peft__member *m = peft__trainer_member(job, i);
+        memset(m->grads, 0, (size_t)m->adapter->n_trainable * sizeof(peft__real));
+    }
     t->accumulated = 0;
     t->accumulated_loss = 0;
     t->accumulated_rows = 0;
 }
 
-/* Clips and updates; the gradients are cleared. */
-static peft_status loop_update(struct peft_trainer *t, double *norm) {
+/* Terms that methods add to the loss, and the norm of all gradients together. weight: what the sums are divided by. */
+static peft_status loop_norm(struct peft_trainer *t, double weight, double *norm, double *extra) {
     peft_status st = PEFT_OK;
     peft__job *job = peft__trainer_job(t);
-    double gscale = 1.0 / (double)PEFT__MAX(t->accumulated, 1);
-    *norm = peft__optim_grad_norm(&job->optim, &t->exec.run, gscale);
-    if (!isfinite(*norm)) {
-        FAIL(PEFT_E_NUMERIC, "a gradient of adapter \"%s\" at step %lld is not a finite number", job->adapter->name,
-             (long long)t->step + 1);
+    double squares = 0;
+    *extra = 0;
+    for (size_t i = 0; i < job->members.len; i++) {
+        peft__member *m = peft__trainer_member(job, i);
+        const peft__method *method = m->adapter->method;
+        if (method->regularise != NULL) { TRY(method->regularise(m->adapter, &t->exec.run, weight, m->grads, extra)); }
+        double own = peft__optim_grad_norm(&m->optim, &t->exec.run, 1.0 / weight);
+        if (!isfinite(own)) {
+            FAIL(PEFT_E_NUMERIC, "a gradient of adapter \"%s\" at step %lld is not a finite number", m->adapter->name,
+                 (long long)t->step + 1);
+        }
+        squares += own * own;
     }
-    if (job->adapter->method->project != NULL) { TRY(job->adapter->method->project(job->adapter, job->grads)); }
-    peft__optim_step(&job->optim, &t->exec.run, gscale, *norm);
+    *norm = sqrt(squares);
+out:
+    return st;
+}
+
+/* Clips and updates; the gradients are cleared. *extra: what methods added to the mean loss. */
+static peft_status loop_update(struct peft_trainer *t, double *norm, double *extra) {
+    peft_status st = PEFT_OK;
+    peft__job *job = peft__trainer_job(t);
+    /* with parallel branches each has the mean of its own copies of the rows */
+    double weight = (double)PEFT__MAX(t->accumulated, 1) / (double)peft__expression_copies(&job->expression);
+    TRY(loop_norm(t, weight, norm, extra));
+    for (size_t i = 0; i < job->members.len; i++) {
+        peft__member *m = peft__trainer_member(job, i);
+        const peft__method *method = m->adapter->method;
+        if (method->project != NULL) { TRY(method->project(m->adapter, m->grads)); }
+        double gscale = peft__optim_step(&m->optim, &t->exec.run, 1.0 / weight, *norm);
+        if (method->after_step != NULL) {
+            TRY(method->after_step(m->adapter, m->grads, gscale, t->step + 1, t->max_steps, m->state));
+        }
+    }
     t->step++;
 out:
     loop_clear(t);
@@ -56,17 +98,19 @@ peft_status peft__trainer_accumulate(struct peft_trainer *t, const struct peft_b
     const int32_t *ids = b->ids.data, *labels = b->labels.len > 0 ? b->labels.data : NULL;
     const float *weights = b->weights.len > 0 ? b->weights.data : NULL;
     TRY(peft__trainer_plan(t));
+    int64_t vocab = t->model->config.vocab_size + t->tape.vocab_extra;
     peft__frame_begin(&t->room);
     for (size_t r = 0; r + 1 < b->offsets.len; r++) {
         int64_t first = PEFT__VEC_AT(&b->offsets, int64_t, r), n = PEFT__VEC_AT(&b->offsets, int64_t, r + 1) - first;
         for (int64_t i = first; i < first + n; i++) {
-            bool bad = ids[i] < 0 || ids[i] >= t->model->config.vocab_size;
-            bool bad_label = labels != NULL && labels[i] >= t->model->config.vocab_size;
+            bool bad = ids[i] < 0 || ids[i] >= vocab;
+            bool bad_label = labels != NULL && labels[i] >= vocab;
             if (bad || bad_label) {
                 FAIL(PEFT_E_SHAPE, "row %zu has %s %d, and the vocabulary %lld", r, bad ? "token id" : "label",
-                     bad ? (int)ids[i] : (int)labels[i], (long long)t->model->config.vocab_size);
+                     bad ? (int)ids[i] : (int)labels[i], (long long)vocab);
             }
         }
+        t->room.task = b->tasks.len > 0 ? PEFT__VEC_AT(&b->tasks, int32_t, r) : 0;
         if (!peft__frame_add(&t->room, ids + first, labels != NULL ? labels + first : NULL,
                              weights != NULL ? weights + first : NULL, n, (uint64_t)t->accumulated_rows + r)) {
             FAIL(PEFT_E_SHAPE, "the batch is larger than the plan's %lld rows, %lld tokens and %lld tokens a row",
@@ -85,37 +129,54 @@ out:
 }
 
 peft_status peft__trainer_apply(struct peft_trainer *t) {
-    double norm = 0;
+    double norm = 0, extra = 0;
     if (!t->planned || t->accumulated_rows == 0) {
         return peft__fail(PEFT_E_INVALID, "there are no gradients to apply: accumulate a batch first");
     }
-    return loop_update(t, &norm);
+    return loop_update(t, &norm, &extra);
+}
+
+/* The member whose tensor it is: of the adapter by name, or of a union of that name. */
+static peft_status loop_tensor(const struct peft_trainer *t, const char *adapter, const char *tensor, const peft__member **out,
+                               size_t *index) {
+    bool named = false;
+    const peft__job *job = t->jobs.len > 0 ? peft__trainer_job(t) : NULL;
+    for (size_t i = 0; job != NULL && i < job->members.len; i++) {
+        const peft__member *m = peft__trainer_member(job, i);
+        bool own = strcmp(m->adapter->name, adapter) == 0;
+        bool part = !own && strcmp(job->expression.text, adapter) == 0;
+        named = named || own || part;
+        if ((own || part) && peft__adapter_find(m->adapter, tensor, index) != NULL) {
+            *out = m;
+            return PEFT_OK;
+        }
+    }
+    if (named) { return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"", adapter, tensor); }
+    return peft__fail(PEFT_E_NOT_FOUND, "the trainer has no job for adapter \"%s\"", adapter);
 }
 
 peft_status peft__trainer_gradient(struct peft_trainer *t, const char *adapter, const char *tensor, float *buf, size_t cap,
                                    size_t *needed) {
-    if (t->jobs.len == 0 || strcmp(peft__trainer_job(t)->adapter->name, adapter) != 0) {
-        return peft__fail(PEFT_E_NOT_FOUND, "the trainer has no job for adapter \"%s\"", adapter);
-    }
-    const peft__job *job = peft__trainer_job(t);
+    peft_status st = PEFT_OK;
+    const peft__member *m = NULL;
     size_t index = 0;
-    const peft__adapter_param *p = peft__adapter_find(job->adapter, tensor, &index);
-    if (p == NULL) { return peft__fail(PEFT_E_NOT_FOUND, "adapter \"%s\" has no tensor \"%s\"", adapter, tensor); }
-    if (p->frozen) { return peft__fail(PEFT_E_INVALID, "tensor \"%s\" is not trained", tensor); }
-    size_t n = (size_t)(p->p.rows * p->p.cols);
+    TRY(loop_tensor(t, adapter, tensor, &m, &index));
+    const peft__adapter_param *p = peft__adapter_param_at(m->adapter, index);
+    if (p->frozen) { FAIL(PEFT_E_INVALID, "tensor \"%s\" is not trained", tensor); }
+    size_t n = (size_t)(p->p.rows * p->p.cols), rows = (size_t)p->p.rows, cols = (size_t)p->p.cols;
     if (needed != NULL) { *needed = n; }
     if (cap < n || (buf == NULL && n > 0)) {
-        return peft__fail(PEFT_E_BUFFER, "tensor \"%s\" needs room for %zu floats, and there is room for %zu", tensor, n, cap);
+        FAIL(PEFT_E_BUFFER, "tensor \"%s\" needs room for %zu floats, and there is room for %zu", tensor, n, cap);
     }
-    const peft__real *g = job->grads == NULL ? NULL : job->grads + (p->p.value - job->adapter->values);
-    double scale = 1.0 / (double)PEFT__MAX(t->accumulated, 1);
-    size_t rows = (size_t)p->p.rows, cols = (size_t)p->p.cols;
-    bool flipped = peft__adapter_flipped(job->adapter, index); /* in the order of the file, as values are read */
+    const peft__real *g = m->grads == NULL ? NULL : m->grads + (p->p.value - m->adapter->values);
+    double scale = (double)peft__expression_copies(&peft__trainer_job(t)->expression) / (double)PEFT__MAX(t->accumulated, 1);
+    bool flipped = peft__adapter_flipped(m->adapter, index); /* in the order of the file, as values are read */
     for (size_t i = 0; i < n; i++) {
         size_t at = flipped ? i % rows * cols + i / rows : i;
         buf[i] = g == NULL ? 0 : (float)((double)g[at] * scale);
     }
-    return PEFT_OK;
+out:
+    return st;
 }
 
 peft_status peft__trainer_evaluate(struct peft_trainer *t, struct peft_dataset *d, peft__str *out) {
@@ -124,10 +185,11 @@ peft_status peft__trainer_evaluate(struct peft_trainer *t, struct peft_dataset *
     if (t->jobs.len == 0) { FAIL(PEFT_E_INVALID, "the trainer has no job"); }
     peft__job *job = peft__trainer_job(t);
     if (t->planned && peft__dataset_longest(d) <= PEFT__MIN(t->room.caps.max_length, t->room.caps.max_tokens)) {
-        TRY(peft__dataset_check(d, &t->model->config, "evaluation"));
+        TRY(peft__dataset_check(d, &t->model->config, t->tape.vocab_extra, "evaluation"));
+        TRY(peft__dataset_check_tasks(d, &t->tape, "evaluation"));
         TRY(peft__evaluate(&t->exec, &t->room, d, &t->cancel, &m)); /* within the memory that there is */
     } else {
-        TRY(peft__evaluate_model(t->model, &t->set->base, &job->adapter, 1, d, &t->cancel, &m));
+        TRY(peft__evaluate_model(t->model, &t->set->base, &job->expression, d, &t->cancel, &m));
     }
     TRY(peft__metrics_json(&m, out));
 out:
@@ -146,11 +208,12 @@ typedef struct loop_report { /* one step, for the callback */
 /* Forward and backward of up to one batch of rows; false in *more at the end of an epoch. */
 static peft_status loop_micro_batch(struct peft_trainer *t, peft__job *job, int64_t *tokens, bool *more) {
     peft_status st = PEFT_OK;
-    int64_t rows = (int64_t)peft__dataset_size(job->train), batch = peft__opt_int(&t->opts, "batch_size");
+    int64_t rows = (int64_t)peft__dataset_size(job->train), batch = peft__trainer_batch(t, job);
     const int32_t *ids = job->train->ids.data, *labels = job->train->labels.data;
     peft__frame_begin(&t->room);
     for (int64_t i = 0; i < batch && job->position < rows; i++) {
         const peft__row *r = peft__dataset_row(job->train, (size_t)job->order[job->position]);
+        t->room.task = r->task;
         if (!peft__frame_add(&t->room, ids + r->first, labels + r->first, NULL, r->n, r->key)) {
             FAIL(PEFT_E_SHAPE, "row %lld has %lld tokens and does not fit the plan", (long long)job->order[job->position],
                  (long long)r->n);
@@ -167,7 +230,7 @@ out:
 static peft_status loop_step(struct peft_trainer *t, peft__job *job, loop_report *r) {
     peft_status st = PEFT_OK;
     int64_t passes = peft__opt_int(&t->opts, "gradient_accumulation_steps");
-    double begun = peft__clock();
+    double begun = peft__clock(), extra = 0;
     bool more = true;
     if (job->epoch < 0) { peft__order_epoch(t, job, 0); }
     if (job->position >= (int64_t)peft__dataset_size(job->train)) { peft__order_epoch(t, job, job->epoch + 1); }
@@ -176,8 +239,9 @@ static peft_status loop_step(struct peft_trainer *t, peft__job *job, loop_report
     loop_clear(t);
     for (int64_t i = 0; i < passes && more && st == PEFT_OK; i++) { st = loop_micro_batch(t, job, &r->tokens, &more); }
     r->loss = t->accumulated_loss / (double)PEFT__MAX(t->accumulated, 1);
-    r->rate = peft__optim_rate(&job->optim, job->optim.step);
-    if (st == PEFT_OK) { st = loop_update(t, &r->norm); }
+    r->rate = peft__optim_rate(&peft__trainer_member(job, 0)->optim, peft__trainer_member(job, 0)->optim.step);
+    if (st == PEFT_OK) { st = loop_update(t, &r->norm, &extra); }
+    r->loss += extra;
     if (st != PEFT_OK) { /* as if the step had not begun */
         loop_clear(t);
         peft__order_epoch(t, job, epoch);
@@ -189,16 +253,20 @@ static peft_status loop_step(struct peft_trainer *t, peft__job *job, loop_report
 
 static peft_status loop_evaluate(struct peft_trainer *t, peft__job *job, loop_report *r) {
     peft_status st = PEFT_OK;
-    peft__metrics m;
+    peft__metrics metrics;
     int64_t every = peft__opt_int(&t->opts, "eval_steps");
     r->eval_loss = (double)NAN;
     bool now = t->step == t->max_steps || (every > 0 && t->step % every == 0);
     if (job->eval == NULL || !now) { return PEFT_OK; }
-    TRY(peft__evaluate(&t->exec, &t->room, job->eval, NULL, &m));
-    r->eval_loss = m.loss_sum / (double)PEFT__MAX(m.tokens, 1);
-    if (job->best != NULL && r->eval_loss < job->best_loss) {
+    TRY(peft__evaluate(&t->exec, &t->room, job->eval, NULL, &metrics));
+    r->eval_loss = metrics.loss_sum / (double)PEFT__MAX(metrics.tokens, 1);
+    if (peft__trainer_member(job, 0)->best != NULL && r->eval_loss < job->best_loss) {
         job->best_loss = r->eval_loss;
-        memcpy(job->best, job->adapter->values, (size_t)job->adapter->n_trainable * sizeof(peft__real));
+        for (size_t i = 0; i < job->members.len; i++) {
+            peft__member *m = peft__trainer_member(job, i);
+            size_t bytes = (size_t)m->adapter->n_trainable * sizeof *m->best;
+            if (m->best != NULL) { memcpy(m->best, m->adapter->values, bytes); }
+        }
     }
 out:
     return st;
@@ -221,7 +289,7 @@ static peft_status loop_progress(struct peft_trainer *t, const peft__job *job, c
     info.peak_bytes = peft__trainer_peak(t);
     info.eval_loss = r->eval_loss;
     info.epoch = (double)job->epoch + (double)job->position / (double)peft__dataset_size(job->train);
-    info.job = job->adapter->name;
+    info.job = job->expression.text;
     if (t->progress(t->progress_user, &info) != 0) {
         return peft__fail(PEFT_E_CALLBACK, "the progress callback ended the run after step %lld", (long long)t->step);
     }
@@ -241,7 +309,7 @@ peft_status peft__trainer_run(struct peft_trainer *t) {
     memset(&r, 0, sizeof r);
     TRY(peft__trainer_plan(t));
     peft__job *job = peft__trainer_job(t);
-    if (job->train == NULL) { FAIL(PEFT_E_INVALID, "job \"%s\" has no training data", job->adapter->name); }
+    if (job->train == NULL) { FAIL(PEFT_E_INVALID, "job \"%s\" has no training data", job->expression.text); }
     t->running = true;
     r.begun = peft__clock();
     r.first_step = t->step;
@@ -252,8 +320,9 @@ peft_status peft__trainer_run(struct peft_trainer *t) {
         TRY(loop_save(t, t->step == t->max_steps));
         TRY(loop_progress(t, job, &r));
     }
-    if (job->best != NULL && isfinite(job->best_loss)) {
-        memcpy(job->adapter->values, job->best, (size_t)job->adapter->n_trainable * sizeof(peft__real));
+    for (size_t i = 0; i < job->members.len && isfinite(job->best_loss); i++) {
+        peft__member *m = peft__trainer_member(job, i);
+        if (m->best != NULL) { memcpy(m->adapter->values, m->best, (size_t)m->adapter->n_trainable * sizeof *m->best); }
     }
 out:
     t->running = false;

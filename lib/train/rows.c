@@ -6,8 +6,8 @@
  *   {"messages": [{role, content}]}    the chat format; loss on the assistant's turns
  *   anything, with templates           as prompt and completion (or text, with prompt_template alone)
  *
- * The first token of a row never has a label: nothing comes before it. BOS where the tokenizer's file says so; EOS unless
- * append_eos is off. */
+ * Any of them may have a "task_id". The first token of a row never has a label: nothing comes before it. BOS where the
+ * tokenizer's file says so; EOS unless append_eos is off. */
 #include "train/rows.h"
 
 static peft_status rows_label(struct peft_dataset *d, bool labelled) {
@@ -194,10 +194,22 @@ out:
     return st;
 }
 
-peft_status peft__row_parse(struct peft_dataset *d, const peft__json *row) {
+static peft_status rows_task(const struct peft_dataset *d, const peft__json *row, int32_t *out) {
+    const peft__json *task = peft__json_find(row, "task_id");
+    *out = (int32_t)peft__opt_int(&d->opts, "task_id");
+    if (task == NULL) { return PEFT_OK; }
+    if (task->kind != PEFT__JSON_NUMBER || !task->is_int || task->i < 0 || task->i > INT32_MAX) {
+        return peft__fail(PEFT_E_FORMAT, "\"task_id\" is no whole number from 0");
+    }
+    *out = (int32_t)task->i;
+    return PEFT_OK;
+}
+
+peft_status peft__row_parse(struct peft_dataset *d, const peft__json *row, int32_t *task) {
     peft_status st = PEFT_OK;
     size_t start = d->ids.len;
     if (row->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "the row is no JSON object"); }
+    TRY(rows_task(d, row, task));
     const peft__json *ids = peft__json_find(row, "input_ids");
     bool templates = peft__opt_str(&d->opts, "prompt_template")[0] != '\0' ||
                      peft__opt_str(&d->opts, "completion_template")[0] != '\0';

@@ -10,7 +10,7 @@
 
 #include "model/model.h"
 #include "optim/optim.h"
-#include "peft/method.h"
+#include "peft/expression.h"
 #include "text/text.h"
 
 /* ---- batch: the inside of peft_batch ---------------------------------------------------------------------------------- */
@@ -20,6 +20,7 @@ struct peft_batch {
     peft_context *ctx;       /* retained */
     peft__vec ids, labels;   /* of int32_t; labels as given by the caller (unshifted), empty: none */
     peft__vec weights;       /* of float; empty: none */
+    peft__vec tasks;         /* of int32_t, one a row; empty: none */
     peft__vec offsets;       /* of int64_t: n_rows + 1 */
 };
 enum { PEFT__MAGIC_BATCH = 0x42464550 };
@@ -29,6 +30,7 @@ enum { PEFT__MAGIC_BATCH = 0x42464550 };
 typedef struct peft__row {   /* a span of the set's tokens */
     int64_t first, n;
     uint64_t key;            /* the row's id, for dropout: its position in the file before packing */
+    int32_t task;            /* for prompts of several tasks */
 } peft__row;
 
 struct peft_dataset {
@@ -42,6 +44,7 @@ struct peft_dataset {
     peft__vec packed;        /* of peft__row: made of several (packing=true); empty otherwise */
     int64_t truncated;       /* rows that were cut */
     int32_t max_id;          /* largest token id seen */
+    int32_t max_task;        /* largest task seen */
 };
 enum { PEFT__MAGIC_DATASET = 0x44464550 };
 
@@ -69,9 +72,15 @@ typedef struct peft__frame_room {
     int32_t *positions, *labels; /* [max_tokens + max_rows * virtual_tokens] */
     float *weights;          /* the same */
     uint64_t *keys;          /* [max_rows] */
+    int32_t *row_groups, *row_tasks; /* [max_rows] */
+    int32_t task;            /* of the rows that are added next; 0 after peft__frame_begin */
+    const peft__expression *e; /* borrowed: says which group a row is of, and how many copies of it there are; NULL: 0 and 1 */
+    int64_t group_tokens[PEFT__GROUPS]; /* virtual tokens of a row of each group */
     peft__frame frame;
 } peft__frame_room;
 peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const peft__caps *caps);
+/* Rows are divided among the branches of e, as the tape recorded with it says. */
+void peft__frame_room_divide(peft__frame_room *r, const peft__tape *t, const peft__expression *e);
 void peft__frame_room_free(peft__frame_room *r);
 size_t peft__frame_room_bytes(const peft__caps *caps); /* that creating one takes */
 void peft__frame_begin(peft__frame_room *r);
@@ -91,22 +100,32 @@ peft_status peft__metrics_json(const peft__metrics *m, peft__str *out); /* {"los
 peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_bool *cancel,
                            peft__metrics *out);
 /* The same with a tape of its own, for sessions: model with adapters (may be none). */
-peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, peft__adapter *const *adapters, size_t n,
+peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
                                  const struct peft_dataset *d, atomic_bool *cancel, peft__metrics *out);
 /* Rows and what stands before them (virtual tokens, a prefix that counts) fit the model's positions: PEFT_E_SHAPE. */
 peft_status peft__caps_check(const peft__caps *caps, const peft__config *config);
 /* Ids and vocabulary fit, rows are not empty: PEFT_E_SHAPE / PEFT_E_INVALID otherwise. */
-peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, const char *what);
+peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, int64_t new_tokens, const char *what);
+/* Every row's task is one of the tape's: PEFT_E_SHAPE otherwise. d NULL: nothing to check. */
+peft_status peft__dataset_check_tasks(const struct peft_dataset *d, const peft__tape *t, const char *what);
 
 /* ---- trainer: the inside of peft_trainer ---------------------------------------------------------------------------------------- */
 
-typedef struct peft__job {   /* an adapter, its data and its optimiser */
-    peft__adapter *adapter;  /* pinned */
-    struct peft_dataset *train, *eval; /* retained; may be NULL */
-    peft__optset optimizer_opts;
+typedef struct peft__member { /* an adapter that a job trains, and its optimiser */
+    peft__adapter *adapter;  /* pinned by the job's expression */
     peft__optim optim;       /* made with the plan */
     peft__real *grads;       /* owned, [adapter->n_trainable] */
     peft__real *best;        /* owned: values at the lowest eval loss (load_best_model_at_end); NULL until needed */
+    peft__real *state;       /* owned, [n_state]: what the method keeps between steps */
+    int64_t n_state;
+} peft__member;
+
+typedef struct peft__job {   /* adapters that act together, their data and their training */
+    peft__expression expression;
+    peft__vec members;       /* of peft__member: those of the expression that are trained */
+    int64_t n_trainable;     /* in all */
+    struct peft_dataset *train, *eval; /* retained; may be NULL */
+    peft__optset optimizer_opts;
     double best_loss;
     int64_t *order;          /* owned, [rows of train]: this epoch's permutation */
     int64_t epoch, position; /* of the data order */

@@ -53,18 +53,23 @@ out:
     return st;
 }
 
-static size_t trainer_bytes(const peft__job *job) { return (size_t)job->adapter->n_trainable * sizeof(peft__real); }
+static size_t trainer_bytes(const peft__member *m) { return (size_t)m->adapter->n_trainable * sizeof(peft__real); }
 
 static void trainer_free_job(struct peft_trainer *t, peft__job *job) {
     peft__mem *mem = &t->ctx->mem;
-    peft__optim_free(&job->optim);
+    for (size_t i = 0; i < job->members.len; i++) {
+        peft__member *m = peft__trainer_member(job, i);
+        peft__optim_free(&m->optim);
+        peft__free(mem, m->grads, trainer_bytes(m));
+        peft__free(mem, m->best, trainer_bytes(m));
+        peft__free(mem, m->state, (size_t)m->n_state * sizeof *m->state);
+    }
+    peft__vec_free(&job->members);
     peft__optset_free(&job->optimizer_opts);
-    peft__free(mem, job->grads, trainer_bytes(job));
-    peft__free(mem, job->best, trainer_bytes(job));
     if (job->train != NULL) { peft__free(mem, job->order, peft__dataset_size(job->train) * sizeof *job->order); }
     peft__dataset_release(job->train);
     peft__dataset_release(job->eval);
-    peft__adapter_release(job->adapter);
+    peft__expression_free(&job->expression);
 }
 
 static void trainer_unplan(struct peft_trainer *t) {
@@ -89,19 +94,38 @@ void peft__trainer_free(struct peft_trainer *t) {
     peft__ctx_release(ctx);
 }
 
+/* What the expression trains: its adapters but those that are frozen. */
+static peft_status trainer_members(peft__job *job) {
+    peft_status st = PEFT_OK;
+    const peft__expression *e = &job->expression;
+    for (size_t i = 0; i < e->n_leaves; i++) {
+        peft__member m;
+        memset(&m, 0, sizeof m);
+        m.adapter = e->leaves[i]->adapter;
+        if (e->leaves[i]->frozen || m.adapter->n_trainable == 0) { continue; }
+        TRY(peft__vec_push(&job->members, &m));
+        job->n_trainable += m.adapter->n_trainable;
+    }
+    if (job->members.len == 0) { FAIL(PEFT_E_INVALID, "\"%s\" has nothing to train", e->text); }
+out:
+    return st;
+}
+
 peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, struct peft_dataset *train,
                                   struct peft_dataset *eval, const peft__optset *optimizer) {
     peft_status st = PEFT_OK;
     peft__job job;
     memset(&job, 0, sizeof job);
+    peft__vec_init(&job.members, &t->ctx->mem, sizeof(peft__member));
     if (t->jobs.len > 0) {
         FAIL(PEFT_E_UNSUPPORTED, "this version trains one job at a time, and the trainer has job \"%s\"",
-             peft__trainer_job(t)->adapter->name);
+             peft__trainer_job(t)->expression.text);
     }
-    if (train != NULL) { TRY(peft__dataset_check(train, &t->model->config, "training")); }
-    if (eval != NULL) { TRY(peft__dataset_check(eval, &t->model->config, "evaluation")); }
-    TRY(peft__set_pin(t->set, adapter, &job.adapter));
-    if (job.adapter->n_trainable == 0) { FAIL(PEFT_E_INVALID, "adapter \"%s\" has nothing to train", adapter); }
+    TRY(peft__expression_parse(&job.expression, &t->ctx->mem, t->set, adapter));
+    int64_t new_tokens = peft__expression_new_tokens(&job.expression);
+    if (train != NULL) { TRY(peft__dataset_check(train, &t->model->config, new_tokens, "training")); }
+    if (eval != NULL) { TRY(peft__dataset_check(eval, &t->model->config, new_tokens, "evaluation")); }
+    TRY(trainer_members(&job));
     TRY(optimizer != NULL ? peft__optset_copy(&job.optimizer_opts, &t->ctx->mem, optimizer)
                           : peft__optset_init(&job.optimizer_opts, &t->ctx->mem, &peft__schema_optimizer));
     job.best_loss = HUGE_VAL;
@@ -113,7 +137,8 @@ peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, s
     return PEFT_OK;
 out:
     peft__optset_free(&job.optimizer_opts);
-    peft__adapter_release(job.adapter);
+    peft__vec_free(&job.members);
+    peft__expression_free(&job.expression);
     return st;
 }
 
@@ -142,11 +167,18 @@ static int64_t trainer_length(const struct peft_trainer *t) {
 /* Caps: the longest rows that the data has, all in one batch. */
 static peft_status trainer_caps(struct peft_trainer *t, const peft__job *job, peft__caps *caps) {
     peft_status st = PEFT_OK;
-    int64_t rows = peft__opt_int(&t->opts, "batch_size"), limit = peft__opt_int(&t->opts, "max_length");
+    int64_t copies = peft__expression_copies(&job->expression);
+    int64_t rows = peft__trainer_batch(t, job), limit = peft__opt_int(&t->opts, "max_length");
     int64_t positions = t->model->config.max_positions, added = t->tape.virtual_tokens + t->tape.position_shift;
+    int64_t *top = NULL;
+    size_t bytes = 0;
+    if (peft__opt_is_set(&t->opts, "batch_size") && rows != peft__opt_int(&t->opts, "batch_size")) {
+        FAIL(PEFT_E_SHAPE, "batch_size is %lld, and batch_split divides %lld rows", (long long)peft__opt_int(&t->opts, "batch_size"),
+             (long long)rows);
+    }
     if (job->train != NULL) { rows = PEFT__MIN(rows, (int64_t)peft__dataset_size(job->train)); }
-    size_t bytes = (size_t)rows * sizeof(int64_t);
-    int64_t *top = peft__alloc_zero(&t->ctx->mem, bytes);
+    bytes = (size_t)rows * sizeof(int64_t);
+    top = peft__alloc_zero(&t->ctx->mem, bytes);
     if (top == NULL) { return PEFT_E_NOMEM; }
     trainer_longest(job->train, rows, top);
     trainer_longest(job->eval, rows, top);
@@ -168,6 +200,8 @@ static peft_status trainer_caps(struct peft_trainer *t, const peft__job *job, pe
         FAIL(PEFT_E_SHAPE, "a batch of %lld tokens is too large, at most %d: lower batch_size or max_length",
              (long long)caps->max_tokens, (int)TRAINER_TOKENS);
     }
+    caps->max_rows *= copies;
+    caps->max_tokens *= copies;
 out:
     peft__free(&t->ctx->mem, top, bytes);
     return st;
@@ -177,7 +211,7 @@ static int64_t trainer_total_steps(const struct peft_trainer *t, const peft__job
     int64_t steps = peft__opt_int(&t->opts, "max_steps");
     if (steps > 0 || job->train == NULL) { return steps; }
     int64_t rows = (int64_t)peft__dataset_size(job->train);
-    int64_t per_step = peft__opt_int(&t->opts, "batch_size") * peft__opt_int(&t->opts, "gradient_accumulation_steps");
+    int64_t per_step = peft__trainer_batch(t, job) * peft__opt_int(&t->opts, "gradient_accumulation_steps");
     double epochs = peft__opt_float(&t->opts, "num_train_epochs");
     return PEFT__MAX((int64_t)ceil(epochs * (double)((rows + per_step - 1) / per_step)), 1);
 }
@@ -211,27 +245,57 @@ static size_t trainer_room(const struct peft_trainer *t, size_t fixed) {
 static peft_status trainer_record(struct peft_trainer *t, peft__job *job) {
     peft_status st = PEFT_OK;
     peft__tape_init(&t->tape, &t->ctx->mem, true);
-    TRY(peft__compose(&t->tape, &t->set->base, &job->adapter, 1));
+    TRY(peft__compose(&t->tape, &t->set->base, &job->expression));
     t->model->arch->record(t->model, &t->tape);
     TRY(peft__tape_finish(&t->tape));
     for (size_t i = 0; i < t->tape.params.len; i++) { /* each parameter's gradient: the same place in another vector */
         peft__param *p = peft__tape_param_at(&t->tape, (int32_t)i);
-        int64_t at = p->value - job->adapter->values;
-        p->grad = !p->frozen && at < job->adapter->n_trainable ? job->grads + at : NULL;
+        for (size_t j = 0; j < job->members.len && !p->frozen; j++) {
+            const peft__member *m = peft__trainer_member(job, j);
+            const peft__real *first = m->adapter->values, *last = first + m->adapter->n_trainable;
+            if ((uintptr_t)p->value >= (uintptr_t)first && (uintptr_t)p->value < (uintptr_t)last) {
+                p->grad = m->grads + (p->value - first);
+            }
+        }
     }
 out:
     return st;
 }
 
 /* Parameters that learn faster or slower than the rest. */
-static peft_status trainer_rates(peft__job *job) {
+static peft_status trainer_rates(peft__member *m) {
     peft_status st = PEFT_OK;
-    const peft__adapter *a = job->adapter;
+    const peft__adapter *a = m->adapter;
     for (size_t i = 0; i < peft__adapter_param_count(a) && a->method->rate != NULL; i++) {
         const peft__adapter_param *p = peft__adapter_param_at(a, i);
         double factor = p->frozen ? 1 : a->method->rate(a, i);
         int64_t begin = p->p.value - a->values;
-        if (factor != 1) { TRY(peft__optim_add_segment(&job->optim, begin, begin + p->p.rows * p->p.cols, factor)); }
+        if (factor != 1) { TRY(peft__optim_add_segment(&m->optim, begin, begin + p->p.rows * p->p.cols, factor)); }
+    }
+out:
+    return st;
+}
+
+static peft_status trainer_member_memory(struct peft_trainer *t, const peft__job *job, peft__member *m) {
+    peft_status st = PEFT_OK;
+    peft__mem *mem = &t->ctx->mem;
+    const peft__method *method = m->adapter->method;
+    if (m->grads == NULL) { m->grads = peft__alloc_zero(mem, trainer_bytes(m)); }
+    if (m->grads == NULL) { st = PEFT_E_NOMEM; goto out; }
+    if (m->state == NULL && method->state_count != NULL) {
+        m->n_state = method->state_count(m->adapter);
+        m->state = peft__alloc_zero(mem, (size_t)m->n_state * sizeof *m->state);
+        if (m->state == NULL) { m->n_state = 0; st = PEFT_E_NOMEM; goto out; }
+    }
+    if (job->eval != NULL && m->best == NULL && peft__opt_bool(&t->opts, "load_best_model_at_end")) {
+        m->best = peft__alloc(mem, trainer_bytes(m));
+        if (m->best == NULL) { st = PEFT_E_NOMEM; goto out; }
+    }
+    if (m->optim.kind == NULL) {
+        double rate = method->default_rate != NULL ? method->default_rate(m->adapter) : method->learning_rate;
+        TRY(peft__optim_create(&m->optim, mem, &job->optimizer_opts, rate > 0 ? rate : 2e-4, m->adapter->values, m->grads,
+                               m->adapter->n_trainable, t->max_steps));
+        if ((st = trainer_rates(m)) != PEFT_OK) { peft__optim_free(&m->optim); } /* all of it, or none */
     }
 out:
     return st;
@@ -241,23 +305,11 @@ static peft_status trainer_memory(struct peft_trainer *t, peft__job *job) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &t->ctx->mem;
     t->max_steps = trainer_total_steps(t, job);
-    if (job->grads == NULL) { job->grads = peft__alloc_zero(mem, trainer_bytes(job)); }
-    if (job->grads == NULL) { st = PEFT_E_NOMEM; goto out; }
+    for (size_t i = 0; i < job->members.len; i++) { TRY(trainer_member_memory(t, job, peft__trainer_member(job, i))); }
     if (job->train != NULL && job->order == NULL) {
         job->order = peft__alloc(mem, peft__dataset_size(job->train) * sizeof *job->order);
         if (job->order == NULL) { st = PEFT_E_NOMEM; goto out; }
         job->epoch = -1;
-    }
-    if (job->eval != NULL && job->best == NULL && peft__opt_bool(&t->opts, "load_best_model_at_end")) {
-        job->best = peft__alloc(mem, trainer_bytes(job));
-        if (job->best == NULL) { st = PEFT_E_NOMEM; goto out; }
-    }
-    if (job->optim.kind == NULL) {
-        const peft__method *method = job->adapter->method;
-        double rate = method->default_rate != NULL ? method->default_rate(job->adapter) : method->learning_rate;
-        TRY(peft__optim_create(&job->optim, mem, &job->optimizer_opts, rate > 0 ? rate : 2e-4, job->adapter->values,
-                               job->grads, job->adapter->n_trainable, t->max_steps));
-        if ((st = trainer_rates(job)) != PEFT_OK) { peft__optim_free(&job->optim); } /* all of it, or none */
     }
 out:
     return st;
@@ -273,6 +325,8 @@ peft_status peft__trainer_plan(struct peft_trainer *t) {
     peft__job *job = peft__trainer_job(t);
     TRY(trainer_memory(t, job));
     TRY(trainer_record(t, job));
+    TRY(peft__dataset_check_tasks(job->train, &t->tape, "training"));
+    TRY(peft__dataset_check_tasks(job->eval, &t->tape, "evaluation"));
     TRY(trainer_caps(t, job, &caps));
     fixed = atomic_load(&mem->now) + trainer_mapped(t->model) + trainer_tables(t, &caps);
     st = peft__plan_make(&t->plan, mem, &t->tape, &caps, trainer_room(t, fixed), t->ctx->kernels, peft__pool_size(t->pool),
@@ -283,6 +337,7 @@ peft_status peft__trainer_plan(struct peft_trainer *t) {
     if (st != PEFT_OK) { goto out; }
     TRY(peft__exec_create(&t->exec, mem, &t->tape, &t->plan, t->ctx->kernels, t->pool));
     TRY(peft__frame_room_create(&t->room, mem, &caps));
+    peft__frame_room_divide(&t->room, &t->tape, &job->expression);
     t->planned = true;
 out:
     if (st != PEFT_OK) { trainer_unplan(t); }
@@ -320,16 +375,22 @@ peft_status peft__trainer_plan_json(struct peft_trainer *t, peft__str *out) {
     const peft__job *job = peft__trainer_job(t);
     size_t peak = PEFT__MAX(atomic_load(&t->ctx->mem.peak), atomic_load(&t->ctx->mem.now) + trainer_saving(t));
     int64_t passes = peft__opt_int(&t->opts, "gradient_accumulation_steps");
+    int64_t values = 0, optimizer = 0;
+    for (size_t i = 0; i < job->members.len; i++) {
+        const peft__member *m = peft__trainer_member(job, i);
+        values += m->adapter->n_values;
+        optimizer += (int64_t)peft__optim_bytes(m->optim.kind, m->optim.n) + m->n_state * (int64_t)sizeof *m->state;
+    }
     double once = p->forward_flops + p->backward_flops + p->rebuild_flops;
     struct { const char *key; int64_t value; } ints[] = {
         {"peak_bytes", (int64_t)(trainer_mapped(t->model) + peak)},
         {"base_bytes", (int64_t)t->model->bytes},
         {"activation_bytes", (int64_t)p->block_bytes},
         {"scratch_bytes", (int64_t)(p->scratch_bytes + p->op_scratch_bytes)},
-        {"adapter_bytes", job->adapter->n_values * (int64_t)sizeof(peft__real)},
-        {"gradient_bytes", (int64_t)trainer_bytes(job)},
-        {"optimizer_bytes", (int64_t)peft__optim_bytes(job->optim.kind, job->optim.n)},
-        {"trainable_parameters", job->adapter->n_trainable},
+        {"adapter_bytes", values * (int64_t)sizeof(peft__real)},
+        {"gradient_bytes", job->n_trainable * (int64_t)sizeof(peft__real)},
+        {"optimizer_bytes", optimizer},
+        {"trainable_parameters", job->n_trainable},
         {"max_rows", p->caps.max_rows},
         {"max_tokens", p->caps.max_tokens},
         {"max_length", p->caps.max_length},
@@ -347,6 +408,10 @@ peft_status peft__trainer_plan_json(struct peft_trainer *t, peft__str *out) {
     peft__json_key(&j, "recomputed_flops");
     peft__json_put_float(&j, p->rebuild_flops * (double)passes);
     trainer_plan_segments(t, &j);
+    peft__json_key(&j, "trained"); /* which adapters */
+    peft__json_array(&j);
+    for (size_t i = 0; i < job->members.len; i++) { peft__json_put_text(&j, peft__trainer_member(job, i)->adapter->name); }
+    peft__json_array_end(&j);
     peft__json_object_end(&j);
     TRY(peft__str_status(out));
 out:

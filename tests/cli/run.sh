@@ -120,7 +120,7 @@ train() {
 run 0 'help' --help
 run 0 'version' --version
 check 'version names the tool' grep -q '^peft [0-9]' "$tmp/out"
-for command in info train eval generate merge plan options; do
+for command in info train eval generate merge combine convert plan options; do
     run 0 "help of $command" "$command" --help
     check "help of $command shows its usage" grep -q "^Usage: peft $command" "$tmp/out"
     error 2 '--nonsense' "$command refuses an unknown option" "$command" --nonsense
@@ -132,7 +132,12 @@ error 2 'did you mean --model' 'the nearest option is named' eval --modle x
 error 2 '--model' 'train needs --model' train --data x --out y
 error 2 '--data' 'train needs --data' train --model x --out y
 error 2 '--out' 'train needs --out' train --model x --data y
-error 2 '--adapter' 'merge needs --adapter' merge --model x --out y
+error 2 '--out' 'merge needs --out' merge --model x
+error 2 '--to' 'convert needs --to' convert --model x --adapter y --out z
+error 2 'gguf' 'an unknown format lists the known' convert --model x --adapter y --out z --to zip
+error 2 '--adapter' 'combine needs --adapter' combine --model x --out y
+error 2 'NAME=PATH' 'combine needs names' combine --model x --out y --adapter z
+error 2 'magnitude_prune' 'an unknown type lists the known' combine --model x --out y --adapter a=z --type sum
 error 2 'PATH' 'info needs a path' info
 error 2 '--prompt' 'generate needs a prompt' generate --model x
 error 2 '--model needs a value' 'an option without its value' eval --model
@@ -269,6 +274,30 @@ check 'merged equals model plus adapter' near "$(number loss "$tmp/out")" "$(num
 run 0 'merge to GGUF' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged.gguf" --set dtype=float32
 run 0 'eval of the merged GGUF' eval --model "$tmp/merged.gguf" --data "$tmp/eval.jsonl" --json
 check 'merged GGUF equals model plus adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-3
+
+run 0 'merge without an adapter' merge --model "$model" --out "$tmp/plain" --quiet
+run 0 'eval of it' eval --model "$tmp/plain" --data "$tmp/eval.jsonl" --json
+check 'it is the base' near "$(number loss "$tmp/out")" "$(number loss "$tmp/base.json")" 1e-5
+
+# ---- convert, combine ------------------------------------------------------------------------------------------------------
+run 0 'convert to GGUF' convert --model "$model" --adapter "$tmp/a" --to gguf --out "$tmp/a.gguf"
+run 0 'info of a LoRA file' info "$tmp/a.gguf" --json
+check 'it is an adapter' grep -q '"kind":"adapter","method":"lora"' "$tmp/out"
+run 0 'eval with a LoRA file' eval --model "$model" --adapter "$tmp/a.gguf" --data "$tmp/eval.jsonl" --json
+check 'it is the adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-6
+run 0 'convert back' convert --model "$model" --adapter "$tmp/a.gguf" --to hf --out "$tmp/back"
+check 'the folder has the same tensors' cmp -s "$tmp/a/adapter_model.safetensors" "$tmp/back/adapter_model.safetensors"
+error 1 'prompt' 'what is not the same is refused' \
+    convert --model "$model" --adapter "$tmp/a" --to hf --as prompt --out "$tmp/none"
+check 'nothing is written then' test ! -e "$tmp/none"
+run 0 'combine' combine --model "$model" --adapter a="$tmp/a" --adapter b="$tmp/d" --weights a:1,b:0 --out "$tmp/both"
+run 0 'eval of a combination' eval --model "$model" --adapter "$tmp/both" --data "$tmp/eval.jsonl" --json
+check 'weights 1 and 0 are the first adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-6
+run 0 'combine as an average, to GGUF' combine --model "$model" --adapter a="$tmp/a" --adapter b="$tmp/d" --type average \
+    --out "$tmp/both.gguf"
+check 'the GGUF is there' test -s "$tmp/both.gguf"
+error 1 'nobody' 'a weight without an adapter is named' \
+    combine --model "$model" --adapter a="$tmp/a" --weights a:1,nobody:1 --out "$tmp/none"
 
 if [ -c /dev/full ]; then
     "$tool" options >/dev/full 2>"$tmp/err"

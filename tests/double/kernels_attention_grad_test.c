@@ -130,8 +130,8 @@ static peft_status field_fill(field *f, peft__mem *mem, int64_t heads, int64_t k
     peft_status st = PEFT_OK;
     peft__attn_args *a = &f->args;
     const int64_t n0 = 9, n1 = 3, past0 = 4, past1 = 0, ldk = kv_heads * dim;
-    f->rows[0] = (peft__attn_row){0, n0, f->pk[0], f->pv[0], f->pdk[0], f->pdv[0], ldk, past0};
-    f->rows[1] = (peft__attn_row){n0, n1, f->pk[1], f->pv[1], f->pdk[1], f->pdv[1], ldk, past1};
+    f->rows[0] = (peft__attn_row){0, n0, f->pk[0], f->pv[0], f->pdk[0], f->pdv[0], ldk, past0, 0};
+    f->rows[1] = (peft__attn_row){n0, n1, f->pk[1], f->pv[1], f->pdk[1], f->pdv[1], ldk, past1, 0};
     *a = (peft__attn_args){.heads = heads,
                            .kv_heads = kv_heads,
                            .head_dim = dim,
@@ -197,7 +197,9 @@ TEST(kernels_grad_attention) {
         check_field(&f);
         f.args.window = 3;
         check_field(&f);
-        f.args.past_visible = true;
+        f.rows[0].n_visible = 2;
+        check_field(&f);
+        f.rows[0].n_visible = f.rows[0].n_past;
         check_field(&f);
         f.args.softcap = 2;
         check_field(&f);

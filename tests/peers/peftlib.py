@@ -203,6 +203,10 @@ class Adapters(Handle):
         o = self.ctx.options("merge", options or None)
         _ok(lib.peft_adapters_merge(self.ptr, expression.encode(), path.encode(), _ptr(o)))
 
+    def combine(self, name, expression, **options):
+        o = self.ctx.options("combine", options or None)
+        _ok(lib.peft_adapters_combine(self.ptr, name.encode(), expression.encode(), _ptr(o)))
+
     def info(self, name):
         return _json(lib.peft_adapters_info_json, self.ptr, name.encode())
 
@@ -230,14 +234,16 @@ def _rows(rows):
 
 
 class Batch(Handle):
-    """rows, labels: lists of lists of ids."""
+    """rows, labels: lists of lists of ids; tasks: of each row."""
 
-    def __init__(self, ctx, rows, labels=None):
+    def __init__(self, ctx, rows, labels=None, tasks=None):
         super().__init__(lib.peft_batch_free, ctx)
         _ok(lib.peft_batch_create(ctx.ptr, byref(self.ptr)))
         _ok(lib.peft_batch_set_i32(self.ptr, b"input_ids", *_rows(rows)))
         if labels is not None:
             _ok(lib.peft_batch_set_i32(self.ptr, b"labels", *_rows(labels)))
+        if tasks is not None:
+            _ok(lib.peft_batch_set_i32(self.ptr, b"task_id", (c_int32 * len(tasks))(*tasks), None, c_size_t(len(tasks))))
 
 
 class Dataset(Handle):
@@ -279,13 +285,15 @@ class Trainer(Handle):
     def plan(self):
         return _json(lib.peft_trainer_plan_json, self.ptr)
 
-    def run(self):
-        """Trains to the end; the steps as a list of dicts."""
+    def run(self, each=None):
+        """Trains to the end; the steps as a list of dicts. each: called with every one of them."""
         log = []
 
         def note(_user, info):
             step = StepInfo.from_address(info)
             log.append({k: getattr(step, k) for k, _ in StepInfo._fields_})
+            if each is not None:
+                each(log[-1])
             return 0
 
         self._progress = PROGRESS(note)
@@ -302,7 +310,10 @@ class Trainer(Handle):
         _ok(lib.peft_trainer_apply(self.ptr))
 
     def gradient(self, tensor):
-        return _floats(lib.peft_trainer_gradient_read, self.ptr, self.name.encode(), tensor.encode())
+        return self.gradient_of(self.name, tensor)
+
+    def gradient_of(self, adapter, tensor):
+        return _floats(lib.peft_trainer_gradient_read, self.ptr, adapter.encode(), tensor.encode())
 
     def evaluate(self, dataset):
         return _json(lib.peft_trainer_evaluate, self.ptr, dataset.ptr)
@@ -316,10 +327,17 @@ class Session(Handle):
         _ok(lib.peft_session_create(model.ptr, _ptr(adapters), None if expression is None else expression.encode(),
                                     _ptr(o), byref(self.ptr)))
 
-    def logits(self, *rows):
+    def logits(self, *rows, tasks=None):
         """[tokens, vocabulary] of the rows, end to end."""
-        batch = Batch(self.ctx, rows)
+        batch = Batch(self.ctx, rows, tasks=tasks)
         return _floats(lib.peft_session_logits, self.ptr, batch.ptr).reshape(sum(map(len, rows)), -1)
+
+    def batch_logits(self, batch):
+        """The same of a batch, flat."""
+        return _floats(lib.peft_session_logits, self.ptr, batch.ptr)
+
+    def set_adapters(self, expression):
+        _ok(lib.peft_session_set_adapters(self.ptr, expression.encode()))
 
     def evaluate(self, dataset):
         return _json(lib.peft_session_evaluate, self.ptr, dataset.ptr)

@@ -89,17 +89,18 @@ static peft__val tiny_norm(tiny *m, peft__val x) {
 static peft__val tiny_attention(tiny *m, peft__val n) {
     peft__tape *t = &m->tape;
     peft__attn_spec spec = {TINY_C / TINY_D, 1, TINY_D, 0.5, true, 0, 0, 0};
+    const peft__past past = {PEFT__NONE, PEFT__NONE, PEFT__NONE};
     if (m->shape == TINY_GPT) {
         spec.kv_heads = 2;
         peft__val qkv = tiny_linear(m, n, TINY_C, 3 * TINY_C);
         peft__val q = peft__tape_view(t, qkv, 0, TINY_C), k = peft__tape_view(t, qkv, TINY_C, TINY_C);
         peft__val v = peft__tape_view(t, qkv, 2 * TINY_C, TINY_C);
-        return tiny_linear(m, peft__op_attention(t, q, k, v, PEFT__NONE, PEFT__NONE, &spec), TINY_C, TINY_C);
+        return tiny_linear(m, peft__op_attention(t, q, k, v, &past, &spec), TINY_C, TINY_C);
     }
     peft__val q = peft__op_rope(t, tiny_linear(m, n, TINY_C, TINY_C), TINY_D, TINY_D, m->inv_freq, 1);
     peft__val k = peft__op_rope(t, tiny_linear(m, n, TINY_C, TINY_KV), TINY_D, TINY_D, m->inv_freq, 1);
     peft__val v = tiny_linear(m, n, TINY_C, TINY_KV);
-    return tiny_linear(m, peft__op_attention(t, q, k, v, PEFT__NONE, PEFT__NONE, &spec), TINY_C, TINY_C);
+    return tiny_linear(m, peft__op_attention(t, q, k, v, &past, &spec), TINY_C, TINY_C);
 }
 
 static peft__val tiny_layer(tiny *m, peft__val x) {
@@ -146,7 +147,7 @@ static void tiny_record(tiny *m, bool head_low_rank, double softcap) {
 }
 
 /* limit: of the plan; 0 none. Returns the plan's status. */
-static peft_status tiny_create(tiny *m, peft__mem *mem, int shape, int train, double dropout, const peft__kernels *k,
+static inline peft_status tiny_create(tiny *m, peft__mem *mem, int shape, int train, double dropout, const peft__kernels *k,
                                int32_t threads, size_t limit, double softcap) {
     peft_status st = PEFT_OK;
     peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};

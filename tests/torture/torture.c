@@ -181,7 +181,18 @@ static peft_status torture_live(torture_life *l, torture_host *h, const char *di
     TRY(peft_dataset_create(l->ctx, NULL, NULL, &l->d));
     TRY(peft_dataset_load_jsonl(l->d, torture_path(dir, "rows.jsonl", path)));
     TRY(peft_adapters_create(l->m, &l->a));
-    TRY(peft_adapters_add(l->a, "x", method, NULL, 7));
+    if (strncmp(method, "compacter", 9) == 0) { /* whose default suits wider models */
+        (void)snprintf(path, sizeof path, "method:%s", method);
+        TRY(peft_options_create(l->ctx, path, &l->o));
+        TRY(peft_options_set_int(l->o, "reduction_factor", 4));
+    }
+    if (strcmp(method, "trainable_tokens") == 0) {
+        TRY(peft_options_create(l->ctx, "method:trainable_tokens", &l->o));
+        TRY(peft_options_set_text(l->o, "token_indices", "1,3,5"));
+    }
+    TRY(peft_adapters_add(l->a, "x", method, l->o, 7));
+    peft_options_free(l->o);
+    l->o = NULL;
     TRY(torture_train(l, torture_path(work, "state", state), damaged));
     bool whole = strcmp(method, "full") == 0; /* saved as a model, and opened as one */
     torture_path(work, "adapter", path);

@@ -7,6 +7,28 @@ static bool methods_skip(const char *method, size_t model) {
     return strcmp(method, "bitfit") == 0 && model == 0;
 }
 
+/* Adds "x" with the method's defaults, or what such small models want instead. */
+static peft_status methods_add(peft_context *ctx, peft_adapters *a, const char *method) {
+    static const char *const wanted[][2] = {{"compacter", "{'reduction_factor':4}"}, {"compacter++", "{'reduction_factor':4}"},
+                                              {"trainable_tokens", "{'token_indices':[5,1,8]}"},
+                                              {"union", "{'parts':['b','c']}"}, {"fusion", "{'adapters':['b','c']}"}};
+    peft_status st = PEFT_OK;
+    peft_options *o = NULL;
+    char schema[64];
+    (void)snprintf(schema, sizeof schema, "method:%s", method);
+    for (int i = 0; i < 2; i++) { /* for those that are made of others */
+        TRY(peft_adapters_add(a, i == 0 ? "b" : "c", "pfeiffer", NULL, (uint64_t)i));
+        TRY(api_shake(a, i == 0 ? "b" : "c", 0.2F));
+    }
+    for (size_t i = 0; i < PEFT__COUNT(wanted); i++) {
+        if (strcmp(method, wanted[i][0]) == 0) { TRY(api_options(ctx, schema, wanted[i][1], &o)); }
+    }
+    TRY(peft_adapters_add(a, "x", method, o, 1));
+out:
+    peft_options_free(o);
+    return st;
+}
+
 static const int32_t methods_ids[] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4};
 enum { METHODS_IDS = 20, METHODS_LOGITS = METHODS_IDS * API_VOCAB };
 
@@ -39,11 +61,12 @@ static peft_status methods_session(const char *config, const char *method, doubl
     TRY(peft_context_create(NULL, &ctx));
     TRY(api_model(ctx, config, &m));
     TRY(peft_adapters_create(m, &a));
-    TRY(peft_adapters_add(a, "x", method, NULL, 1));
+    TRY(methods_add(ctx, a, method));
     TRY(api_shake(a, "x", 0.2F));
     TRY(methods_logits(ctx, m, a, "x", 512, whole));
     *pieces = 0;
-    for (int64_t chunk = 1; chunk < 12; chunk += 5) {
+    bool whole_rows = strcmp(method, "unipelt") == 0; /* gates: rows are not cut */
+    for (int64_t chunk = 1; chunk < 12 && !whole_rows; chunk += 5) {
         TRY(methods_logits(ctx, m, a, "x", chunk, cut));
         *pieces = fmax(*pieces, api_distance(whole, cut, METHODS_LOGITS));
     }
@@ -104,7 +127,7 @@ static peft_status methods_train(const char *config, const char *method, methods
     TRY(peft_context_create(NULL, &ctx));
     TRY(api_model(ctx, config, &m));
     TRY(peft_adapters_create(m, &a));
-    TRY(peft_adapters_add(a, "x", method, NULL, 1));
+    TRY(methods_add(ctx, a, method));
     TRY(peft_dataset_create(ctx, NULL, NULL, &d));
     TRY(peft_dataset_add_json(d, row, sizeof row - 1));
     TRY(api_options(ctx, "trainer", "{'max_steps':60}", &o));

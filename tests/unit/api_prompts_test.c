@@ -275,11 +275,11 @@ TEST(api_prompts_of_another_base_and_two_at_once) {
     CHECK_OK(prompts_add(&w, "p", "prompt", "{}"));
     CHECK_OK(prompts_add(&w, "q", "ptuning", "{}"));
     CHECK_OK(prompts_add(&w, "y", "ptuning_v2", "{}"));
-    CHECK_STATUS(peft_session_create(w.m, w.a, "p,q", NULL, &s), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("both put virtual tokens");
-    CHECK_STATUS(peft_session_create(w.m, w.a, "x,y", NULL, &s), PEFT_E_UNSUPPORTED);
-    CHECK_OK(peft_session_create(w.m, w.a, "x,p", NULL, &s)); /* a prefix and virtual tokens do */
-    peft_session_free(s);
+    static const char *const together[] = {"p,q", "x,y", "x,p"}; /* they stand one after the other */
+    for (size_t i = 0; i < 3; i++) {
+        CHECK_OK(peft_session_create(w.m, w.a, together[i], NULL, &s));
+        peft_session_free(s);
+    }
     prompts_close(&w);
     prompts_close(&other);
 }

@@ -193,7 +193,7 @@ TEST(api_session_arguments) {
     CHECK_STATUS(peft_session_create(f.m, f.a, "y", NULL, &s), PEFT_E_NOT_FOUND);
     CHECK_ERROR_HAS("there is no adapter \"y\"");
     CHECK_STATUS(peft_session_create(f.m, f.a, "x,x", NULL, &s), PEFT_E_INVALID);
-    CHECK_STATUS(peft_session_create(f.m, f.a, "x,", NULL, &s), PEFT_E_NOT_FOUND);
+    CHECK_STATUS(peft_session_create(f.m, f.a, "x,", NULL, &s), PEFT_E_INVALID);
     CHECK_OK(api_model(f.ctx, API_GPT2, &other));
     CHECK_STATUS(peft_session_create(other, f.a, "x", NULL, &s), PEFT_E_INVALID);
     CHECK_ERROR_HAS("another model");

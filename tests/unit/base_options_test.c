@@ -10,6 +10,7 @@ static const peft__option optest_rows[] = {
     {"init", PEFT__OPT_STR, "true", 1, 0, "true|gaussian|false", "init"},
     {"targets", PEFT__OPT_LIST, "", 1, 0, NULL, "modules"},
     {"pattern", PEFT__OPT_MAP, "", 1, 0, NULL, "by module"},
+    {"rows", PEFT__OPT_LISTS, "", 1, 0, NULL, "list, or lists by module"},
     {"limit", PEFT__OPT_SIZE, "0", 0, 1e15, NULL, "bytes"},
     {"free", PEFT__OPT_INT, "-1", 1, 0, NULL, "no range"},
 };
@@ -136,6 +137,30 @@ TEST(options_maps) {
     memset(deep, '[', 40);
     memcpy(deep + 40, "", 1);
     CHECK_STATUS(peft__opt_set_text(&o, "pattern", deep), PEFT_E_KEY);
+    peft__optset_free(&o);
+}
+
+TEST(options_lists_by_name) {
+    peft__optset o;
+    CHECK_OK(peft__optset_init(&o, runner_mem(), &optest_schema));
+    CHECK_OK(peft__opt_set_text(&o, "rows", "3, 5"));
+    CHECK_STR(peft__opt_str(&o, "rows"), "[3,5]");
+    CHECK_OK(peft__opt_set_int(&o, "rows", 7));
+    CHECK_STR(peft__opt_str(&o, "rows"), "[7]");
+    CHECK_OK(peft__opt_set_text(&o, "rows", " {\"a\": [1, 2]}"));
+    CHECK_STR(peft__opt_str(&o, "rows"), "{\"a\":[1,2]}");
+    CHECK_OK(peft__opt_set_raw(&o, "rows", "[9]"));
+    CHECK_STR(peft__opt_str(&o, "rows"), "[9]");
+    CHECK_OK(peft__opt_set_raw(&o, "rows", "{\"b\":[]}"));
+    CHECK_STR(peft__opt_str(&o, "rows"), "{\"b\":[]}");
+    CHECK_STATUS(peft__opt_set_text(&o, "rows", "{\"a\": "), PEFT_E_KEY);
+    CHECK_ERROR_HAS("an object of lists");
+    CHECK_STATUS(peft__opt_set_raw(&o, "rows", "3"), PEFT_E_KEY);
+    CHECK_STATUS(peft__opt_set_raw(&o, "pattern", "[9]"), PEFT_E_KEY);
+    CHECK_STATUS(peft__opt_set_raw(&o, "targets", "{\"b\":[]}"), PEFT_E_KEY);
+    CHECK_STR(peft__opt_str(&o, "rows"), "{\"b\":[]}");
+    CHECK_OK(peft__opt_set_raw(&o, "rows", "null"));
+    CHECK_STR(peft__opt_str(&o, "rows"), "");
     peft__optset_free(&o);
 }
 

@@ -9,8 +9,8 @@ enum { MAX_ROWS = 4 };
 
 /* A problem: geometry, and `stride_pad` elements between the rows of every matrix. */
 typedef struct problem {
-    int64_t heads, kv_heads, dim, n_rows, n[MAX_ROWS], n_past[MAX_ROWS], window;
-    bool causal, past_visible, share_past;
+    int64_t heads, kv_heads, dim, n_rows, n[MAX_ROWS], n_past[MAX_ROWS], window, n_visible;
+    bool causal, share_past;
     double softcap;
 } problem;
 
@@ -82,7 +82,7 @@ static peft_status compute(arrays *a, peft__mem *mem, const peft__kernels *k, in
     int64_t first = 0;
     for (int64_t r = 0; r < p->n_rows; r++) {
         rows[r] = (peft__attn_row){first,         p->n[r],       a->past_k[r], a->past_v[r],
-                                   a->past_dk[r], a->past_dv[r], a->ldk,       p->n_past[r]};
+                                   a->past_dk[r], a->past_dv[r], a->ldk,       p->n_past[r], p->n_visible};
         first += p->n[r];
     }
     peft__attn_args args = {.heads = p->heads,
@@ -91,7 +91,6 @@ static peft_status compute(arrays *a, peft__mem *mem, const peft__kernels *k, in
                             .scale = 1 / sqrtf((float)p->dim),
                             .causal = p->causal,
                             .window = p->window,
-                            .past_visible = p->past_visible,
                             .softcap = (float)p->softcap,
                             .rows = rows + from,
                             .n_rows = to - from,
@@ -158,7 +157,7 @@ static bool plain_init(plain *x, peft__mem *mem, const arrays *a) {
 
 static bool sees(const problem *p, int64_t past, int64_t query, int64_t key) {
     const int64_t at = past + query;
-    return (!p->causal || key <= at) && (p->window <= 0 || key > at - p->window || (p->past_visible && key < past));
+    return (!p->causal || key <= at) && (p->window <= 0 || key > at - p->window || (key < past && key < p->n_visible));
 }
 
 /* One query of one head. */
@@ -310,7 +309,7 @@ TEST(kernels_attention_shared_prefix) {
 }
 
 TEST(kernels_attention_window) {
-    const int64_t windows[] = {1, 2, 17, 64, 200};
+    const int64_t windows[] = {1, 2, 17, 64, 200}, visible[] = {1000, 5, 260};
     for (size_t i = 0; i < PEFT__COUNT(windows); i++) {
         problem p = {.heads = 2,
                      .kv_heads = 1,
@@ -321,10 +320,13 @@ TEST(kernels_attention_window) {
                      .window = windows[i],
                      .causal = true};
         check_everywhere(&p);
-        p.past_visible = true;
-        check_everywhere(&p);
-        p.causal = false;
-        check_everywhere(&p);
+        for (size_t j = 0; j < PEFT__COUNT(visible); j++) {
+            p.n_visible = visible[j];
+            p.causal = true;
+            check_everywhere(&p);
+            p.causal = false;
+            check_everywhere(&p);
+        }
     }
 }
 

@@ -59,7 +59,7 @@ static void write_changes(const char *config, const char *only, const char *name
     peft__model_release(base);
     for (int32_t k = 0; k < 4; k++) {
         write_double d = {NULL, only, false};
-        peft__model_change c = {&d, write_changed, write_value, false, write_head};
+        peft__model_change c = {&d, write_changed, write_value, false, write_head, 0};
         CHECK_OK(peft__model_open(&ctx, from[k / 2], false, &base));
         d.m = base;
         if (k % 2 == 0) {
@@ -98,7 +98,7 @@ TEST(model_write_unties) {
     CHECK_OK(peft__model_random(&ctx, write_llama, strlen(write_llama), 3, 0.1, &base));
     for (int32_t head = 0; head < 2; head++) {
         write_double d = {base, embed, head != 0};
-        peft__model_change c = {&d, write_changed, write_value, true, write_head};
+        peft__model_change c = {&d, write_changed, write_value, true, write_head, 0};
         CHECK_OK(peft__model_write_hf(base, &c, -1, to[0]));
         CHECK_OK(peft__model_write_gguf(base, &c, -1, NULL, to[1]));
         for (int32_t k = 0; k < 2; k++) {
@@ -205,7 +205,7 @@ static peft_status write_merge(peft_context *ctx, const char *dir) {
     peft_status st = peft__model_open(ctx, runner_path(dir, "base.gguf"), false, &m);
     if (st != PEFT_OK) { return st; }
     write_double d = {m, "q_proj", false};
-    peft__model_change c = {&d, write_changed, write_value, false, write_head};
+    peft__model_change c = {&d, write_changed, write_value, false, write_head, 0};
     st = peft__model_write_hf(m, &c, PEFT_DTYPE_F16, runner_path(dir, "out"));
     if (st == PEFT_OK) { st = peft__model_write_gguf(m, &c, PEFT_DTYPE_F16, NULL, runner_path(dir, "out.gguf")); }
     peft__model_release(m);

@@ -1,14 +1,17 @@
 /* Hooks: which ops an adapter adds at which site, with which parameters; trained copies; conflicts. */
 #include <stdio.h>
 
+#include "peft/expression.h"
 #include "peft_fake.h"
 
 /* Records one site of each kind, as an architecture would; the ops' kinds and parameters, one a line. */
 static peft_status compose_record(fake_base *b, peft__adapter *const *list, size_t n, bool training, const char *linear,
                                   const char *norm, char out[2048]) {
     peft__tape t;
+    peft__expression e;
     peft__tape_init(&t, b->mem, training);
-    peft_status st = peft__compose(&t, &b->info, list, n);
+    peft_status st = peft__expression_of(&e, b->mem, list, n);
+    if (st == PEFT_OK) { st = peft__compose(&t, &b->info, &e); }
     out[0] = '\0';
     if (st == PEFT_OK) {
         peft__val x = peft__site_embed(&t, &b->sites[0], 1);
@@ -33,6 +36,7 @@ static peft_status compose_record(fake_base *b, peft__adapter *const *list, size
         (void)snprintf(out + strlen(out), 2048 - strlen(out), "\n");
     }
     peft__tape_free(&t);
+    peft__expression_free(&e);
     return st;
 }
 
@@ -74,9 +78,12 @@ TEST(compose_head) {
     CHECK_OK(st);
     CHECK_OK(compose_record(&b, &a, 1, true, compose_q, "model.norm", ops));
     CHECK(strstr(ops, "lm_head.lora_A.weight lm_head.lora_B.weight") != NULL);
-    peft__adapter *two[2] = {a, a};
+    peft__adapter *two[2] = {a, fake_adapter(&b, "lora", FAKE("target_modules=lm_head"), 2, &st)};
     CHECK_STATUS(compose_record(&b, two, 2, true, compose_q, "model.norm", ops), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("two adapters add to \"lm_head\"");
+    two[1] = (peft__adapter_release(two[1]), a);
+    CHECK_STATUS(compose_record(&b, two, 2, true, compose_q, "model.norm", ops), PEFT_E_INVALID);
+    CHECK_ERROR_HAS("twice");
     peft__adapter_release(a);
     a = fake_adapter(&b, "lora", FAKE("target_modules=lm_head", "lora_dropout=0.1"), 1, &st);
     CHECK_STATUS(compose_record(&b, &a, 1, true, compose_q, "model.norm", ops), PEFT_E_UNSUPPORTED);

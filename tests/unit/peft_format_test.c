@@ -358,7 +358,8 @@ TEST(format_bad_configs) {
         {"{\"peft_type\":\"LOHA\",\"rank_dropout\":2}", PEFT_E_FORMAT, "key \"rank_dropout\" is 2"},
         {"{\"peft_type\":\"LOKR\",\"init_weights\":\"maybe\"}", PEFT_E_FORMAT, "key \"init_weights\" is \"maybe\""},
         {"{\"peft_type\":\"LORA\",\"lora_bias\":true}", PEFT_E_UNSUPPORTED, "lora_bias is set"},
-        {"{\"peft_type\":\"LORA\",\"trainable_token_indices\":[1]}", PEFT_E_UNSUPPORTED, "trainable_token_indices is set"},
+        {"{\"peft_type\":\"LORA\",\"trainable_token_indices\":[\"a\"]}", PEFT_E_FORMAT, "no token id"},
+        {"{\"peft_type\":\"LORA\",\"trainable_token_indices\":[1]}", PEFT_E_NOT_FOUND, "token_adapter.trainable_tokens_delta"},
         {"{\"peft_type\":\"LORA\",\"init_lora_weights\":\"pissa\"}", PEFT_E_UNSUPPORTED, "init_lora_weights is \"pissa\""},
         {"{\"peft_type\":\"LORA\",\"target_modules\":[\"embed_tokens\"]}", PEFT_E_UNSUPPORTED, "a table of embeddings"},
     };

@@ -41,7 +41,7 @@ TEST(merge_adds_s_b_a) {
     const peft__site *s = &b.sites[fake_find(&b, "transformer.h.1.attn.c_attn")];
     CHECK(merge_changes(a, name) && merge_changes(a, "transformer.h.0.attn.c_attn.bias"));
     CHECK(!merge_changes(a, "transformer.h.1.attn.c_proj.weight") && !merge_changes(a, "transformer.ln_f.bias"));
-    CHECK_OK(peft__merge_value(&a, 1, name, s->weight, &m.run, out));
+    CHECK_OK(peft__merge_value(&a, 1, NULL, name, s->weight, &m.run, out));
     const peft__real *pa = peft__adapter_find(a, "transformer.h.1.attn.c_attn.lora_A.weight", NULL)->p.value;
     const peft__real *pb = peft__adapter_find(a, "transformer.h.1.attn.c_attn.lora_B.weight", NULL)->p.value;
     for (int64_t o = 0; o < 24; o++) {
@@ -53,11 +53,11 @@ TEST(merge_adds_s_b_a) {
     }
     peft__adapter_find(a, "transformer.h.0.attn.c_attn.base_layer.bias", NULL)->p.value[4] = PEFT__R(2.5);
     s = &b.sites[fake_find(&b, "transformer.h.0.attn.c_attn")];
-    CHECK_OK(peft__merge_value(&a, 1, "transformer.h.0.attn.c_attn.bias", s->bias, &m.run, out));
+    CHECK_OK(peft__merge_value(&a, 1, NULL, "transformer.h.0.attn.c_attn.bias", s->bias, &m.run, out));
     CHECK_NEAR(out[4], 2.5, 0);
     CHECK_NEAR(out[5], fake_value(s->id + 100, 5), 0);
     a->values[0] = PEFT__R(INFINITY);
-    CHECK_STATUS(peft__merge_value(&a, 1, "transformer.h.0.attn.c_attn.weight", s->weight, &m.run, out), PEFT_E_NUMERIC);
+    CHECK_STATUS(peft__merge_value(&a, 1, NULL, "transformer.h.0.attn.c_attn.weight", s->weight, &m.run, out), PEFT_E_NUMERIC);
     CHECK_ERROR_HAS("\"transformer.h.0.attn.c_attn.weight\" has a NaN");
     peft__adapter_release(a);
     merge_end(&m, b.mem);
@@ -78,15 +78,15 @@ TEST(merge_several_adapters) {
     list[1] = fake_adapter(&b, "lora", FAKE("r=2", "init_lora_weights=false"), 3, &st);
     CHECK_OK(st);
     for (int64_t i = 0; i < list[0]->n_values; i++) { list[0]->values[i] = PEFT__R((double)(i % 7)); }
-    CHECK_OK(peft__merge_value(&list[1], 1, name, s->weight, &m.run, one));
-    CHECK_OK(peft__merge_value(list, 2, name, s->weight, &m.run, both));
+    CHECK_OK(peft__merge_value(&list[1], 1, NULL, name, s->weight, &m.run, one));
+    CHECK_OK(peft__merge_value(list, 2, NULL, name, s->weight, &m.run, both));
     const peft__real *copy = peft__adapter_find(list[0], name, NULL)->p.value;
     for (int64_t i = 0; i < 64; i++) {
         CHECK_NEAR(both[i], (double)copy[i] + ((double)one[i] - (double)fake_value(s->id, i)), 1e-6);
     }
     peft__adapter_release(list[1]);
     list[1] = fake_adapter(&b, "full", NULL, 4, &st);
-    CHECK_STATUS(peft__merge_value(list, 2, name, s->weight, &m.run, both), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(peft__merge_value(list, 2, NULL, name, s->weight, &m.run, both), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("both replace \"model.layers.0.self_attn.q_proj.weight\"");
     peft__adapter_release(list[0]);
     peft__adapter_release(list[1]);

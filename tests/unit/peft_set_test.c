@@ -81,7 +81,8 @@ TEST(set_info) {
               "\"lora_dropout\":0.0,\"target_modules\":[\"q_proj\"],\"exclude_modules\":null,\"modules_to_save\":null,"
               "\"task_type\":\"CAUSAL_LM\",\"base_model_name_or_path\":null,\"layers_to_transform\":[0],"
               "\"layers_pattern\":null,\"rank_pattern\":{},\"alpha_pattern\":{},\"bias\":\"none\","
-              "\"init_lora_weights\":\"true\",\"use_rslora\":false,\"use_dora\":false,\"loraplus_lr_ratio\":1,"
+              "\"init_lora_weights\":\"true\",\"use_rslora\":false,\"use_dora\":false,"
+              "\"trainable_token_indices\":null,\"num_new_tokens\":0,\"loraplus_lr_ratio\":1,"
               "\"fan_in_fan_out\":false}}");
     peft__str_free(&out);
     peft__adapter_release(a);

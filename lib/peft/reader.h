@@ -1,0 +1,17 @@
+/* reader.h - between format_hf_read.c, which reads an adapter's folder, and format_hf_base.c, which knows what PEFT saves of the
+ * base. */
+#ifndef PEFT_READER_H
+#define PEFT_READER_H
+
+#include "peft/method.h"
+
+bool peft__reader_plain(const peft__io_tensor *t); /* F32, F16 or BF16 */
+float peft__reader_element(const peft__io_tensor *t, size_t i);
+
+/* Is t, which is no parameter of a, a copy of what base and adapter have anyway? `what`: the file, for errors. */
+peft_status peft__reader_copy(const char *what, peft__mem *mem, const peft__adapter *a, const peft__io_tensor *t,
+                              const peft__kernels *k, bool *known);
+/* Parameter i, which the file does not have under its own key: rows of new tokens in a resized head. *found false: no such. */
+peft_status peft__reader_resized(const char *what, const peft__safetensors *file, const peft__adapter *a, size_t i, bool *found);
+
+#endif

@@ -1,0 +1,444 @@
+"""What test_conformance.py compares: each method of libpeft set up next to a peer over the same small base, with the same random
+tensors, none of them at its initial value.
+
+The peer is HF PEFT or AdapterHub's library where one of them has the method; where neither has, the method's formula over torch's
+own gradients. Folders of the peer are loaded where they hold all that is trained, else its tensors are written one by one.
+"""
+import copy
+import os
+
+import adapters as hub
+import peft
+import torch
+from adapters.configuration import AdapterFusionConfig
+from adapters.methods.modeling import GLOWCouplingBlock
+from peft import AdaLoraConfig, BOFTConfig, IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, VeraConfig
+from peft import MultitaskPromptTuningConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, TrainableTokensConfig
+from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, lorafa
+from peft.tuners.boft import layer as boft_layer
+
+import hf
+import peftlib
+import test_adalora
+import test_invertible
+import test_methods
+import test_multitask
+import test_oft
+import test_prompts
+import test_unions
+
+RATE = 5e-3
+IDS = [7, 3, 299]  # the rows of trained tokens
+TASKS = [1, 0, 2]
+SIZES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+ADAMW = dict(learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=0, weight_decay=0)
+FLEXIBLE = dict(llama=hub.LlamaAdapterModel, mistral=hub.MistralAdapterModel, gpt2=hub.GPT2AdapterModel)
+ARCHS = [("Llama", hf.llama(**SIZES)), ("Mistral", hf.mistral(sliding_window=6, **SIZES)),
+         ("GPT-2", hf.gpt2(n_embd=32, n_layer=2))]
+BIASED = hf.llama(attention_bias=True, mlp_bias=True, **SIZES)
+TYPES = ("q8_0", "q4_0")
+
+lorafa.is_bf16_available = lambda: False  # else its projection is rounded to bfloat16
+GLOWCouplingBlock.forward = test_invertible.glow
+
+
+class Base:
+    """A random model as libpeft opens it and as the peer has it; quantised: the peer has what libpeft reads of the file."""
+
+    def __init__(self, ctx, top, title, pair, seed, dtype=None):
+        self.title, self.folder = title, os.path.join(top, title.replace(" ", "-"))
+        self.model = hf.make(pair, seed)
+        self.model.save_pretrained(self.folder)
+        self.ours = peftlib.Model(ctx, self.folder)
+        if dtype is not None:
+            path = self.folder + ".gguf"
+            peftlib.Adapters(self.ours).merge("", path, dtype=dtype)
+            self.ours = peftlib.Model(ctx, path)
+            with torch.no_grad():
+                for name, p in self.model.named_parameters():
+                    p.copy_(torch.tensor(self.ours.read(name)).view(p.shape))
+            self.model.save_pretrained(self.folder)
+        self.family, self.conv = self.model.config.model_type, pair[0] is hf.GPT2LMHeadModel
+        self.quantised, self.seed = dtype is not None, seed
+
+    def plain(self):
+        return copy.deepcopy(self.model)
+
+    def scratch(self):
+        return os.path.join(os.path.dirname(self.folder), "scratch")
+
+
+class Setup:
+    """Both sides of one comparison. forward(ids, mask, tasks): logits of the peer at every place of the padded rows."""
+
+    def __init__(self, adapters, names, forward, job="a", acts=None, holder=None, turned=(), frozen=(), optimizer=None, ours=None,
+                 step_loss=None, after=None):
+        self.adapters, self.names, self.forward = adapters, names, forward
+        self.job, self.acts, self.holder = job, acts or job, holder or job  # what is trained, what acts, what has the tensors
+        self.turned, self.frozen = turned, frozen  # stored the other way round there; read and not trained
+        self.optimizer = optimizer or (lambda p: torch.optim.AdamW(p, lr=RATE, weight_decay=0.0))
+        self.ours = dict(ADAMW, **(ours or {}))
+        self.step_loss, self.after = step_loss, after or (lambda step: None)
+
+    def theirs(self, name, tensor):
+        t = tensor.detach().numpy()
+        return (t.T if name in self.turned else t).copy()
+
+
+def call(model, ids, mask, **more):
+    return model(input_ids=ids, attention_mask=mask, use_cache=False, **more).logits[:, -ids.shape[1]:].float()
+
+
+def taken(adapters, folder, method, options, names):
+    """The peer's tensors: by its folder, and written where that is not enough (it says another method, or holds less)."""
+    if folder is not None:
+        adapters.load("a", folder)
+        if adapters.info("a")["method"] == method and set(adapters.shapes("a")) == set(names):
+            return
+        peftlib._ok(peftlib.lib.peft_adapters_remove(adapters.ptr, b"a"))
+    adapters.add("a", method, options, seed=3)
+    for name, p in names.items():
+        adapters.write("a", name, p.detach().numpy())
+
+
+# ---- HF PEFT
+
+def in_peft(base, method, cls, options, ours=None, amount=0.1, **setup):
+    """A tuner of PEFT's."""
+    boft_layer.get_fbd_cuda = lambda: test_oft.Blocks if options.get("boft_n_butterfly_factor", 1) > 1 else None
+    theirs = peft.get_peft_model(base.plain(), cls(task_type="CAUSAL_LM", **options))
+    test_methods.shake(theirs, base.seed + 1, amount)
+    theirs.eval().save_pretrained(base.scratch())
+    adapters = peftlib.Adapters(base.ours)
+    names = {test_methods.file_name(n): p for n, p in theirs.named_parameters() if p.requires_grad}
+    taken(adapters, base.scratch() if ours is None else None, method, ours, names)
+    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), **setup), theirs
+
+
+def lora_plus(base):
+    options = dict(r=4, lora_alpha=8)
+    s, theirs = in_peft(base, "lora", LoraConfig, options, dict(options, loraplus_lr_ratio=8))
+    made = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=RATE, loraplus_lr_ratio=8)
+    s.optimizer, s.ours["adam_epsilon"] = lambda p: made, made.param_groups[0]["eps"]
+    return s
+
+
+def lora_fa(base):
+    options = dict(r=4, lora_alpha=8)
+    s, theirs = in_peft(base, "lora_fa", LoraConfig, options, options)
+    made = create_lorafa_optimizer(theirs, r=4, lora_alpha=8, lr=RATE)
+    for group in made.param_groups:
+        group["eps"] = 1e-12
+    s.optimizer, s.ours["adam_epsilon"] = lambda p: made, 1e-12
+    s.frozen = {n for n in s.names if "lora_A" in n}
+    return s
+
+
+def from_base(how):
+    """PiSSA, OLoRA: the peer takes its own product off its base, libpeft its own."""
+    def build(base):
+        options = dict(r=4, lora_alpha=6, init_lora_weights=how)
+        return in_peft(base, "lora", LoraConfig, options, options, amount=0.05)[0]
+    return build
+
+
+def adalora(base):
+    """Steps add the orthonormal term and take triplets away."""
+    torch.manual_seed(base.seed)
+    options = dict(init_r=4, target_r=2, tinit=1, tfinal=5, deltaT=2, total_step=24)
+    s, theirs = in_peft(base, "adalora", AdaLoraConfig, options, amount=0.3)
+    s.step_loss = lambda rows, labels: test_adalora.whole_loss(theirs, rows, labels)
+    s.after = theirs.base_model.update_and_allocate
+    return s
+
+
+def soft(method, cls, **options):
+    def build(base):
+        theirs = test_prompts.wrap(base.plain(), cls, base.seed + 1, options)
+        names = test_prompts.named(theirs, method, options)
+        adapters = peftlib.Adapters(base.ours)
+        taken(adapters, None, method, options, names)
+        return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
+    return build
+
+
+def multitask(base):
+    options = dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)
+    theirs = test_multitask.wrap(base.plain(), base.seed + 1, **options)
+    names = test_multitask.named(theirs)
+    theirs.save_pretrained(base.scratch())
+    adapters = peftlib.Adapters(base.ours)
+    taken(adapters, base.scratch(), "multitask_prompt", options, names)
+    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask, task_ids=torch.tensor(tasks)))
+
+
+# ---- AdapterHub
+
+HOLDERS = {".adapters.a.": ".", ".shared_parameters.a.": ".shared_parameters.", ".invertible_adapters.a.": ".invertible_adapters.",
+           ".loras.a.": ".loras.", ".prefix_gates.a.": ".prefix_gates.", ".prefix_tunings.a.": ".prefix_tunings."}
+
+
+def hub_names(theirs):
+    out = {}
+    for name, p in theirs.named_parameters(remove_duplicate=False):
+        if ".prefix_tuning.pool." in name or not any(h in name for h in HOLDERS):
+            continue
+        for there, here in HOLDERS.items():
+            name = name.replace(there, here)
+        out[name] = p
+    return out
+
+
+def in_hub_model(base, config, flexible):
+    if flexible:
+        theirs = FLEXIBLE[base.family].from_pretrained(base.folder, attn_implementation="eager", dtype=torch.float32)
+    else:
+        theirs = base.plain()
+        hub.init(theirs)
+    theirs.add_adapter("a", config=config)
+    theirs.train_adapter("a")
+    theirs.set_active_adapters("a")
+    names, gen = hub_names(theirs), torch.Generator().manual_seed(base.seed + 1)
+    with torch.no_grad():
+        for name, p in names.items():
+            p.add_(torch.randn(p.shape, generator=gen) * (0.5 if "gate" in name else 0.1))
+    return theirs.eval(), names
+
+
+def in_hub(method, options, config, flexible=None):
+    """flexible: the peer's class with or without a flexible head, which is said to libpeft by inv_head; None: no matter."""
+    def build(base):
+        theirs, names = in_hub_model(base, config, flexible)
+        test_unions.save_theirs(theirs, base.scratch())
+        adapters = peftlib.Adapters(base.ours)
+        more = {} if flexible is None else dict(inv_head=flexible)
+        taken(adapters, base.scratch(), method, dict(options, **more), names)
+        return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
+    return build
+
+
+def union(base):
+    """A LoRA and a bottleneck as one adapter; in libpeft of two in the set."""
+    lora, bottleneck = dict(r=3, alpha=6), dict(reduction_factor=4)
+    theirs, names = in_hub_model(base, hub.ConfigUnion(hub.LoRAConfig(**lora), hub.SeqBnConfig(**bottleneck)), False)
+    adapters = peftlib.Adapters(base.ours)
+    adapters.add("l", "lora_hub", lora)
+    adapters.add("b", "pfeiffer", bottleneck)
+    adapters.add("a", "union", dict(parts=["l", "b"]))
+    for name, p in names.items():
+        adapters.write("a", name, p.detach().numpy())
+    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
+
+
+def fusion(base):
+    theirs = base.plain()
+    hub.init(theirs)
+    adapters, gen = peftlib.Adapters(base.ours), torch.Generator().manual_seed(base.seed + 1)
+    for name, factor in (("a", 4), ("b", 8)):
+        theirs.add_adapter(name, config=hub.SeqBnConfig(reduction_factor=factor))
+    theirs.add_adapter_fusion(["a", "b"], AdapterFusionConfig.load("dynamic"))
+    theirs.train_adapter_fusion(hub.composition.Fuse("a", "b"))
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            if ".adapters." in name or "adapter_fusion_layer" in name:
+                p.add_(torch.randn(p.shape, generator=gen) * 0.1)
+    for name in ("a", "b"):
+        theirs.save_adapter(base.scratch() + name, name, with_head=False, use_safetensors=True)
+        adapters.load(name, base.scratch() + name)
+    theirs.eval().save_adapter_fusion(base.scratch() + "f", "a,b", use_safetensors=True)
+    adapters.load("f", base.scratch() + "f")
+    names = {n.replace(".a,b.", "."): p for n, p in theirs.named_parameters() if "adapter_fusion_layer" in n and p.requires_grad}
+    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), job="fuse(a, b)", acts="f", holder="f",
+                 step_loss=lambda rows, labels: hf.loss(theirs, rows, labels) + theirs.get_fusion_regularization_loss())
+
+
+# ---- torch
+
+def of_the_base(method):
+    """Tensors of the base are trained: those that libpeft names."""
+    def build(base):
+        theirs, adapters = base.plain(), peftlib.Adapters(base.ours)
+        adapters.add("a", method)
+        if method == "head":  # a tied one is untied
+            theirs.lm_head.weight = torch.nn.Parameter(theirs.lm_head.weight.detach().clone())
+        names = {n: p for n, p in theirs.named_parameters(remove_duplicate=False) if n in adapters.shapes("a")}
+        for p in theirs.parameters():
+            p.requires_grad_(any(p is q for q in names.values()))
+        test_methods.shake(theirs, base.seed + 1, 0.02)
+        matrices = [n for n, p in names.items() if base.conv and p.dim() == 2 and (".c_" in n)]
+        turned = {n for n in matrices if adapters.shapes("a")[matrices[0]] != tuple(names[matrices[0]].shape)}
+        s = Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), turned=turned)
+        for n, p in names.items():
+            adapters.write("a", n, s.theirs(n, p))
+        return s
+    return build
+
+
+def eye(n):
+    return torch.eye(n)
+
+
+def cayley(q):
+    return torch.linalg.solve(eye(q.shape[-1]) + q, eye(q.shape[-1]) - q, left=False)
+
+
+def loha_weight(t, w, o):
+    return w + o["alpha"] / o["r"] * ((t["hada_w1_a"] @ t["hada_w1_b"]) * (t["hada_w2_a"] @ t["hada_w2_b"])).T
+
+
+def lokr_weight(t, w, o):
+    one, two = (t[n] if n in t else t[n + "_a"] @ t[n + "_b"] for n in ("lokr_w1", "lokr_w2"))
+    return w + o["alpha"] / o["r"] * torch.kron(one, two).T
+
+
+def oft_weight(t, w, o):
+    v = t["oft_R.weight"]
+    b = o["oft_block_size"]
+    at = torch.triu_indices(b, b, 1)
+    q = torch.zeros(len(v), b, b).index_put((torch.arange(len(v))[:, None], at[0][None], at[1][None]), v)
+    q = q - q.transpose(1, 2)
+    if o.get("use_cayley_neumann") is False:
+        r = cayley(q)
+    else:  # PEFT's five terms: the last power once
+        powers = [q, q @ q, q @ q @ q, q @ q @ q @ q]
+        r = eye(b) + 2 * sum(powers) - powers[-1]
+    return torch.block_diag(*(r[i % len(r)] for i in range(len(w) // b))) @ w
+
+
+def boft_weight(t, w, o):
+    q = (t["boft_R"] - t["boft_R"].transpose(-1, -2)) / 2
+    return torch.block_diag(*cayley(q[0])) @ w * t["boft_s"].T
+
+
+def by_formula(method, weight, options):
+    """Over Conv1D modules [in, out]: the module's weight as a function of what is trained."""
+    def build(base):
+        adapters, theirs = peftlib.Adapters(base.ours), base.plain()
+        adapters.add("a", method, options, seed=3)
+        gen, names = torch.Generator().manual_seed(base.seed + 1), {}
+        for n, shape in adapters.shapes("a").items():
+            names[n] = torch.tensor(adapters.read("a", n)).view(shape) + torch.randn(shape, generator=gen) * 0.1
+            adapters.write("a", n, names[n].numpy())
+            names[n].requires_grad_(True)
+        modules = {site["path"] for site in adapters.info("a")["sites"]}
+
+        def forward(ids, mask, tasks):
+            changed = {}
+            for m in modules:
+                t = {n.removeprefix(m + "."): p for n, p in names.items() if n.startswith(m + ".")}
+                changed[m + ".weight"] = weight(t, theirs.get_parameter(m + ".weight").detach(), options)
+            out = torch.func.functional_call(theirs, changed, (), dict(input_ids=ids, attention_mask=mask, use_cache=False))
+            return out.logits.float()
+
+        return Setup(adapters, names, forward)
+    return build
+
+
+# ---- the rows
+
+PEFT, HUB, TORCH = "HF PEFT", "AdapterHub", "torch"
+NO_CONV = "PEFT refuses Conv1D modules: the formula of the method over torch's gradients instead"
+GATES = "the peer's gates are means over padding too: its rows one by one"
+TRAINS_BASE = "libpeft does not train the tensors of a quantised base; nor can a peer"
+
+
+class Case:
+    """A row. special: {base title or "quantised": (build or None, note)}; alone: the peer takes unequal rows one by one."""
+
+    def __init__(self, title, method, peer, build, note=None, special=None, alone=None, refused=None, changes=None):
+        self.title, self.method, self.peer, self.build, self.note = title, method, peer, build, note
+        self.special, self.alone, self.refused, self.changes = special or {}, alone, refused or {}, changes or {}
+
+
+def tuner(title, method, cls, conv=None, note=None, amount=0.1, **options):
+    """A row of PEFT; conv: the formula's weight where PEFT does not know Conv1D, with options there."""
+    def build(base):
+        return in_peft(base, method, cls, options, amount=amount)[0]
+    if conv is None:
+        return Case(title, method, PEFT, build, note)
+    weight, there = conv
+    return Case(title, method, PEFT, build, note, special={"GPT-2": (by_formula(method, weight, there), NO_CONV)},
+                refused={"GPT-2": build})
+
+
+def bottleneck(title, method, config, note=None, alone=None, flexible=None, **options):
+    return Case(title, method, HUB, in_hub(method, options, config, flexible), note, alone=alone)
+
+
+def base_trained(title, method, note=None, **more):
+    return Case(title, method, TORCH, of_the_base(method), note, **more)
+
+
+ALL = "all-linear"
+C_ATTN = dict(target_modules=["c_attn"])
+OFT_EXACT = dict(oft_block_size=8, use_cayley_neumann=False, block_share=True)
+PREFIX = dict(prefix_length=5, bottleneck_size=12)
+UNIPELT = dict(prefix_length=4, bottleneck_size=8, reduction_factor=8, r=3, alpha=6)
+MAM = dict(prefix_length=5, bottleneck_size=12, reduction_factor=4)
+HUB_LORA = dict(r=3, alpha=6, attn_matrices=["q", "v"], intermediate_lora=True)
+GLOW = dict(inv_adapter="glow", inv_adapter_reduction_factor=2, reduction_factor=8)
+FIXED_HEAD = "the peer's class with a fixed head, which does not undo the bijection before the head (`inv_head=false`)"
+FLEXIBLE_HEAD = "the peer's class with a flexible head, which undoes the bijection before the head"
+GLOW_NOTE = "the peer's coupling block cuts the wrong axis and does not run; the few lines of its formula stand in for it"
+
+CASES = [
+    tuner("lora", "lora", LoraConfig, r=4, lora_alpha=8),
+    tuner("lora, rsLoRA, every projection", "lora", LoraConfig, r=4, lora_alpha=8, use_rslora=True, target_modules=ALL, amount=0.07),
+    Case("lora, PiSSA", "lora", PEFT, from_base("pissa")),
+    Case("lora, OLoRA", "lora", PEFT, from_base("olora")),
+    Case("lora, LoRA+", "lora", PEFT, lora_plus, "with PEFT's `create_loraplus_optimizer`"),
+    tuner("lora, trained tokens", "lora", LoraConfig, r=4, trainable_token_indices=IDS),
+    tuner("dora", "dora", LoraConfig, use_dora=True, r=4, lora_alpha=8, target_modules=ALL, amount=0.07),
+    Case("lora_fa", "lora_fa", PEFT, lora_fa, "with PEFT's `create_lorafa_optimizer`, its bfloat16 rounding off"),
+    Case("adalora", "adalora", PEFT, adalora, "steps with the orthonormal term and two choices of triplets"),
+    tuner("vera", "vera", VeraConfig, r=8),
+    tuner("loha", "loha", LoHaConfig, conv=(loha_weight, dict(r=3, alpha=6, init_weights=False)), r=3, alpha=6),
+    tuner("lokr", "lokr", LoKrConfig, conv=(lokr_weight, dict(r=3, alpha=6, init_weights="false")), r=3, alpha=6),
+    tuner("lokr, both factors of low rank", "lokr", LoKrConfig, r=1, alpha=2, decompose_both=True,
+          conv=(lokr_weight, dict(r=1, alpha=2, decompose_both=True, init_weights="false"))),
+    tuner("oft", "oft", OFTConfig, oft_block_size=8, conv=(oft_weight, dict(oft_block_size=8, init_weights=False)), amount=0.05),
+    tuner("oft, exact, one block for all", "oft", OFTConfig, conv=(oft_weight, dict(OFT_EXACT, init_weights=False)), **OFT_EXACT),
+    tuner("boft", "boft", BOFTConfig, boft_block_size=4, conv=(boft_weight, dict(boft_block_size=4, init_weights=False))),
+    Case("boft, two factors", "boft", PEFT, tuner("", "boft", BOFTConfig, boft_block_size=4, boft_n_butterfly_factor=2).build,
+         "PEFT's CUDA extension is replaced by a few lines of torch",
+         special={"GPT-2": (None, "PEFT refuses Conv1D modules; logits by the formula are in `test_oft.py`")},
+         refused={"GPT-2": tuner("", "boft", BOFTConfig, boft_block_size=4, boft_n_butterfly_factor=2).build}),
+    tuner("ia3", "ia3", IA3Config),
+    tuner("ln_tuning", "ln_tuning", LNTuningConfig),
+    base_trained("bitfit", "bitfit", changes={"Llama": BIASED, "Q8_0": BIASED, "Q4_0": BIASED},
+                 special={"Mistral": (None, "the architecture has no biases")}),
+    tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS),
+    base_trained("head", "head"),
+    base_trained("full", "full", special={"quantised": (None, TRAINS_BASE)}),
+    bottleneck("houlsby", "houlsby", hub.DoubleSeqBnConfig(reduction_factor=8), reduction_factor=8),
+    bottleneck("pfeiffer", "pfeiffer", hub.SeqBnConfig(reduction_factor=8), reduction_factor=8),
+    bottleneck("pfeiffer, gate", "pfeiffer", hub.SeqBnConfig(use_gating=True), alone=GATES, use_gating=True),
+    bottleneck("parallel", "parallel", hub.ParBnConfig(scaling="learned"), scaling="learned"),
+    bottleneck("houlsby_inv", "houlsby_inv", hub.DoubleSeqBnInvConfig(), FLEXIBLE_HEAD, flexible=True),
+    bottleneck("pfeiffer_inv", "pfeiffer_inv", hub.SeqBnInvConfig(), FLEXIBLE_HEAD, flexible=True),
+    bottleneck("pfeiffer_inv, fixed head", "pfeiffer_inv", hub.SeqBnInvConfig(), FIXED_HEAD, flexible=False),
+    bottleneck("pfeiffer, glow", "pfeiffer", hub.SeqBnConfig(**GLOW), GLOW_NOTE, flexible=False, **GLOW),
+    bottleneck("compacter", "compacter", hub.CompacterConfig(reduction_factor=8), reduction_factor=8),
+    bottleneck("compacter++", "compacter++", hub.CompacterPlusPlusConfig(reduction_factor=8), reduction_factor=8),
+    Case("prompt", "prompt", PEFT, soft("prompt", PromptTuningConfig, num_virtual_tokens=5)),
+    Case("multitask_prompt", "multitask_prompt", PEFT, multitask, "rows of three tasks in one batch"),
+    Case("ptuning, MLP", "ptuning", PEFT, soft("ptuning", PromptEncoderConfig, num_virtual_tokens=5, encoder_hidden_size=12)),
+    Case("ptuning, LSTM", "ptuning", PEFT, soft("ptuning", PromptEncoderConfig, num_virtual_tokens=5, encoder_hidden_size=12,
+                                                encoder_reparameterization_type="LSTM")),
+    Case("prefix", "prefix", PEFT, soft("prefix", PrefixTuningConfig, num_virtual_tokens=5)),
+    Case("prefix, projection", "prefix", PEFT, soft("prefix", PrefixTuningConfig, num_virtual_tokens=5, prefix_projection=True,
+                                                    encoder_hidden_size=12)),
+    Case("ptuning_v2", "ptuning_v2", PEFT, soft("ptuning_v2", PrefixTuningConfig, num_virtual_tokens=5)),
+    bottleneck("prefix_tuning", "prefix_tuning", hub.PrefixTuningConfig(**PREFIX), **PREFIX),
+    bottleneck("prefix_tuning, flat", "prefix_tuning", hub.PrefixTuningConfig(flat=True, prefix_length=5), flat=True, prefix_length=5),
+    bottleneck("prefix_tuning, gate", "prefix_tuning", hub.PrefixTuningConfig(use_gating=True, **PREFIX), alone=GATES, use_gating=True,
+               **PREFIX),
+    bottleneck("lora_hub", "lora_hub", hub.LoRAConfig(**HUB_LORA), **HUB_LORA),
+    bottleneck("lora_hub, gate", "lora_hub", hub.LoRAConfig(use_gating=True, **HUB_LORA), alone=GATES, use_gating=True, **HUB_LORA),
+    bottleneck("mam", "mam", hub.MAMConfig(hub.PrefixTuningConfig(**PREFIX), hub.ParBnConfig(reduction_factor=4)), **MAM),
+    bottleneck("unipelt", "unipelt", hub.UniPELTConfig(hub.PrefixTuningConfig(prefix_length=4, bottleneck_size=8),
+                                                       hub.SeqBnConfig(reduction_factor=8), hub.LoRAConfig(r=3, alpha=6)),
+               alone=GATES, **UNIPELT),
+    Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck"),
+    Case("fusion", "fusion", HUB, fusion, "steps with the regularisation"),
+]
