@@ -119,7 +119,8 @@ struct peft__tape {
     int64_t virtual_tokens;       /* most tokens that adapters add to a row */
     int64_t group_tokens[PEFT__GROUPS]; /* the same, to a row of each group */
     int64_t prefix_tokens;        /* keys and values that stand before each row's own (prefix) */
-    int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens */
+    int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens: the most */
+    int64_t group_shift[PEFT__GROUPS]; /* the same, of a row of each group */
     int64_t vocab_extra;          /* ids after the base's vocabulary that adapters add: the head has as many more logits */
     bool means;                   /* something is a mean over a row's tokens (gates): a row must not be cut into passes */
     bool past_again;              /* what stands before rows is wanted in every pass of a session: each has other gates */
@@ -179,6 +180,8 @@ typedef struct peft__attn_spec {
  * [ROWS, 1 or 2] each row sees them times factors of its own, keys times the first column, values times the last. */
 typedef struct peft__past {
     peft__val k, v, gates;
+    bool divided;                /* a row sees k[first, first + count) of its group (frame.row_groups), else all; without gates */
+    int64_t first[PEFT__GROUPS], count[PEFT__GROUPS];
 } peft__past;
 /* Softmax attention of q [T, heads D] over k, v [T, kv_heads D] of the same rows, after the cache (inference) and `past`. */
 peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, const peft__past *past,

@@ -38,11 +38,29 @@ static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     return a;
 }
 
+/* What the op keeps. The description is first, as `aux` is read. */
+typedef struct attention_aux {
+    peft__attn_spec spec;
+    peft__past past;
+} attention_aux;
+
+static int32_t attention_group(const peft__exec *x, int64_t row) {
+    return x->frame->row_groups != NULL ? x->frame->row_groups[row] : 0;
+}
+
 /* ---- the prefix ---------------------------------------------------------------------------------------------------------- */
 
 /* Rows of the prefix. */
 static int64_t attention_prefix(const peft__exec *x, const peft__op *op) {
     return op->in[ATTENTION_PAST_K] != PEFT__NONE ? peft__exec_rows(x, op->in[ATTENTION_PAST_K]) : 0;
+}
+
+/* The rows of the prefix that a row of the batch sees; the first of them in *first. */
+static int64_t attention_stretch(const peft__exec *x, const peft__op *op, int64_t row, int64_t *first) {
+    const attention_aux *aux = op->aux;
+    int32_t group = attention_group(x, row);
+    *first = aux->past.divided ? aux->past.first[group] : 0;
+    return aux->past.divided ? aux->past.count[group] : attention_prefix(x, op);
 }
 
 static int64_t attention_width(const peft__op *op) {
@@ -59,9 +77,9 @@ static peft__real attention_gate(const peft__exec *x, const peft__op *op, int64_
 /* to[P, width] = the prefix as the row sees it. */
 static void attention_copy_prefix(const peft__exec *x, const peft__op *op, int64_t row, int32_t j, peft__real *to) {
     peft__val v = op->in[ATTENTION_PAST_K + j];
-    int64_t width = attention_width(op), ld = peft__exec_ld(x, v);
-    const peft__real *from = peft__exec_data(x, v);
-    for (int64_t i = 0; i < attention_prefix(x, op); i++) {
+    int64_t width = attention_width(op), ld = peft__exec_ld(x, v), first, count = attention_stretch(x, op, row, &first);
+    const peft__real *from = peft__exec_data(x, v) + first * ld;
+    for (int64_t i = 0; i < count; i++) {
         if (op->in[ATTENTION_GATES] == PEFT__NONE) {
             memcpy(to + i * width, from + i * ld, (size_t)width * sizeof *to);
         } else {
@@ -79,7 +97,7 @@ static peft__real *attention_copy_at(const peft__exec *x, const peft__op *op, pe
 static void attention_cache(peft__exec *x, const peft__op *op, int64_t row, peft__attn_row *r) {
     const peft__attn_spec *s = op->aux;
     const peft__kv_cache *c = x->frame->cache;
-    int64_t slot = x->frame->cache_rows[row], own = attention_prefix(x, op), skip = x->tape->prefix_tokens - own;
+    int64_t begin, slot = x->frame->cache_rows[row], own = attention_stretch(x, op, row, &begin), skip = x->tape->prefix_tokens - own;
     int64_t first = (slot * c->capacity + skip) * c->kv_dim;
     bool fresh = c->length[slot] == 0;
     r->n_past = fresh ? own : c->length[slot] - skip;
@@ -97,15 +115,14 @@ static void attention_cache(peft__exec *x, const peft__op *op, int64_t row, peft
 static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__attn_row *rows, peft__real *copies) {
     const peft__frame *f = x->frame;
     const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
-    /* A prefix that counts as tokens leaves the window. */
-    int64_t prefix = attention_prefix(x, op), visible = x->tape->position_shift == 0 ? prefix : 0;
     bool gated = op->in[ATTENTION_GATES] != PEFT__NONE;
     memset(rows, 0, (size_t)n * sizeof *rows);
     for (int64_t i = 0; i < n; i++) {
         peft__attn_row *r = &rows[i];
+        int64_t begin, prefix = attention_stretch(x, op, first + i, &begin);
         r->first = offsets[first + i];
         r->n = offsets[first + i + 1] - r->first;
-        r->n_visible = visible;
+        r->n_visible = x->tape->group_shift[attention_group(x, first + i)] == 0 ? prefix : 0; /* else it leaves the window */
         if (f->cache != NULL) {
             attention_cache(x, op, first + i, r);
         } else if (gated) {
@@ -117,8 +134,8 @@ static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int
         } else if (prefix > 0) {
             r->n_past = prefix;
             r->past_ld = peft__exec_ld(x, op->in[ATTENTION_PAST_K]);
-            r->past_k = peft__exec_data(x, op->in[ATTENTION_PAST_K]);
-            r->past_v = peft__exec_data(x, op->in[ATTENTION_PAST_V]);
+            r->past_k = peft__exec_data(x, op->in[ATTENTION_PAST_K]) + begin * r->past_ld;
+            r->past_v = peft__exec_data(x, op->in[ATTENTION_PAST_V]) + begin * peft__exec_ld(x, op->in[ATTENTION_PAST_V]);
         }
     }
 }
@@ -222,8 +239,10 @@ static void attention_backward(peft__exec *x, const peft__op *op) {
             continue;
         }
         attention_rows(x, op, r, a.n_rows, rows, spare);
-        rows[0].past_dk = dp[0];
-        rows[0].past_dv = dp[1];
+        int64_t begin;
+        (void)attention_stretch(x, op, r, &begin);
+        rows[0].past_dk = dp[0] != NULL ? dp[0] + begin * peft__exec_ld(x, op->in[ATTENTION_PAST_K]) : NULL;
+        rows[0].past_dv = dp[1] != NULL ? dp[1] + begin * peft__exec_ld(x, op->in[ATTENTION_PAST_V]) : NULL;
         peft__attn_backward(&x->run, &a);
     }
 }
@@ -265,16 +284,16 @@ static const peft__op_kind attention_kind = {"attention", PEFT__OPF_SOLE, attent
 peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, const peft__past *past,
                              const peft__attn_spec *spec) {
     peft__val in[6] = {q, k, v, past->k, past->v, past->gates};
-    peft__attn_spec *s = t->status == PEFT_OK ? peft__arena_alloc(&t->arena, sizeof *s) : NULL;
-    if (s == NULL) {
+    attention_aux *aux = t->status == PEFT_OK ? peft__arena_alloc(&t->arena, sizeof *aux) : NULL;
+    if (aux == NULL) {
         peft__tape_fail(t, PEFT_E_NOMEM, "%s", peft__fail_text());
         return PEFT__NONE;
     }
-    *s = *spec;
+    *aux = (attention_aux){*spec, *past};
     peft__op *op = peft__tape_push(t, &attention_kind, 6, in);
     if (op == NULL) { return PEFT__NONE; }
     peft__value x = *peft__tape_value(t, q);
-    op->aux = s;
+    op->aux = aux;
     t->past_again = t->past_again || past->gates != PEFT__NONE;
     peft__val out = peft__tape_out(t, op, x.space, x.fixed, spec->heads * spec->head_dim);
     (void)peft__tape_out(t, op, x.space, x.fixed, spec->heads);

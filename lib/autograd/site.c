@@ -28,7 +28,7 @@ peft__val peft__site_stream(peft__tape *t, const peft__site *s, peft__val h, pef
 }
 
 peft__past peft__site_kv(peft__tape *t, const peft__site *s, peft__val x) {
-    peft__past past = {PEFT__NONE, PEFT__NONE, PEFT__NONE};
+    peft__past past = {.k = PEFT__NONE, .v = PEFT__NONE, .gates = PEFT__NONE};
     if (t->hooks != NULL && t->hooks->kv != NULL) { t->hooks->kv(t->hooks->user, t, s, x, &past); }
     return past;
 }

@@ -251,7 +251,8 @@ static peft__frame session_frame(struct peft_session *s, const int32_t *ids, con
         int64_t n = in[r + 1] - in[r], skipped = n - PEFT__MIN(n, n_logits);
         int64_t virtual_tokens = begun ? 0 : s->tape.group_tokens[groups[r]];
         out[r + 1] = out[r] + virtual_tokens + n;
-        for (int64_t t = out[r]; t < out[r + 1]; t++) { s->positions[t] = (int32_t)(position + t - out[r]); }
+        int64_t at = position + s->tape.group_shift[groups[r]];
+        for (int64_t t = out[r]; t < out[r + 1]; t++) { s->positions[t] = (int32_t)(at + t - out[r]); }
         for (int64_t t = skipped; t < n; t++) { s->wanted[f.n_logits++] = out[r] + virtual_tokens + t; }
     }
     f.n_rows = f.count[PEFT__SPACE_ROWS] = n_rows;
@@ -275,7 +276,7 @@ peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, in
     int64_t virtual_tokens = past == 0 ? s->tape.group_tokens[s->group] : 0, behind = past == 0 ? 0 : past - prefix;
     int32_t slot = 0;
     TRY(session_cache_grow(s, prefix + behind + virtual_tokens + n));
-    peft__frame f = session_frame(s, ids, in, out, &s->group, 1, past > 0, behind + s->tape.position_shift, n_logits);
+    peft__frame f = session_frame(s, ids, in, out, &s->group, 1, past > 0, behind, n_logits);
     f.row_tasks = &s->task;
     f.cache = &s->cache;
     f.cache_rows = &slot;
@@ -318,7 +319,7 @@ static peft_status session_logits_short(struct peft_session *s, const int32_t *i
     for (int64_t r = 0; r < n_rows; r++) { groups[r] = peft__expression_group(&s->expression, first + r, copy); }
     for (int64_t r = 0; r < n_rows; r++) { tasks[r] = session_task(s, first + r); }
     for (int64_t r = 0; r <= n_rows; r++) { in[r] = offsets[r] - offsets[0]; }
-    peft__frame f = session_frame(s, ids, in, stream, groups, n_rows, false, s->tape.position_shift, s->chunk);
+    peft__frame f = session_frame(s, ids, in, stream, groups, n_rows, false, 0, s->chunk);
     f.row_tasks = tasks;
     f.logits = out;
     return peft__exec_run(&s->exec, &f, false);

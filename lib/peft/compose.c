@@ -9,7 +9,7 @@
  * to its scale goes there instead. At a stream the expression's tree is followed as it is: each block's children change what
  * the block was given. Virtual tokens and prefixes of several adapters stand one after the other.
  *
- * Left out: prefixes that differ between rows; factors of prompts, prefixes and the head's terms (errors). */
+ * Left out: factors of prompts, prefixes and the head's terms (errors). */
 #include "peft/expression.h"
 
 typedef struct compose_leaf {
@@ -20,6 +20,7 @@ typedef struct compose_leaf {
     double factor;                /* for blends at sites other than streams; 1 where at->scale has it */
     bool plain;                   /* everywhere, factor 1 */
     bool fused;                   /* its stream goes into a fusion */
+    int64_t prefix_tokens, position_shift; /* that it adds to a row */
 } compose_leaf;
 
 typedef struct compose_all {
@@ -283,30 +284,80 @@ static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, p
     return n > 0 ? peft__op_prepend(t, x, prompts, n) : x;
 }
 
-static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__past *past) {
-    const compose_all *c = user;
+/* Every leaf's own keys and values at the site, and what they add to a row's length and positions. */
+static size_t compose_pasts(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, peft__past *own) {
+    size_t n = 0;
     for (size_t i = 0; i < c->n; i++) {
-        const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        const peft__attachment *at = l->at[s->id];
-        peft__past own = {PEFT__NONE, PEFT__NONE, PEFT__NONE};
+        compose_leaf *l = &c->leaves[i];
+        const peft__attachment *at = compose_enter(t, l)->at[s->id];
+        own[i] = (peft__past){.k = PEFT__NONE, .v = PEFT__NONE, .gates = PEFT__NONE};
         if (at == NULL || l->adapter->method->kv == NULL || !compose_whole(t, l, "a prefix")) { continue; }
-        if (!l->plain) {
-            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts a prefix before some of the rows only", l->adapter->name);
-            break;
-        }
-        l->adapter->method->kv(l->adapter, at, t, s, x, &own);
-        if (past->k == PEFT__NONE) {
-            *past = own;
-            continue;
-        }
-        if (past->gates != PEFT__NONE || own.gates != PEFT__NONE) {
-            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts a prefix beside another, and one of them has gates", l->adapter->name);
-            break;
-        }
-        past->k = peft__op_stack_rows(t, past->k, own.k);
-        past->v = peft__op_stack_rows(t, past->v, own.v);
+        int64_t tokens = t->prefix_tokens, shift = t->position_shift;
+        l->adapter->method->kv(l->adapter, at, t, s, x, &own[i]);
+        l->prefix_tokens += t->prefix_tokens - tokens; /* at its first layer */
+        l->position_shift += t->position_shift - shift;
+        n += own[i].k != PEFT__NONE;
     }
     t->freeze = false;
+    return n;
+}
+
+/* Rows of the leaves of one group are put behind those that past has. */
+static void compose_past_group(const compose_all *c, peft__tape *t, const peft__past *own, uint32_t group, peft__past *past) {
+    for (size_t i = 0; i < c->n; i++) {
+        if (own[i].k == PEFT__NONE || (c->leaves[i].choice.groups & group) == 0) { continue; }
+        if (past->k == PEFT__NONE) {
+            past->k = own[i].k;
+            past->v = own[i].v;
+        } else {
+            past->k = peft__op_stack_rows(t, past->k, own[i].k);
+            past->v = peft__op_stack_rows(t, past->v, own[i].v);
+        }
+    }
+}
+
+/* Most tokens of a prefix and most that positions are shifted by, of the rows of any group. */
+static void compose_past_sizes(const compose_all *c, peft__tape *t) {
+    int32_t groups = peft__expression_groups(c->e);
+    t->prefix_tokens = t->position_shift = 0;
+    for (int32_t g = 0; g < groups; g++) {
+        int64_t tokens = 0;
+        t->group_shift[g] = 0;
+        for (size_t i = 0; i < c->n; i++) {
+            bool in = (c->leaves[i].choice.groups >> g & 1u) != 0;
+            tokens += in ? c->leaves[i].prefix_tokens : 0;
+            t->group_shift[g] += in ? c->leaves[i].position_shift : 0;
+        }
+        t->prefix_tokens = PEFT__MAX(t->prefix_tokens, tokens);
+        t->position_shift = PEFT__MAX(t->position_shift, t->group_shift[g]);
+    }
+}
+
+static int64_t compose_past_rows(const peft__tape *t, const peft__past *past) {
+    return past->k != PEFT__NONE && t->status == PEFT_OK ? peft__tape_value(t, past->k)->fixed : 0;
+}
+
+static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__past *past) {
+    const compose_all *c = user;
+    peft__past own[PEFT__EXPRESSION_MAX];
+    size_t n = compose_pasts(c, t, s, x, own);
+    compose_past_sizes(c, t);
+    for (size_t i = 0; i < c->n; i++) {
+        if (own[i].k == PEFT__NONE) { continue; }
+        bool all = c->leaves[i].choice.groups == ~0U;
+        past->divided = past->divided || !all;
+        if (n == 1 && all) { *past = own[i]; }
+        if (own[i].gates != PEFT__NONE && (n > 1 || !all)) {
+            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts a prefix with gates beside another, or before some of the rows only",
+                            c->leaves[i].adapter->name);
+        }
+    }
+    for (int32_t g = 0; past->divided && g < peft__expression_groups(c->e); g++) {
+        past->first[g] = compose_past_rows(t, past);
+        compose_past_group(c, t, own, 1U << g, past);
+        past->count[g] = compose_past_rows(t, past) - past->first[g];
+    }
+    if (!past->divided && n > 1) { compose_past_group(c, t, own, ~0U, past); }
 }
 
 /* ---- the leaves ------------------------------------------------------------------------------------------------------ */

@@ -399,9 +399,12 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
     TRY(reader_tensors(&f, mem, a, k, allow_nan));
     reader_call(a, NULL); /* it is saved under its name here */
     if (method->loaded != NULL) { TRY(method->loaded(a, &other)); }
-    *out = other != NULL ? other : a;
-    if (other == NULL) { a = NULL; }
+    if (other == NULL) { other = a, a = NULL; }
+    if (f.hub) { TRY(peft__hub_add_head(mem, k, base, dir, allow_nan, &other)); }
+    *out = other;
+    other = NULL;
 out:
+    peft__adapter_release(other);
     peft__adapter_release(a);
     peft__optset_free(&opts);
     reader_close(&f);

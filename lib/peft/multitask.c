@@ -243,7 +243,7 @@ const peft__method peft__method_multitask_prompt = {
     .prompt_keys = true,
     .config_out = multitask_config_out,
     .config_in = multitask_config_in,
-    .learning_rate = 1e-2,
+    .learning_rate = 3e-2,
 };
 
 #undef MULTITASK_STATE

@@ -14,4 +14,9 @@ peft_status peft__reader_copy(const char *what, peft__mem *mem, const peft__adap
 /* Parameter i, which the file does not have under its own key: rows of new tokens in a resized head. *found false: no such. */
 peft_status peft__reader_resized(const char *what, const peft__safetensors *file, const peft__adapter *a, size_t i, bool *found);
 
+/* format_hub_head.c: what AdapterHub's library has saved of the model's head beside the adapter, which becomes a union with it where
+ * it is not the base's own. On failure *adapter may be NULL: it is gone. */
+peft_status peft__hub_add_head(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *dir, bool allow_nan,
+                               peft__adapter **adapter);
+
 #endif

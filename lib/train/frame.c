@@ -22,7 +22,10 @@ peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const p
     r->keys = peft__alloc(mem, rows * sizeof *r->keys);
     r->row_groups = peft__alloc(mem, rows * sizeof *r->row_groups);
     r->row_tasks = peft__alloc(mem, rows * sizeof *r->row_tasks);
-    for (int32_t g = 0; g < PEFT__GROUPS; g++) { r->group_tokens[g] = caps->virtual_tokens; }
+    for (int32_t g = 0; g < PEFT__GROUPS; g++) {
+        r->group_tokens[g] = caps->virtual_tokens;
+        r->group_shift[g] = caps->position_shift;
+    }
     if (r->offsets == NULL || r->token_offsets == NULL || r->ids == NULL || r->positions == NULL || r->labels == NULL ||
         r->weights == NULL || r->keys == NULL || r->row_groups == NULL || r->row_tasks == NULL) {
         peft__frame_room_free(r);
@@ -57,6 +60,7 @@ void peft__frame_room_free(peft__frame_room *r) {
 void peft__frame_room_divide(peft__frame_room *r, const peft__tape *t, const peft__expression *e) {
     r->e = e;
     memcpy(r->group_tokens, t->group_tokens, sizeof r->group_tokens);
+    memcpy(r->group_shift, t->group_shift, sizeof r->group_shift);
 }
 
 void peft__frame_begin(peft__frame_room *r) {
@@ -83,7 +87,7 @@ static void frame_row(peft__frame_room *r, const int32_t *ids, const int32_t *la
     for (int64_t t = 0; t < v + n; t++) {
         int64_t next = t + 1 - v; /* the row's token that comes after place t */
         bool labelled = next >= 0 && next < n && (labels != NULL || next > 0);
-        r->positions[to + t] = (int32_t)(t + r->caps.position_shift);
+        r->positions[to + t] = (int32_t)(t + r->group_shift[group]);
         r->labels[to + t] = !labelled ? -100 : labels != NULL ? labels[next] : ids[next];
         r->weights[to + t] = weights != NULL && next >= 0 && next < n ? weights[next] : 1.0F;
     }

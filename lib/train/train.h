@@ -76,6 +76,7 @@ typedef struct peft__frame_room {
     int32_t task;            /* of the rows that are added next; 0 after peft__frame_begin */
     const peft__expression *e; /* borrowed: says which group a row is of, and how many copies of it there are; NULL: 0 and 1 */
     int64_t group_tokens[PEFT__GROUPS]; /* virtual tokens of a row of each group */
+    int64_t group_shift[PEFT__GROUPS];  /* and what is added to its positions */
     peft__frame frame;
 } peft__frame_room;
 peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const peft__caps *caps);

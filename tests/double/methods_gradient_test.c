@@ -124,7 +124,7 @@ static const char *const gradient_others[][3] = {
     {"x", "lora", "r=2;target_modules=all-linear"}, {"y", "pfeiffer", "reduction_factor=4;non_linearity=gelu"},
     {"p", "pfeiffer", "reduction_factor=3;non_linearity=tanh"}, {"z", "prompt", "num_virtual_tokens=2"},
     {"i", "ia3", "feedforward_modules=.*(down_proj|mlp.c_proj);target_modules=.*(k_proj|down_proj|c_attn|mlp.c_proj)"},
-    {"n", "ln_tuning", ""}, {"t", "trainable_tokens", "token_indices=1,6;num_new_tokens=1"}, {"k", "prefix", "num_virtual_tokens=2"}, {"w", "prompt", "num_virtual_tokens=1"},
+    {"n", "ln_tuning", ""}, {"t", "trainable_tokens", "token_indices=1,6;num_new_tokens=1"}, {"k", "prefix", "num_virtual_tokens=2"}, {"w", "prompt", "num_virtual_tokens=1"}, {"v", "prefix_tuning", "prefix_length=3;flat=true"},
 };
 
 static peft_status gradient_add(gradient_case *c, const char *name, const char *method, const char *options) {
@@ -301,7 +301,7 @@ TEST(methods_gradient_of_every_method_and_architecture) {
 static const char *const gradient_expressions[] = {
     "x,y,z", "0.5*x,y", "average(x:0.3,y,p)", "average(y,p:3)", "split(y:2,p)", "split(x:2,y:1,p)", "batch_split(y:1,x:2)",
     "batch_split(z:1,w:1,x:1)", "parallel(y,p)", "parallel(stack(x,z),w)", "freeze(x),y", "0.7*i", "average(i,n)", "split(i:3,n)",
-    "k,z", "z,w,k", "stack(0.5*y,p),0.25*x", "t,x",
+    "k,z", "z,w,k", "parallel(k,v)", "batch_split(stack(k,z):1,v:1,y:1)", "v,batch_split(k:2,y:1)", "stack(0.5*y,p),0.25*x", "t,x",
 };
 
 TEST(methods_gradient_of_expressions) {

@@ -235,5 +235,28 @@ def unions():
             close("%s, union: read back" % base, our_logits(ctx, ours, mine, "again", rows), our_logits(ctx, ours, mine, "u", rows), 1e-7)
 
 
+def heads():
+    """The peer saves the model's head along with an adapter: one that was trained acts, the base's own is no news."""
+    ctx = peftlib.Context(threads=2)
+    rows = batch(8, 2)
+    for base, pair in [("Llama", hf.llama()), ("Llama, tied", hf.llama(tie_word_embeddings=True)), ("GPT-2", hf.gpt2())]:
+        for trained in (False, True):
+            with tempfile.TemporaryDirectory() as top:
+                theirs, ours, mine, _ = set_up(ctx, top, pair, 61, dict(a=hub.SeqBnConfig(reduction_factor=8)))
+                tied = theirs.config.tie_word_embeddings
+                if trained and tied:
+                    continue  # there a trained head is a trained embedding
+                if trained:
+                    with torch.no_grad():
+                        theirs.lm_head.weight.mul_(1.1)
+                theirs.save_adapter(top + "/with", "a", use_safetensors=True)
+                theirs.set_active_adapters("a")
+                mine.load("w", top + "/with")
+                close("%s, %s head: logits" % (base, "trained" if trained else "the base's"), our_logits(ctx, ours, mine, "w", rows),
+                      their_logits(theirs, rows), 1e-5)
+                check("%s, %s head: method" % (base, "trained" if trained else "the base's"),
+                      mine.info("w")["method"] == ("union" if trained else "pfeiffer"), mine.info("w")["method"])
+
+
 if __name__ == "__main__":
-    main(blocks, nested, average, fusion, unions)
+    main(blocks, nested, average, fusion, heads, unions)

@@ -32,7 +32,8 @@ static peft_status compose_open(compose_world *w, const char *config) {
         {"b", "pfeiffer", "{'reduction_factor':4}"},            {"c", "pfeiffer", "{'reduction_factor':2}"},
         {"h", "houlsby", "{'reduction_factor':4}"},             {"p", "prompt", "{'num_virtual_tokens':3}"},
         {"q", "prompt", "{'num_virtual_tokens':2}"},            {"k", "prefix", "{'num_virtual_tokens':2}"},
-        {"n", "ln_tuning", "{}"},
+        {"n", "ln_tuning", "{}"},                               {"j", "prefix_tuning", "{'prefix_length':3,'flat':true}"},
+        {"g", "prefix_tuning", "{'prefix_length':2,'flat':true,'use_gating':true}"},
     };
     peft_status st = PEFT_OK;
     memset(w, 0, sizeof *w);
@@ -143,6 +144,17 @@ TEST(api_compose_divides_rows) {
         for (int r = 0; r < 3; r++) { CHECK(compose_rows(all, each[r], r, r + 1) < 1e-5); }
         CHECK_OK(compose_logits(&w, "parallel(stack(l,b), p, stack(n,q))", all, 3 * COMPOSE_LOGITS));
         for (int b = 0; b < 3; b++) { CHECK(compose_gap(all + b * COMPOSE_LOGITS, each[b], COMPOSE_LOGITS) < 1e-5); }
+        CHECK_OK(compose_logits(&w, "k", each[0], COMPOSE_LOGITS)); /* prefixes of several lengths and kinds */
+        CHECK_OK(compose_logits(&w, "j,p", each[1], COMPOSE_LOGITS));
+        CHECK_OK(compose_logits(&w, "b", each[2], COMPOSE_LOGITS));
+        CHECK_OK(compose_logits(&w, "batch_split(k:1, stack(j,p):1, b:1)", all, COMPOSE_LOGITS));
+        for (int r = 0; r < 3; r++) { CHECK(compose_rows(all, each[r], r, r + 1) < 1e-5); }
+        CHECK_OK(compose_logits(&w, "parallel(k, stack(j,p), b)", all, 3 * COMPOSE_LOGITS));
+        for (int b = 0; b < 3; b++) { CHECK(compose_gap(all + b * COMPOSE_LOGITS, each[b], COMPOSE_LOGITS) < 1e-5); }
+        CHECK_OK(compose_logits(&w, "j,k", each[0], COMPOSE_LOGITS));
+        CHECK_OK(compose_logits(&w, "j", each[1], COMPOSE_LOGITS));
+        CHECK_OK(compose_logits(&w, "j,parallel(k,n:0)", all, 2 * COMPOSE_LOGITS));
+        for (int b = 0; b < 2; b++) { CHECK(compose_gap(all + b * COMPOSE_LOGITS, each[b], COMPOSE_LOGITS) < 1e-5); }
         CHECK_STATUS(compose_logits(&w, "parallel(l,b)", all, COMPOSE_LOGITS), PEFT_E_BUFFER);
         CHECK_STATUS(compose_logits(&w, "batch_split(l:1,b:1)", all, COMPOSE_LOGITS), PEFT_E_SHAPE);
         CHECK_ERROR_HAS("3 rows, and batch_split divides 2");
@@ -187,7 +199,8 @@ TEST(api_compose_refuses) {
         {"0.5*k", PEFT_E_UNSUPPORTED, "\"k\" puts a prefix before the rows"},
         {"split(p:2,b)", PEFT_E_UNSUPPORTED, "no part of the tokens"},
         {"split(split(b:1,c:1):3,h)", PEFT_E_UNSUPPORTED, "inside of another"},
-        {"batch_split(k:1,b:2)", PEFT_E_UNSUPPORTED, "some of the rows only"},
+        {"batch_split(g:1,b:2)", PEFT_E_UNSUPPORTED, "\"g\" puts a prefix with gates beside another, or before some of the rows only"},
+        {"g,k", PEFT_E_UNSUPPORTED, "prefix with gates beside another"},
     };
     peft_session *s = NULL;
     compose_world w;
@@ -305,7 +318,7 @@ TEST(api_compose_union_files_that_lie) {
         CHECK_STATUS(peft_adapters_load(w.a, "x", dir, NULL), bad[i].st);
         CHECK_ERROR_HAS(bad[i].words);
     }
-    CHECK_INT(peft_adapters_count(w.a), 9);
+    CHECK_INT(peft_adapters_count(w.a), 11);
     compose_close(&w);
 }
 

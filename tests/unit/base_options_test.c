@@ -178,7 +178,7 @@ TEST(options_suggestions) {
     CHECK_STATUS(peft__opt_set_int(&o, "lora_alfa", 1), PEFT_E_KEY);
     CHECK_ERROR_HAS("unknown key \"lora_alfa\" of \"test\"; did you mean \"lora_alpha\"?");
     CHECK_STATUS(peft__opt_set_text(&o, "warmup", "1"), PEFT_E_KEY);
-    CHECK_ERROR_HAS("known: rank, lora_alpha, shuffle, name, init, targets, pattern, limit, free");
+    CHECK_ERROR_HAS("known: rank, lora_alpha, shuffle, name, init, targets, pattern, rows, limit, free");
     peft__optset_free(&o);
 }
 
