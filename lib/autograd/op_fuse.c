@@ -54,7 +54,8 @@ static void fuse_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
         }
         for (int64_t i = 0; i < a->n; i++) {
             p[i] /= sum;
-            if (i == 0) { k->scale(out, p[i], a->u[i] + r * a->cols, a->cols); } else { k->axpy(out, p[i], a->u[i] + r * a->cols, a->cols); }
+            const peft__real *u = a->u[i] + r * a->cols;
+            if (i == 0) { k->scale(out, p[i], u, a->cols); } else { k->axpy(out, p[i], u, a->cols); }
         }
     }
 }

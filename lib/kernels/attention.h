@@ -2,7 +2,8 @@
  *
  * Both work on a sub-block of at most PEFT__ATTN_QUERIES queries against a block of keys. A block lies wholly among past keys
  * that are always seen, wholly among other past keys or wholly among the row's own tokens, so that its keys have one stride
- * and, for each query, the keys it sees are one range [lo, hi) of the block. Both ends never decrease from one query to the next and move by at most one. */
+ * and, for each query, the keys it sees are one range [lo, hi) of the block. Both ends never decrease from one query to the next
+ * and move by at most one. */
 #ifndef PEFT_KERNELS_ATTENTION_H
 #define PEFT_KERNELS_ATTENTION_H
 

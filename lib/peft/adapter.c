@@ -186,7 +186,9 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     if (method->refer != NULL && base->set == NULL) { FAIL(PEFT_E_UNSUPPORTED, "method \"%s\" needs a set of adapters", method->name); }
     if (method->refer != NULL) { TRY(method->refer(a, base->set)); }
     TRY(method->build(a));
-    if (a->params.len == 0 && a->parts.len == 0 && method->combine != PEFT__COMBINE_STACK) { FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name); }
+    if (a->params.len == 0 && a->parts.len == 0 && method->combine != PEFT__COMBINE_STACK) {
+        FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name);
+    }
     TRY(adapter_place(a));
     for (size_t i = 0; i < a->params.len; i++) {
         if (k == NULL && !peft__adapter_param_at(a, i)->unsaved) { continue; } /* the file has it */

@@ -194,5 +194,5 @@ const peft__method peft__method_boft = {
     .reversible = true,
     .config_out = boft_config_out,
     .config_in = boft_config_in,
-    .learning_rate = 1e-3,
+    .learning_rate = 1e-2,
 };

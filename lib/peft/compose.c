@@ -348,7 +348,8 @@ static void compose_kv(void *user, peft__tape *t, const peft__site *s, peft__val
         past->divided = past->divided || !all;
         if (n == 1 && all) { *past = own[i]; }
         if (own[i].gates != PEFT__NONE && (n > 1 || !all)) {
-            peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts a prefix with gates beside another, or before some of the rows only",
+            peft__tape_fail(t, PEFT_E_UNSUPPORTED,
+                            "adapter \"%s\" puts a prefix with gates beside another, or before some of the rows only",
                             c->leaves[i].adapter->name);
         }
     }

@@ -157,8 +157,7 @@ out:
 static peft_status expression_divides(peft__expression *e, const peft__node *n) {
     if (e->rows != NULL) { return peft__fail(PEFT_E_UNSUPPORTED, "an expression has one parallel(...) or batch_split(...) at most"); }
     if (n->n > PEFT__GROUPS) {
-        return peft__fail(PEFT_E_UNSUPPORTED, "%s(...) has %zu items, at most %d", expression_blocks[n->kind == PEFT__NODE_PARALLEL ? 3 : 5],
-                          n->n, (int)PEFT__GROUPS);
+        return peft__fail(PEFT_E_UNSUPPORTED, "a block that divides rows has %zu items, at most %d", n->n, (int)PEFT__GROUPS);
     }
     e->rows = n;
     return PEFT_OK;

@@ -197,12 +197,15 @@ static size_t format_most(const peft__adapter *a) {
 
 static peft_status format_gather(const peft__adapter *a, peft__arena *arena, format_tensor *out, size_t *n) {
     peft_status st = PEFT_OK;
-    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) { TRY(format_gather(PEFT__VEC_AT(&a->parts, peft__adapter *, i), arena, out, n)); }
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
+        TRY(format_gather(PEFT__VEC_AT(&a->parts, peft__adapter *, i), arena, out, n));
+    }
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         const peft__adapter_param *p = peft__adapter_param_at(a, i);
         if (p->unsaved) { continue; }
         format_tensor *t = &out[(*n)++];
-        *t = (format_tensor){.p = &p->p, .name = peft__adapter_file_key(arena, a, i), .ndim = p->ndim, .flipped = peft__adapter_flipped(a, i)};
+        *t = (format_tensor){.p = &p->p, .ndim = p->ndim, .flipped = peft__adapter_flipped(a, i)};
+        t->name = peft__adapter_file_key(arena, a, i);
         if (t->name == NULL) { return PEFT_E_NOMEM; }
         memcpy(t->dims, p->dims, sizeof t->dims);
         if (t->flipped) { t->dims[0] = p->p.cols, t->dims[1] = p->p.rows; }

@@ -148,7 +148,8 @@ static peft_status reader_options(const reader_folder *f, const peft__method *me
     peft_status st = PEFT_OK;
     const char *task = NULL;
     if (f->hub) {
-        return method->hub_in != NULL ? method->hub_in(opts, f->config, f->config_path) : peft__hub_options(opts, f->config, f->config_path);
+        return method->hub_in != NULL ? method->hub_in(opts, f->config, f->config_path)
+                                      : peft__hub_options(opts, f->config, f->config_path);
     }
     TRY(peft__json_str(f->config, f->config_path, "task_type", "", &task));
     TRY(reader_blame(peft__opt_set_str(opts, "task_type", task), f->config_path));

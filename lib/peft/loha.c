@@ -35,6 +35,7 @@ static peft_status loha_add_site(peft__adapter *a, const peft__site *s, bool tar
     if (!target) { return PEFT_OK; }
     TRY(peft__adapter_attach(a, s, &at));
     TRY(peft__adapter_rank(a, at, s, "alpha"));
+    TRY(peft__adapter_check_rank(a, s, at->rank));
     at->product = true;
     for (int32_t i = 0; i < 4; i++) {
         bool left = i % 2 == 0;

@@ -166,7 +166,8 @@ extern const peft__method peft__method_lora, peft__method_full, peft__method_hou
     peft__method_parallel, peft__method_houlsby_inv, peft__method_pfeiffer_inv, peft__method_compacter,
     peft__method_compacterpp;
 extern const peft__method peft__method_multitask_prompt;
-extern const peft__method peft__method_fusion, peft__method_union, peft__method_prompt, peft__method_ptuning, peft__method_prefix, peft__method_ptuning_v2;
+extern const peft__method peft__method_fusion, peft__method_union;
+extern const peft__method peft__method_prompt, peft__method_ptuning, peft__method_prefix, peft__method_ptuning_v2;
 extern const peft__method peft__method_ia3, peft__method_ln_tuning, peft__method_bitfit, peft__method_head, peft__method_dora,
     peft__method_lora_fa, peft__method_vera, peft__method_loha, peft__method_lokr;
 extern const peft__method peft__method_adalora;
@@ -281,7 +282,7 @@ peft_status peft__adapter_targets(peft__adapter *a, uint32_t kinds, const char *
 peft_status peft__adapter_save_site(peft__adapter *a, const peft__site *s); /* trained copies of weight and bias */
 /* Sets at->rank and at->scale from r, rank_pattern, the option `alpha` and alpha_pattern: alpha / r. */
 peft_status peft__adapter_rank(peft__adapter *a, peft__attachment *at, const peft__site *s, const char *alpha);
-/* PEFT_E_SHAPE where a product of that rank has more than a matrix of the site's size can have; files may. */
+/* PEFT_E_SHAPE where a caller asks for a rank that no matrix of the site's size has. Files may have one, and so may a default. */
 peft_status peft__adapter_check_rank(const peft__adapter *a, const peft__site *s, int64_t rank);
 /* y + x D', D formed from the parameters with slots 0 to 3; and weight += D. */
 peft__val peft__adapter_delta(const peft__adapter *a, const peft__attachment *at, peft__tape *t, peft__val x, peft__val y,

@@ -235,5 +235,5 @@ const peft__method peft__method_oft = {
     .after_step = oft_after_step,
     .config_out = oft_config_out,
     .config_in = oft_config_in,
-    .learning_rate = 1e-3,
+    .learning_rate = 2e-3,
 };

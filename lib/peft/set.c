@@ -75,6 +75,17 @@ out:
     return st;
 }
 
+/* An adapter of the set that is made of it; NULL: none. */
+static const peft__adapter *set_whole(const struct peft_adapters *s, const peft__adapter *part) {
+    for (size_t i = 0; i < s->list.len; i++) {
+        const peft__adapter *a = PEFT__VEC_AT(&s->list, peft__adapter *, i);
+        for (size_t k = 0; k < a->parts.len; k++) {
+            if (PEFT__VEC_AT(&a->parts, peft__adapter *, k) == part) { return a; }
+        }
+    }
+    return NULL;
+}
+
 peft_status peft__set_remove(struct peft_adapters *s, const char *name) {
     peft_status st = PEFT_OK;
     peft__mutex_lock(s->lock);
@@ -86,6 +97,8 @@ peft_status peft__set_remove(struct peft_adapters *s, const char *name) {
     }
     /* Nobody can pin it between this look and the removal: pinning takes the lock. */
     if (atomic_load_explicit(&list[i]->refs, memory_order_acquire) > 1) {
+        const peft__adapter *whole = set_whole(s, list[i]);
+        if (whole != NULL) { FAIL(PEFT_E_BUSY, "adapter \"%s\" is in use: adapter \"%s\" is made of it", name, whole->name); }
         FAIL(PEFT_E_BUSY, "adapter \"%s\" is in use by a trainer or a session", name);
     }
     peft__adapter_release(list[i]);

@@ -160,9 +160,10 @@ out:
 
 peft_status peft__adapter_check_rank(const peft__adapter *a, const peft__site *s, int64_t rank) {
     int64_t most = PEFT__MIN(s->in, s->out);
-    if (a->from_file || rank <= most) { return PEFT_OK; }
-    return peft__fail(PEFT_E_SHAPE, "rank %lld is more than the weight of \"%s\" can have, which is %lld x %lld: at most %lld",
-                      (long long)rank, s->path, (long long)s->out, (long long)s->in, (long long)most);
+    bool asked = peft__opt_is_set(&a->opts, "r") || rank != peft__opt_int(&a->opts, "r");
+    if (a->from_file || !asked || rank <= most) { return PEFT_OK; }
+    return peft__fail(PEFT_E_SHAPE, "rank %lld of \"%s\" is more than its %lld x %lld weight has: at most %lld", (long long)rank,
+                      s->path, (long long)s->out, (long long)s->in, (long long)most);
 }
 
 /* ---- changes of a weight that are formed as a whole ---------------------------------------------------------- */

@@ -228,7 +228,9 @@ static peft_status target_check_names(peft__mem *mem, const peft__base_info *bas
             bool weight = s->weight != NULL && (kind_mask >> s->kind & 1u) == 0;
             if (weight && peft__path_ends(s->path, r->modules.items[i])) {
                 FAIL(PEFT_E_UNSUPPORTED, "target_modules: \"%s\" is %s, which this method does not take", s->path,
-                     s->kind == PEFT__SITE_EMBED ? "a table of embeddings" : s->kind == PEFT__SITE_LINEAR ? "a projection" : "no projection");
+                     s->kind == PEFT__SITE_EMBED    ? "a table of embeddings"
+                     : s->kind == PEFT__SITE_LINEAR ? "a projection"
+                                                    : "no projection");
             }
         }
         if (lenient) { continue; }

@@ -103,16 +103,20 @@ def taken(adapters, folder, method, options, names):
 
 # ---- HF PEFT
 
-def in_peft(base, method, cls, options, ours=None, amount=0.1, **setup):
-    """A tuner of PEFT's."""
+def in_peft(base, method, cls, options, ours=None, amount=0.1, prepare=None):
+    """A tuner of PEFT's. ours: options here, of an adapter that is made and written; None: PEFT's folder is loaded. prepare: called
+    with the peer before its tensors are moved."""
     boft_layer.get_fbd_cuda = lambda: test_oft.Blocks if options.get("boft_n_butterfly_factor", 1) > 1 else None
     theirs = peft.get_peft_model(base.plain(), cls(task_type="CAUSAL_LM", **options))
+    if prepare is not None:
+        with torch.no_grad():
+            prepare(theirs)
     test_methods.shake(theirs, base.seed + 1, amount)
     theirs.eval().save_pretrained(base.scratch())
     adapters = peftlib.Adapters(base.ours)
     names = {test_methods.file_name(n): p for n, p in theirs.named_parameters() if p.requires_grad}
-    taken(adapters, base.scratch() if ours is None else None, method, ours, names)
-    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), **setup), theirs
+    taken(adapters, base.scratch() if ours is None else None, method, ours or options, names)
+    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask)), theirs
 
 
 def lora_plus(base):
@@ -134,18 +138,58 @@ def lora_fa(base):
     return s
 
 
-def from_base(how):
-    """PiSSA, OLoRA: the peer takes its own product off its base, libpeft its own."""
-    def build(base):
-        options = dict(r=4, lora_alpha=6, init_lora_weights=how)
-        return in_peft(base, "lora", LoraConfig, options, options, amount=0.05)[0]
-    return build
+def pissa(base):
+    """The product that both start with is compared, and then libpeft's is off both bases: where singular values lie near each other,
+    the peer's decomposition in single precision has a part of the next one in it, and all that follows would."""
+    options = dict(r=4, lora_alpha=6, init_lora_weights="pissa")
+    fresh = peftlib.Adapters(base.ours)
+    fresh.add("a", "lora", options)
+
+    def same_start(theirs):
+        for path, module in lora_modules(theirs):
+            a, b = (torch.tensor(fresh.read("a", "%s.lora_%s.weight" % (path, x))) for x in "AB")
+            ours = b.view(-1, 4) @ a.view(4, -1)
+            product = module.lora_B["default"].weight @ module.lora_A["default"].weight
+            if (ours - product).abs().max() > 1e-4 * product.abs().max():
+                raise ValueError("%s starts from another product" % path)
+            more = 6 / 4 * (product - ours)
+            module.base_layer.weight += more.T if base.conv else more
+
+    return in_peft(base, "lora", LoraConfig, options, options, amount=0.05, prepare=same_start)[0]
+
+
+def olora(base):
+    """The peer takes its own product off its base, libpeft its own."""
+    options = dict(r=4, lora_alpha=6, init_lora_weights="olora")
+    return in_peft(base, "lora", LoraConfig, options, options, amount=0.05)[0]
+
+
+def lora_modules(theirs):
+    return [(n.removeprefix("base_model.model."), m) for n, m in theirs.named_modules() if hasattr(m, "base_layer")]
+
+
+def olora_of_conv(base):
+    """What PEFT means: its LoRA, over a base from which the product that it starts with has been taken."""
+    def prepare(theirs):
+        for _, module in lora_modules(theirs):
+            q, r = torch.linalg.qr(module.base_layer.weight.T)
+            module.lora_A["default"].weight.copy_(r[:4])
+            module.lora_B["default"].weight.copy_(q[:, :4])
+            module.base_layer.weight -= 6 / 4 * (q[:, :4] @ r[:4]).T
+
+    options = dict(r=4, lora_alpha=6)
+    return in_peft(base, "lora", LoraConfig, options, dict(options, init_lora_weights="olora"), amount=0.05, prepare=prepare)[0]
+
+
+def their_olora(base):
+    wrapped = peft.get_peft_model(base.plain(), LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights="olora"))
+    return hf.logits(wrapped, [1, 2, 3])
 
 
 def adalora(base):
     """Steps add the orthonormal term and take triplets away."""
-    torch.manual_seed(base.seed)
-    options = dict(init_r=4, target_r=2, tinit=1, tfinal=5, deltaT=2, total_step=24)
+    options = dict(init_r=4, target_r=2, tinit=1, tfinal=5, deltaT=2, total_step=24,
+                   target_modules=["c_attn"] if base.conv else ["q_proj", "v_proj"])
     s, theirs = in_peft(base, "adalora", AdaLoraConfig, options, amount=0.3)
     s.step_loss = lambda rows, labels: test_adalora.whole_loss(theirs, rows, labels)
     s.after = theirs.base_model.update_and_allocate
@@ -274,12 +318,9 @@ def of_the_base(method):
     return build
 
 
-def eye(n):
-    return torch.eye(n)
-
-
 def cayley(q):
-    return torch.linalg.solve(eye(q.shape[-1]) + q, eye(q.shape[-1]) - q, left=False)
+    one = torch.eye(q.shape[-1])
+    return torch.linalg.solve(one + q, one - q, left=False)
 
 
 def loha_weight(t, w, o):
@@ -301,13 +342,20 @@ def oft_weight(t, w, o):
         r = cayley(q)
     else:  # PEFT's five terms: the last power once
         powers = [q, q @ q, q @ q @ q, q @ q @ q @ q]
-        r = eye(b) + 2 * sum(powers) - powers[-1]
+        r = torch.eye(b) + 2 * sum(powers) - powers[-1]
     return torch.block_diag(*(r[i % len(r)] for i in range(len(w) // b))) @ w
 
 
 def boft_weight(t, w, o):
-    q = (t["boft_R"] - t["boft_R"].transpose(-1, -2)) / 2
-    return torch.block_diag(*cayley(q[0])) @ w * t["boft_s"].T
+    """Factor after factor; the second one and on pair half-blocks at a distance: even ones of a group, then odd ones."""
+    rotations = cayley((t["boft_R"] - t["boft_R"].transpose(-1, -2)) / 2)
+    factors, _, b, _ = rotations.shape
+    half = b // 2 if factors > 1 else b
+    for level, blocks in enumerate(rotations):
+        chunks = torch.arange(len(w)).view(-1, (b << level) // half, half)
+        order = torch.cat([chunks[:, 0::2], chunks[:, 1::2]], 1).reshape(-1)
+        w = (torch.block_diag(*blocks) @ w[order])[torch.argsort(order)]
+    return w * t["boft_s"].T
 
 
 def by_formula(method, weight, options):
@@ -339,11 +387,14 @@ def by_formula(method, weight, options):
 PEFT, HUB, TORCH = "HF PEFT", "AdapterHub", "torch"
 NO_CONV = "PEFT refuses Conv1D modules: the formula of the method over torch's gradients instead"
 GATES = "the peer's gates are means over padding too: its rows one by one"
-TRAINS_BASE = "libpeft does not train the tensors of a quantised base; nor can a peer"
+PISSA = "what both start with agrees within 1e-4 of its largest; after that libpeft's product is off both bases"
+OLORA_CONV = ("PEFT factors a Conv1D's weight the wrong way round, and its tensors do not fit: its LoRA over a base from which torch "
+              "has taken the product")
 
 
 class Case:
-    """A row. special: {base title or "quantised": (build or None, note)}; alone: the peer takes unequal rows one by one."""
+    """A row. special: {base title: (build or None, note)}; alone: why the peer takes unequal rows one by one; refused: {base title:
+    what must fail for the note to hold}; changes: {base title: another model there}."""
 
     def __init__(self, title, method, peer, build, note=None, special=None, alone=None, refused=None, changes=None):
         self.title, self.method, self.peer, self.build, self.note = title, method, peer, build, note
@@ -358,7 +409,7 @@ def tuner(title, method, cls, conv=None, note=None, amount=0.1, **options):
         return Case(title, method, PEFT, build, note)
     weight, there = conv
     return Case(title, method, PEFT, build, note, special={"GPT-2": (by_formula(method, weight, there), NO_CONV)},
-                refused={"GPT-2": build})
+                refused={"GPT-2": build})  # if it is not, PEFT has learnt it
 
 
 def bottleneck(title, method, config, note=None, alone=None, flexible=None, **options):
@@ -384,8 +435,9 @@ GLOW_NOTE = "the peer's coupling block cuts the wrong axis and does not run; the
 CASES = [
     tuner("lora", "lora", LoraConfig, r=4, lora_alpha=8),
     tuner("lora, rsLoRA, every projection", "lora", LoraConfig, r=4, lora_alpha=8, use_rslora=True, target_modules=ALL, amount=0.07),
-    Case("lora, PiSSA", "lora", PEFT, from_base("pissa")),
-    Case("lora, OLoRA", "lora", PEFT, from_base("olora")),
+    Case("lora, PiSSA", "lora", PEFT, pissa, PISSA),
+    Case("lora, OLoRA", "lora", PEFT, olora, special={"GPT-2": (olora_of_conv, OLORA_CONV)},
+         refused={"GPT-2": their_olora}),
     Case("lora, LoRA+", "lora", PEFT, lora_plus, "with PEFT's `create_loraplus_optimizer`"),
     tuner("lora, trained tokens", "lora", LoraConfig, r=4, trainable_token_indices=IDS),
     tuner("dora", "dora", LoraConfig, use_dora=True, r=4, lora_alpha=8, target_modules=ALL, amount=0.07),
@@ -399,17 +451,17 @@ CASES = [
     tuner("oft", "oft", OFTConfig, oft_block_size=8, conv=(oft_weight, dict(oft_block_size=8, init_weights=False)), amount=0.05),
     tuner("oft, exact, one block for all", "oft", OFTConfig, conv=(oft_weight, dict(OFT_EXACT, init_weights=False)), **OFT_EXACT),
     tuner("boft", "boft", BOFTConfig, boft_block_size=4, conv=(boft_weight, dict(boft_block_size=4, init_weights=False))),
-    Case("boft, two factors", "boft", PEFT, tuner("", "boft", BOFTConfig, boft_block_size=4, boft_n_butterfly_factor=2).build,
-         "PEFT's CUDA extension is replaced by a few lines of torch",
-         special={"GPT-2": (None, "PEFT refuses Conv1D modules; logits by the formula are in `test_oft.py`")},
-         refused={"GPT-2": tuner("", "boft", BOFTConfig, boft_block_size=4, boft_n_butterfly_factor=2).build}),
+    tuner("boft, two factors", "boft", BOFTConfig, boft_block_size=4, boft_n_butterfly_factor=2, amount=0.05,
+          conv=(boft_weight, dict(boft_block_size=4, boft_n_butterfly_factor=2, init_weights=False)),
+          note="PEFT's CUDA extension is replaced by a few lines of torch"),
     tuner("ia3", "ia3", IA3Config),
     tuner("ln_tuning", "ln_tuning", LNTuningConfig),
-    base_trained("bitfit", "bitfit", changes={"Llama": BIASED, "Q8_0": BIASED, "Q4_0": BIASED},
-                 special={"Mistral": (None, "the architecture has no biases")}),
+    base_trained("bitfit", "bitfit", "Llama here has biases of attention and feed-forward", refused={"Mistral": of_the_base("bitfit")},
+                 changes={"Llama": BIASED, "Q8_0": BIASED, "Q4_0": BIASED},
+                 special={"Mistral": (None, "this model has no biases")}),
     tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS),
     base_trained("head", "head"),
-    base_trained("full", "full", special={"quantised": (None, TRAINS_BASE)}),
+    base_trained("full", "full"),
     bottleneck("houlsby", "houlsby", hub.DoubleSeqBnConfig(reduction_factor=8), reduction_factor=8),
     bottleneck("pfeiffer", "pfeiffer", hub.SeqBnConfig(reduction_factor=8), reduction_factor=8),
     bottleneck("pfeiffer, gate", "pfeiffer", hub.SeqBnConfig(use_gating=True), alone=GATES, use_gating=True),

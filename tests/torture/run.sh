@@ -31,6 +31,13 @@ count() {
     fi
 }
 
+# Gradients of all parameters of every method, of which `make check` looks at some.
+if [ "${TORTURE_SHARD:-0}" = 0 ]; then
+    make -s BUILD="$BUILD" "$BUILD/tests/double" && out=$(PEFT_TEST_ALL=1 "$BUILD/tests/double" --filter methods 2>&1)
+    printf '%s\n' "$out"
+    count "$out"
+fi
+
 for arch in llama gpt2; do
     mkdir -p "$work/$arch"
     "$torture" model "$work/$arch/model" $arch 3 && "$torture" rows "$work/$arch/rows.jsonl" 24 5 || failed=$((failed + 1))

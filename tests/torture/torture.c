@@ -169,6 +169,31 @@ out:
     return st;
 }
 
+/* The adapter "x", and before it those that a union or a fusion is made of. */
+static peft_status torture_add(torture_life *l, const char *method) {
+    static const char *const wanted[][3] = {
+        {"compacter", "reduction_factor", "4"}, {"compacter++", "reduction_factor", "4"}, /* whose default suits wider models */
+        {"trainable_tokens", "token_indices", "1,3,5"}, {"union", "parts", "b,c"}, {"fusion", "adapters", "b,d"},
+    };
+    peft_status st = PEFT_OK;
+    char schema[64];
+    (void)snprintf(schema, sizeof schema, "method:%s", method);
+    TRY(peft_options_create(l->ctx, schema, &l->o));
+    for (size_t i = 0; i < PEFT__COUNT(wanted); i++) {
+        if (strcmp(method, wanted[i][0]) == 0) { TRY(peft_options_set_text(l->o, wanted[i][1], wanted[i][2])); }
+    }
+    if (strcmp(method, "union") == 0 || strcmp(method, "fusion") == 0) {
+        TRY(peft_adapters_add(l->a, "b", "pfeiffer", NULL, 1));
+        TRY(peft_adapters_add(l->a, "c", "prompt", NULL, 2));
+        TRY(peft_adapters_add(l->a, "d", "pfeiffer", NULL, 3));
+    }
+    TRY(peft_adapters_add(l->a, "x", method, l->o, 7));
+out:
+    peft_options_free(l->o);
+    l->o = NULL;
+    return st;
+}
+
 /* dir has model and rows.jsonl; adapter and state are written to (or, where damaged, read from) `work`. */
 static peft_status torture_live(torture_life *l, torture_host *h, const char *dir, const char *work, const char *method,
                                 bool damaged) {
@@ -181,18 +206,7 @@ static peft_status torture_live(torture_life *l, torture_host *h, const char *di
     TRY(peft_dataset_create(l->ctx, NULL, NULL, &l->d));
     TRY(peft_dataset_load_jsonl(l->d, torture_path(dir, "rows.jsonl", path)));
     TRY(peft_adapters_create(l->m, &l->a));
-    if (strncmp(method, "compacter", 9) == 0) { /* whose default suits wider models */
-        (void)snprintf(path, sizeof path, "method:%s", method);
-        TRY(peft_options_create(l->ctx, path, &l->o));
-        TRY(peft_options_set_int(l->o, "reduction_factor", 4));
-    }
-    if (strcmp(method, "trainable_tokens") == 0) {
-        TRY(peft_options_create(l->ctx, "method:trainable_tokens", &l->o));
-        TRY(peft_options_set_text(l->o, "token_indices", "1,3,5"));
-    }
-    TRY(peft_adapters_add(l->a, "x", method, l->o, 7));
-    peft_options_free(l->o);
-    l->o = NULL;
+    TRY(torture_add(l, method));
     TRY(torture_train(l, torture_path(work, "state", state), damaged));
     bool whole = strcmp(method, "full") == 0; /* saved as a model, and opened as one */
     torture_path(work, "adapter", path);
@@ -256,7 +270,11 @@ static int torture_starve(const char *dir, const char *method, size_t stride) {
 
 static const char *const torture_files[] = {
     "model/config.json",           "model/model.safetensors",           "rows.jsonl",
-    "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "state/state.safetensors"};
+    "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "state/state.safetensors",
+    "adapter/adapter.safetensors", /* of AdapterHub; of a fusion; of a union and its parts */
+    "adapter/adapter_fusion_config.json", "adapter/model_adapter_fusion.safetensors", "adapter/libpeft_union.json",
+    "adapter/pfeiffer/adapter_config.json", "adapter/pfeiffer/adapter.safetensors", "adapter/prompt/adapter_config.json",
+    "adapter/prompt/adapter_model.safetensors"};
 
 static bool torture_copy(const char *from, const char *to, peft__rng *damage /* NULL: as it is */) {
     peft__mem mem;
@@ -311,7 +329,7 @@ static bool torture_prepare(const char *dir, const char *method) {
     h.every = false;
     peft_status st = torture_live(&l, &h, dir, dir, method, false);
     torture_end(&l);
-    static const char *const folders[] = {"bad/model", "bad/adapter", "bad/state"};
+    static const char *const folders[] = {"bad/model", "bad/adapter", "bad/state", "bad/adapter/pfeiffer", "bad/adapter/prompt"};
     for (size_t i = 0; st == PEFT_OK && i < PEFT__COUNT(folders); i++) {
         st = peft__dir_make(torture_path(dir, folders[i], path));
     }

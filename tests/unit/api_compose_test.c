@@ -325,7 +325,8 @@ TEST(api_compose_union_files_that_lie) {
 /* ---- training -------------------------------------------------------------------------------------------------------- */
 
 static const char *const compose_data =
-    "{'input_ids':[3,1,4,1,5],'labels':[3,1,4,1,5]}\n{'input_ids':[9,2,6,5],'labels':[9,2,6,5]}\n{'input_ids':[11,0,7],'labels':[11,0,7]}\n";
+    "{'input_ids':[3,1,4,1,5],'labels':[3,1,4,1,5]}\n{'input_ids':[9,2,6,5],'labels':[9,2,6,5]}\n"
+    "{'input_ids':[11,0,7],'labels':[11,0,7]}\n";
 
 static peft_status compose_train(compose_world *w, const char *expression, int64_t steps) {
     char text[256];

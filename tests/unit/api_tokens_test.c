@@ -82,7 +82,8 @@ static const tokens_mistake tokens_mistakes[] = {
     {"lora", "{'trainable_token_indices':{'wte':[1]}}", PEFT_E_NOT_FOUND, {"\"wte\"", "model.embed_tokens"}},
     {"lora", "{'trainable_token_indices':{'embed_tokens':[1],'model.embed_tokens':[2]}}", PEFT_E_KEY, {"model.embed_tokens", "twice"}},
     {"lora", "{'trainable_token_indices':{'embed_tokens':3}}", PEFT_E_KEY, {"trainable_token_indices", "a list of token ids"}},
-    {"lora", "{'trainable_token_indices':[1],'modules_to_save':['embed_tokens']}", PEFT_E_UNSUPPORTED, {"model.embed_tokens", "modules_to_save"}},
+    {"lora", "{'trainable_token_indices':[1],'modules_to_save':['embed_tokens']}", PEFT_E_UNSUPPORTED,
+     {"model.embed_tokens", "modules_to_save"}},
 };
 
 TEST(api_tokens_mistakes_are_named) {

@@ -309,7 +309,8 @@ TEST(api_unions_every_option_changes_something) {
             peft_trainer *t = NULL;
             peft_batch *b = NULL;
             bool sized = k == 1 && strstr(cases[i][2], "bottleneck_size") != NULL;
-            (void)snprintf(options, sizeof options, "{%s'base_model_name_or_path':'z'%s%s%s%s}", cases[i][1], prefix ? ",'init':'random'" : "",
+            (void)snprintf(options, sizeof options, "{%s'base_model_name_or_path':'z'%s%s%s%s}", cases[i][1],
+                           prefix ? ",'init':'random'" : "",
                            prefix && !sized ? ",'bottleneck_size':5" : "", k == 1 ? "," : "", k == 1 ? cases[i][2] : "");
             CHECK_OK(unions_add(&w, k == 0 ? "x" : "y", cases[i][0], options));
             if (strstr(cases[i][2], "init_weights") == NULL) { CHECK_OK(api_shake(w.a, k == 0 ? "x" : "y", 0.3F)); }
@@ -380,14 +381,16 @@ static void unions_convert(const char *config, const char *method, const char *o
 
 TEST(api_unions_lora_between_the_libraries) {
     unions_convert(API_LLAMA, "lora", "{'r':3,'lora_alpha':5}", "{'format':'adapterhub'}", "\"method\":\"lora\"");
-    unions_convert(API_LLAMA, "lora", "{'r':2,'use_rslora':true,'target_modules':['k_proj','up_proj','down_proj'],'layers_to_transform':[1]}",
+    unions_convert(API_LLAMA, "lora",
+                   "{'r':2,'use_rslora':true,'target_modules':['k_proj','up_proj','down_proj'],'layers_to_transform':[1]}",
                    "{'format':'adapterhub'}", "\"method\":\"lora\"");
     unions_convert(API_LLAMA, "lora", "{'r':2,'init_lora_weights':'pissa'}", "{'format':'adapterhub'}", "\"method\":\"lora\"");
     unions_convert(API_GPT2, "lora", "{'r':3,'lora_alpha':5}", "{'format':'adapterhub'}", "\"method\":\"lora_hub\"");
     unions_convert(API_LLAMA, "lora_fa", "{'r':2}", "{'format':'adapterhub'}", "\"method\":\"lora\"");
     unions_convert(API_GPT2, "lora", "{'r':2,'target_modules':['c_fc']}", "{'format':'adapterhub'}", "\"method\":\"lora\"");
     unions_convert(API_GPT2, "lora_hub", "{'r':2,'alpha':3}", "{'method':'lora'}", "\"r\":4,\"lora_alpha\":6");
-    unions_convert(API_GPT2, "lora_hub", "{'r':2,'alpha':3,'attn_matrices':['v'],'output_lora':true}", "{'method':'lora'}", "\"r\":2,\"lora_alpha\":3");
+    unions_convert(API_GPT2, "lora_hub", "{'r':2,'alpha':3,'attn_matrices':['v'],'output_lora':true}", "{'method':'lora'}",
+                   "\"r\":2,\"lora_alpha\":3");
     unions_convert(API_GPT2, "lora_hub", "{'r':2,'alpha':3,'attn_matrices':['k','v'],'output_lora':true}", "{'method':'lora'}",
                    "\"method\":\"lora\"");
     unions_convert(API_LLAMA, "lora_hub", "{'intermediate_lora':true}", "{}", "\"target_modules\":[\"q_proj\",\"v_proj\",\"down_proj\"]");
@@ -496,7 +499,7 @@ TEST(api_unions_options_that_are_refused) {
     CHECK_OK(unions_add(&w, "p", "prefix_tuning", "{'prefix_length':2,'flat':true,'use_gating':true}"));
     CHECK_OK(unions_add(&w, "q", "prefix_tuning", "{'prefix_length':2,'flat':true}"));
     CHECK_STATUS(unions_row(&w, "p, q", w.x), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("puts a prefix beside another, and one of them has gates");
+    CHECK_ERROR_HAS("puts a prefix with gates beside another, or before some of the rows only");
     unions_close(&w);
 }
 

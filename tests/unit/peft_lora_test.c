@@ -74,9 +74,16 @@ TEST(lora_patterns_and_scales) {
 }
 
 TEST(lora_initial_values) {
+    static const char *const names[] = {"q_proj", "k_proj", "v_proj"};
+    static const int32_t roles[] = {PEFT__ROLE_Q, PEFT__ROLE_K, PEFT__ROLE_V};
     fake_base b;
     peft_status st;
-    fake_llama(&b);
+    fake_start(&b, "llama"); /* wide enough for many values */
+    for (int i = 0; i < 3; i++) {
+        char path[96];
+        (void)snprintf(path, sizeof path, "model.layers.1.self_attn.%s", names[i]);
+        (void)fake_site(&b, PEFT__SITE_LINEAR, roles[i], 1, path, 64, 64, false, false);
+    }
     peft__adapter *one = fake_adapter(&b, "lora", FAKE("r=64"), 7, &st);
     peft__adapter *more = fake_adapter(&b, "lora", FAKE("r=64", "target_modules=all-linear"), 7, &st);
     peft__adapter *other = fake_adapter(&b, "lora", FAKE("r=64"), 8, &st);
@@ -89,7 +96,7 @@ TEST(lora_initial_values) {
         high = fmax(high, (double)p->value[i]);
         sum += (double)p->value[i];
     }
-    double bound = 1 / sqrt(8.0); /* in = 8 */
+    double bound = 1 / sqrt(64.0); /* in = 64 */
     CHECK(low >= -bound && high <= bound && low < -0.98 * bound && high > 0.98 * bound);
     CHECK_NEAR(sum / 512, 0, 4 * bound / sqrt(3.0 * 512));
     /* Another set of targets, the same values; another seed, others. */
