@@ -89,7 +89,7 @@ static peft__val tiny_norm(tiny *m, peft__val x) {
 static peft__val tiny_attention(tiny *m, peft__val n) {
     peft__tape *t = &m->tape;
     peft__attn_spec spec = {TINY_C / TINY_D, 1, TINY_D, 0.5, true, 0, 0, 0};
-    const peft__past past = {PEFT__NONE, PEFT__NONE, PEFT__NONE};
+    const peft__past past = {.k = PEFT__NONE, .v = PEFT__NONE, .gates = PEFT__NONE};
     if (m->shape == TINY_GPT) {
         spec.kv_heads = 2;
         peft__val qkv = tiny_linear(m, n, TINY_C, 3 * TINY_C);
