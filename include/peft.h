@@ -264,7 +264,8 @@ PEFT_API peft_status peft_adapters_tensor_read(const peft_adapters *a, const cha
 PEFT_API peft_status peft_adapters_tensor_write(peft_adapters *a, const char *name, const char *tensor,
                                                 const float *buf, size_t n);
 /* Writes base plus adapters (an expression, as in peft_session_create) as a model: a Hugging Face folder, or a GGUF
- * file where path ends in ".gguf". options: schema "merge". PEFT_E_UNSUPPORTED where the algebra has no merge. */
+ * file where path ends in ".gguf". options: schema "merge". A factor of -1 takes an adapter out of a model that it was merged into.
+ * PEFT_E_UNSUPPORTED where the algebra has no merge or no such factor, and for blocks other than the stack. */
 PEFT_API peft_status peft_adapters_merge(const peft_adapters *a, const char *expression, const char *path,
                                          const peft_options *options);
 
@@ -329,7 +330,9 @@ typedef int32_t (*peft_progress_fn)(void *user, const peft_step_info *info);
 /* options: schema "trainer". */
 PEFT_API peft_status peft_trainer_create(peft_adapters *a, const peft_options *options, peft_trainer **out);
 PEFT_API void peft_trainer_free(peft_trainer *t);
-/* Adds what is to be trained: an adapter by name, its data, and its optimiser (schema "optimizer"; NULL: AdamW). eval may
+/* Adds what is to be trained: an adapter by name or an expression (see peft_session_create), of which every adapter is trained
+ * that freeze(...) does not hold and that is no part of a fusion; its data, and the optimiser that each of them gets (schema
+ * "optimizer"; NULL: AdamW; an unset learning_rate is that of each one's method; gradients are clipped together). eval may
  * be NULL. The trainer keeps references. One job is the usual case. */
 PEFT_API peft_status peft_trainer_add_job(peft_trainer *t, const char *adapter, peft_dataset *train, peft_dataset *eval,
                                           const peft_options *optimizer);

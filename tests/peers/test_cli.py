@@ -4,11 +4,13 @@ fall by more than a third of a nat; the plan must be within 5 % of the run's pea
 
 Usage: test_cli.py [--log-out FILE]     FILE: the run as Markdown (also $PEFT_LOG_OUT)
 """
+import ctypes
 import json
 import math
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -121,5 +123,52 @@ def other_commands(top, model):
     check("the merged GGUF, in the base's types, answers", len(merged.strip()) > 10, repr(merged.strip()[-60:]))
 
 
+# What a method cannot do without on this model.
+WANTED = {"compacter": ["reduction_factor=16"], "compacter++": ["reduction_factor=16"], "trainable_tokens": ["token_indices=[1,2,5,9]"],
+          "fusion": ["adapters=a,b"], "multitask_prompt": ["num_tasks=2"]}
+
+
+def every_method():
+    """Three steps of each method on the real task, from the command line: it ends, nothing diverges, and what was saved acts."""
+    model = smollm2.gguf_path()
+    names = []
+    while peftlib.lib.peft_method_name(ctypes.c_size_t(len(names))) is not None:
+        names.append(peftlib.lib.peft_method_name(ctypes.c_size_t(len(names))).decode())
+    with tempfile.TemporaryDirectory() as top:
+        smollm2.write_jsonl(top + "/train.jsonl", smollm2.e2e("train", 16))
+        smollm2.write_jsonl(top + "/held-out.jsonl", smollm2.e2e("dev", 2))
+        before = evaluated(top, model)
+        for name in names + ["lora,pfeiffer,prompt"]:
+            try:
+                one_method(top, model, name, before)
+            except RuntimeError as error:
+                known = name == "bitfit" and "there is no bias to train" in str(error)
+                check("train --method %s" % name, known, str(error)[-200:])
+
+
+def evaluated(top, model, *more):
+    return json.loads(tool("eval", "--model", model, "--data", top + "/held-out.jsonl", *TEMPLATES, "--json", *more))["loss"]
+
+
+def one_method(top, model, name, before):
+    if name == "union":  # what several methods at once make
+        return
+    out, adapters = "%s/%s" % (top, name.replace(",", "-")), []
+    for part in ("a", "b") if name == "fusion" else ():
+        tool("train", "--model", model, "--data", top + "/train.jsonl", *TEMPLATES, "--method", "pfeiffer", "--out", top + "/" + part,
+             "--set", "max_steps=2", "--set", "batch_size=4", "--quiet")
+        adapters += ["--adapter", part + "=" + top + "/" + part]
+    sets = [x for s in WANTED.get(name, []) + ["max_steps=3", "batch_size=2", "max_length=256"] for x in ("--set", s)]
+    tool("train", "--model", model, "--data", top + "/train.jsonl", *TEMPLATES, "--method", name, "--out", out, "--json-log",
+         out + ".log", "--quiet", *adapters, *sets)
+    with open(out + ".log") as log:
+        losses = [json.loads(line)["loss"] for line in log]
+    base, more = (out, []) if name == "full" else (model, adapters + ["--adapter", "new=" + out, "--compose", "new"])
+    after = evaluated(top, base, *more)
+    good = len(losses) == 3 and all(map(math.isfinite, losses)) and after != before and after < before + 0.7
+    check("train --method %s" % name, good, "steps %s, held-out %.3f, alone %.3f" % (["%.2f" % x for x in losses], after, before))
+    shutil.rmtree(out)
+
+
 if __name__ == "__main__":
-    main(e2e_run)
+    main(e2e_run, every_method)
