@@ -37,7 +37,10 @@ static void blend_range(const blend_args *b, int64_t row, int64_t *begin, int64_
     *end = blend_row(f, b->choice, row) ? last : first;
     if (b->choice->begin == 0 && b->choice->end < 0) { return; }
     int64_t zero = last - n; /* the row's first own token */
-    if (f->cache != NULL) { zero -= f->positions[last - n]; }
+    if (f->cache != NULL) { /* a position counts what stands before the row's own tokens too */
+        int32_t group = f->row_groups != NULL ? f->row_groups[row] : 0;
+        zero -= f->positions[last - n] - b->x->tape->group_tokens[group] - b->x->tape->group_shift[group];
+    }
     if (b->choice->begin > 0) { *begin = PEFT__MIN(PEFT__MAX(first, zero + b->choice->begin), *end); }
     if (b->choice->end >= 0) { *end = PEFT__MAX(PEFT__MIN(*end, zero + b->choice->end), *begin); }
 }

@@ -333,10 +333,14 @@ static peft__val bn_head(const peft__adapter *a, const peft__attachment *at, pef
     return peft__invertible_emit(a, t, x, peft__bottleneck_act(peft__opt_str(&a->opts, "non_linearity")), true);
 }
 
+/* Four times the output of a network of half the hidden size: at 1e-3 it throws SmolLM2 off in one step. */
+static double bn_default_rate(const peft__adapter *a) { return bn_parallel(a) ? 1e-4 : a->method->learning_rate; }
+
 #define BN_METHOD(method, named)                                                                                             \
     const peft__method peft__method_##method = {.name = named, .schema = &method##_schema, .build = bn_build, .init = bn_init, \
                                                 .stream = bn_stream, .up = bn_up, .skip_layers = bn_skip_layers,             \
-                                                .input = bn_input, .head = bn_head, .hub = true, .learning_rate = 1e-3}
+                                                .input = bn_input, .head = bn_head, .hub = true, .learning_rate = 1e-3, \
+                                                .default_rate = bn_default_rate}
 BN_METHOD(houlsby, "houlsby");
 BN_METHOD(pfeiffer, "pfeiffer");
 BN_METHOD(parallel, "parallel");

@@ -243,6 +243,30 @@ TEST(api_compose_generates_what_it_computes) {
     compose_close(&w);
 }
 
+TEST(api_compose_pieces_equal_the_whole) {
+    static const char *const texts[] = {"split(b:4,c),0.5*l,p,k", "split(l:3,m:2),n", "batch_split(stack(k,split(b:2,c)):1,p:1,l:1)",
+                                        "parallel(stack(j,b),split(c:5,h))"};
+    static float whole[2 * COMPOSE_LOGITS], pieces[2 * COMPOSE_LOGITS];
+    compose_world w;
+    CHECK_OK(compose_open(&w, API_LLAMA));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        size_t n = i == 3 ? 2 * COMPOSE_LOGITS : COMPOSE_LOGITS;
+        CHECK_OK(compose_logits(&w, texts[i], whole, n));
+        for (int chunk = 1; chunk < 6; chunk += 2) {
+            peft_options *o = NULL;
+            peft_session *s = NULL;
+            CHECK_OK(peft_options_create(w.ctx, "session", &o));
+            CHECK_OK(peft_options_set_int(o, "chunk", chunk));
+            CHECK_OK(peft_session_create(w.m, w.a, texts[i], o, &s));
+            CHECK_OK(peft_session_logits(s, w.batch, pieces, n, NULL));
+            CHECK(compose_gap(whole, pieces, n) < 2e-5);
+            peft_session_free(s);
+            peft_options_free(o);
+        }
+    }
+    compose_close(&w);
+}
+
 TEST(api_compose_session_changes_its_adapters) {
     static float one[COMPOSE_LOGITS], two[COMPOSE_LOGITS];
     peft_session *s = NULL;
