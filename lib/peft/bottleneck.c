@@ -334,7 +334,7 @@ static peft__val bn_head(const peft__adapter *a, const peft__attachment *at, pef
 }
 
 /* Four times the output of a network of half the hidden size: at 1e-3 it throws SmolLM2 off in one step. */
-static double bn_default_rate(const peft__adapter *a) { return bn_parallel(a) ? 1e-4 : a->method->learning_rate; }
+static double bn_default_rate(const peft__adapter *a) { return bn_parallel(a) ? 3e-5 : a->method->learning_rate; }
 
 #define BN_METHOD(method, named)                                                                                             \
     const peft__method peft__method_##method = {.name = named, .schema = &method##_schema, .build = bn_build, .init = bn_init, \
