@@ -200,8 +200,6 @@ peft__val peft__op_columns(peft__tape *t, peft__val x, int64_t col, int64_t n);
 peft__val peft__op_join(peft__tape *t, peft__val a, peft__val b);
 /* y = e(s) x + t, or undone (x - t) / e(s), with r = [s | t] and a clamped exponential e (op_couple.c). */
 peft__val peft__op_couple(peft__tape *t, peft__val x, peft__val r, bool inverse);
-/* [a | b], rows of SPACE_FIXED. */
-peft__val peft__op_concat(peft__tape *t, peft__val a, peft__val b);
 /* Rows of a, then those of b, of SPACE_FIXED. */
 peft__val peft__op_stack_rows(peft__tape *t, peft__val a, peft__val b);
 /* Virtual tokens: rows of the stream become [prompts that are the row's; x]. x: [INPUT, C] -> [TOKENS, C]. */

@@ -1,8 +1,7 @@
-/* op_lstm.c - one direction of an LSTM layer (Hochreiter and Schmidhuber 1997) over a fixed number of rows, and joining columns.
+/* op_lstm.c - one direction of an LSTM layer (Hochreiter and Schmidhuber 1997) over a fixed number of rows.
  *
  *   lstm    z_t = W_ih x_t + b_ih + W_hh h_(t-1) + b_hh;  i, f, o = sigmoid, g = tanh of their quarters of z (order i f g o);
  *           c_t = f c_(t-1) + i g;  h_t = o tanh(c_t);  c_0 = h_0 = 0
- *   concat  y = [a | b]
  *
  * The gates and c are kept for the backward pass. Rows depend on each other, so that only the products are spread over threads.
  *
@@ -156,48 +155,4 @@ peft__val peft__op_lstm(peft__tape *t, peft__val x, const int32_t params[4], boo
     peft__val y = peft__tape_out(t, op, PEFT__SPACE_FIXED, rows, h);
     (void)peft__tape_out(t, op, PEFT__SPACE_FIXED, rows, 5 * h);
     return y;
-}
-
-/* ---- concat ---------------------------------------------------------------------------------------------------------- */
-
-static void concat_forward(peft__exec *x, const peft__op *op) {
-    peft__real *y = peft__exec_data(x, op->out[0]);
-    int64_t ld = peft__exec_ld(x, op->out[0]), at = 0;
-    for (int32_t j = 0; j < 2; j++) {
-        const peft__real *in = peft__exec_data(x, op->in[j]);
-        int64_t cols = peft__tape_value(x->tape, op->in[j])->cols, from = peft__exec_ld(x, op->in[j]);
-        for (int64_t r = 0; r < peft__exec_rows(x, op->in[j]); r++) {
-            memcpy(y + r * ld + at, in + r * from, (size_t)cols * sizeof *y);
-        }
-        at += cols;
-    }
-}
-
-static void concat_backward(peft__exec *x, const peft__op *op) {
-    const peft__real *dy = peft__exec_grad(x, op->out[0]);
-    int64_t ld = peft__exec_ld(x, op->out[0]), at = 0;
-    for (int32_t j = 0; j < 2; j++) {
-        bool add = false;
-        peft__real *d = peft__exec_grad_out(x, op, op->in[j], &add);
-        int64_t cols = peft__tape_value(x->tape, op->in[j])->cols, to = peft__exec_ld(x, op->in[j]);
-        for (int64_t r = 0; d != NULL && r < peft__exec_rows(x, op->in[j]); r++) {
-            peft__real *row = d + r * to;
-            if (add) {
-                x->run.k->add(row, row, dy + r * ld + at, cols);
-            } else {
-                memcpy(row, dy + r * ld + at, (size_t)cols * sizeof *row);
-            }
-        }
-        at += cols;
-    }
-}
-
-static const peft__op_kind concat_kind = {"concat", 0, NULL, concat_forward, concat_backward, NULL, NULL};
-
-peft__val peft__op_concat(peft__tape *t, peft__val a, peft__val b) {
-    peft__val in[2] = {a, b};
-    peft__op *op = peft__tape_push(t, &concat_kind, 2, in);
-    if (op == NULL) { return PEFT__NONE; }
-    peft__value v = *peft__tape_value(t, a);
-    return peft__tape_out(t, op, v.space, v.fixed, v.cols + peft__tape_value(t, b)->cols);
 }

@@ -19,7 +19,6 @@ typedef struct compose_leaf {
     peft__choice choice;          /* rows and tokens that it acts on */
     double factor;                /* for blends at sites other than streams; 1 where at->scale has it */
     bool plain;                   /* everywhere, factor 1 */
-    bool fused;                   /* its stream goes into a fusion */
     int64_t prefix_tokens, position_shift; /* that it adds to a row */
 } compose_leaf;
 
@@ -388,7 +387,7 @@ static peft_status compose_leaf_add(compose_all *c, peft__tape *t, const peft__n
     peft_status st = PEFT_OK;
     compose_leaf *l = &c->leaves[n->leaf];
     const peft__adapter *a = n->adapter;
-    *l = (compose_leaf){.node = n, .adapter = a, .choice = *choice, .factor = factor, .fused = fused};
+    *l = (compose_leaf){.node = n, .adapter = a, .choice = *choice, .factor = factor};
     if (a->base->n_sites != c->base->n_sites) { FAIL(PEFT_E_INVALID, "adapter \"%s\" is of another model", a->name); }
     if (fused && a->method->up == NULL) {
         FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a \"%s\", and fuse(...) takes bottleneck adapters", a->name, a->method->name);

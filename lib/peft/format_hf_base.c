@@ -54,30 +54,37 @@ static const peft__site *base_site(const peft__adapter *a, const char *key) {
     return NULL;
 }
 
+peft_status peft__reader_differs(peft__mem *mem, const peft__weight *w, const peft__io_tensor *t, double rounding,
+                                 const peft__kernels *k, int64_t *row) {
+    peft__real *values = peft__alloc(mem, (size_t)w->cols * sizeof *values);
+    if (values == NULL) { return PEFT_E_NOMEM; }
+    *row = -1;
+    for (int64_t r = 0; r < w->rows && *row < 0; r++) {
+        double gap = 0, most = 0;
+        peft__weight_row(k, w, r, values);
+        for (int64_t c = 0; c < w->cols; c++) {
+            gap = fmax(gap, fabs((double)values[c] - (double)peft__reader_element(t, (size_t)(r * w->cols + c))));
+            most = fmax(most, fabs((double)values[c]));
+        }
+        if (gap > rounding * most) { *row = r; }
+    }
+    peft__free(mem, values, (size_t)w->cols * sizeof *values);
+    return PEFT_OK;
+}
+
 /* Rows of new tokens may follow those of the base. */
 static peft_status base_compare(const char *what, peft__mem *mem, const peft__adapter *a, const peft__io_tensor *t,
                                 const peft__site *s, const peft__kernels *k) {
     peft_status st = PEFT_OK;
-    int64_t rows = s->weight->rows, cols = s->weight->cols;
+    int64_t rows = s->weight->rows, cols = s->weight->cols, row = -1;
     if (t->ndim != 2 || (t->dims[0] != rows && t->dims[0] != rows + a->new_tokens) || t->dims[1] != cols) {
-        return peft__fail(PEFT_E_SHAPE, "%s: tensor \"%s\" is not [%lld, %lld] as this base's", what, t->name, (long long)rows,
-                          (long long)cols);
+        FAIL(PEFT_E_SHAPE, "%s: tensor \"%s\" is not [%lld, %lld] as this base's", what, t->name, (long long)rows, (long long)cols);
     }
-    peft__real *row = peft__alloc(mem, (size_t)cols * sizeof *row);
-    if (row == NULL) { return PEFT_E_NOMEM; }
-    for (int64_t r = 0; r < rows; r++) {
-        double gap = 0, most = 0;
-        peft__weight_row(k, s->weight, r, row);
-        for (int64_t c = 0; c < cols; c++) {
-            gap = fmax(gap, fabs((double)row[c] - (double)peft__reader_element(t, (size_t)(r * cols + c))));
-            most = fmax(most, fabs((double)row[c]));
-        }
-        if (gap > 0.125 * most) { /* Q4 rounds by about a fifteenth of the largest */
-            FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is not this base's: row %lld differs", what, t->name, (long long)r);
-        }
+    TRY(peft__reader_differs(mem, s->weight, t, 0.125, k, &row)); /* Q4 rounds by about a fifteenth of the largest */
+    if (row >= 0) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" is not this base's: row %lld differs", what, t->name, (long long)row);
     }
 out:
-    peft__free(mem, row, (size_t)cols * sizeof *row);
     return st;
 }
 

@@ -6,8 +6,6 @@
  * both. How far two count as the same depends on what the base has kept of its numbers: F32 all, quantised ones few.
  *
  * Left out: heads for classes and tags, which no model here has (refused by name); pickles, which cannot be read safely. */
-#include <math.h>
-
 #include "peft/reader.h"
 
 #define HUBHEAD_FILE "model_head.safetensors"
@@ -16,25 +14,6 @@
 static double hubhead_rounding(int32_t dtype) {
     if (dtype == PEFT_DTYPE_F32) { return 0; }
     return dtype == PEFT_DTYPE_F16 || dtype == PEFT_DTYPE_BF16 ? 1.0 / 128 : 0.125;
-}
-
-static peft_status hubhead_same(peft__mem *mem, const peft__site *s, const peft__io_tensor *t, const peft__kernels *k, bool *same) {
-    int64_t rows = s->weight->rows, cols = s->weight->cols;
-    double rounding = hubhead_rounding(s->weight->dtype);
-    peft__real *row = peft__alloc(mem, (size_t)cols * sizeof *row);
-    if (row == NULL) { return PEFT_E_NOMEM; }
-    *same = true;
-    for (int64_t r = 0; r < rows && *same; r++) {
-        double gap = 0, most = 0;
-        peft__weight_row(k, s->weight, r, row);
-        for (int64_t c = 0; c < cols; c++) {
-            gap = fmax(gap, fabs((double)row[c] - (double)peft__reader_element(t, (size_t)(r * cols + c))));
-            most = fmax(most, fabs((double)row[c]));
-        }
-        *same = gap <= rounding * most;
-    }
-    peft__free(mem, row, (size_t)cols * sizeof *row);
-    return PEFT_OK;
 }
 
 static peft_status hubhead_find(const peft__base_info *base, const peft__safetensors *file, const char *path,
@@ -100,7 +79,7 @@ peft_status peft__hub_add_head(peft__mem *mem, const peft__kernels *k, const pef
     const peft__site *s = NULL;
     const peft__io_tensor *t = NULL;
     peft__adapter *head = NULL;
-    bool same = true;
+    int64_t row = -1;
     peft__safetensors file = {0};
     peft__arena arena;
     peft__arena_init(&arena, mem);
@@ -109,8 +88,8 @@ peft_status peft__hub_add_head(peft__mem *mem, const peft__kernels *k, const pef
     TRY(peft__safetensors_open(mem, path, false, &file));
     TRY(hubhead_find(base, &file, path, &s, &t));
     if (t == NULL) { goto out; }
-    TRY(hubhead_same(mem, s, t, k, &same));
-    if (same) { goto out; }
+    TRY(peft__reader_differs(mem, s->weight, t, hubhead_rounding(s->weight->dtype), k, &row));
+    if (row < 0) { goto out; }
     TRY(hubhead_make(mem, base, "head", t, k, allow_nan, path, &head));
     TRY(hubhead_unite(mem, base, (*adapter)->name, head, adapter));
 out:

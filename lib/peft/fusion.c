@@ -39,6 +39,12 @@ static const peft__adapter *fusion_part(const peft__adapter *a, size_t i) { retu
 
 /* ---- what it weighs ------------------------------------------------------------------------------------------- */
 
+static peft_status fusion_accepts(const peft__adapter *part) {
+    if (part->method->up != NULL) { return PEFT_OK; }
+    return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a \"%s\", and a fusion takes bottleneck adapters", part->name,
+                      part->method->name);
+}
+
 static peft_status fusion_refer(peft__adapter *a, struct peft_adapters *set) {
     peft_status st = PEFT_OK;
     peft__names names;
@@ -48,18 +54,7 @@ static peft_status fusion_refer(peft__adapter *a, struct peft_adapters *set) {
     if (names.count < 1 || names.count > FUSION_PARTS) {
         FAIL(PEFT_E_KEY, "option \"adapters\" of fusion \"%s\" names %zu adapters, expected 1 to %d", a->name, names.count, FUSION_PARTS);
     }
-    for (size_t i = 0; i < names.count; i++) {
-        peft__adapter *part = NULL;
-        TRY(peft__set_pin(set, names.items[i], &part));
-        st = part->method->up == NULL
-                 ? peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a \"%s\", and a fusion takes bottleneck adapters", part->name,
-                              part->method->name)
-                 : peft__vec_push(&a->parts, &part);
-        if (st != PEFT_OK) {
-            peft__adapter_release(part);
-            goto out;
-        }
-    }
+    TRY(peft__set_pin_parts(set, &names, a, fusion_accepts));
 out:
     peft__arena_free(&arena);
     return st;

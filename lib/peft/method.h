@@ -350,6 +350,9 @@ typedef struct peft__names {
     int64_t *numbers;            /* [count]; -1: no whole number */
 } peft__names;
 peft_status peft__names_read(peft__arena *a, const char *list, const char *key, peft__names *out);
+/* Pins the adapters of those names into a->parts; accepts says why one may be no part (set.c). */
+peft_status peft__set_pin_parts(struct peft_adapters *s, const peft__names *names, peft__adapter *a,
+                                peft_status (*accepts)(const peft__adapter *part));
 bool peft__path_ends(const char *path, const char *name);   /* is it, or ends with "." and it */
 bool peft__path_within(const char *path, const char *name); /* has it as whole components anywhere */
 const char *peft__path_leaf(const char *path);              /* last component */
@@ -387,7 +390,6 @@ peft_status peft__config_get(peft__optset *opts, const peft__json *config, const
 void peft__base_record(const peft__base_info *base, peft__str *out);
 /* union.c: a folder that has others in it. */
 bool peft__union_probe(const char *dir);
-peft_status peft__union_save(const peft__adapter *a, const char *dir);
 peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name, const char *dir,
                              bool allow_nan, peft__adapter **out);
 /* format_adapterhub.c: what differs in an AdapterHub folder. */

@@ -115,7 +115,7 @@ static peft__val ptuning_lstm(const peft__adapter *a, peft__tape *t, peft__val x
             for (int32_t j = 0; j < 4; j++) { params[j] = peft__soft_tape_param(a, PTUNING_LSTM + (int32_t)(8 * l) + 4 * d + j, t); }
             both[d] = peft__op_lstm(t, x, params, d == 1);
         }
-        x = peft__op_concat(t, both[0], both[1]);
+        x = peft__op_join(t, both[0], both[1]);
     }
     return x;
 }

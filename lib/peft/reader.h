@@ -8,6 +8,9 @@
 bool peft__reader_plain(const peft__io_tensor *t); /* F32, F16 or BF16 */
 float peft__reader_element(const peft__io_tensor *t, size_t i);
 
+/* The first row of t, as wide as w, that differs from w's by more than `rounding` of its largest value; -1: none. */
+peft_status peft__reader_differs(peft__mem *mem, const peft__weight *w, const peft__io_tensor *t, double rounding,
+                                 const peft__kernels *k, int64_t *row);
 /* Is t, which is no parameter of a, a copy of what base and adapter have anyway? `what`: the file, for errors. */
 peft_status peft__reader_copy(const char *what, peft__mem *mem, const peft__adapter *a, const peft__io_tensor *t,
                               const peft__kernels *k, bool *known);

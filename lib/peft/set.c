@@ -123,6 +123,23 @@ peft_status peft__set_pin(struct peft_adapters *s, const char *name, peft__adapt
     return st;
 }
 
+peft_status peft__set_pin_parts(struct peft_adapters *s, const peft__names *names, peft__adapter *a,
+                                peft_status (*accepts)(const peft__adapter *part)) {
+    peft_status st = PEFT_OK;
+    for (size_t i = 0; i < names->count; i++) {
+        peft__adapter *part = NULL;
+        TRY(peft__set_pin(s, names->items[i], &part));
+        st = accepts(part);
+        if (st == PEFT_OK) { st = peft__vec_push(&a->parts, &part); }
+        if (st != PEFT_OK) {
+            peft__adapter_release(part);
+            goto out;
+        }
+    }
+out:
+    return st;
+}
+
 static bool set_is_fusion(const peft__adapter *a, peft__adapter *const *parts, size_t n) {
     if (a->method->combine != PEFT__COMBINE_FUSE || a->parts.len != n) { return false; }
     for (size_t i = 0; i < n; i++) {

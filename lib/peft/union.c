@@ -30,6 +30,11 @@ static void union_init(const peft__adapter *a, size_t i, peft__rng *rng, const p
     (void)k;
 }
 
+static peft_status union_accepts(const peft__adapter *part) {
+    if (!part->method->whole_model) { return PEFT_OK; }
+    return peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a whole model, which is no part of a union", part->name);
+}
+
 static peft_status union_refer(peft__adapter *a, struct peft_adapters *set) {
     peft_status st = PEFT_OK;
     peft__names names;
@@ -41,17 +46,7 @@ static peft_status union_refer(peft__adapter *a, struct peft_adapters *set) {
     if (names.count > UNION_PARTS) {
         FAIL(PEFT_E_KEY, "option \"parts\" of union \"%s\" names %zu adapters, at most %d", a->name, names.count, UNION_PARTS);
     }
-    for (size_t i = 0; i < names.count; i++) {
-        peft__adapter *part = NULL;
-        TRY(peft__set_pin(set, names.items[i], &part));
-        st = part->method->whole_model
-                 ? peft__fail(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a whole model, which is no part of a union", part->name)
-                 : peft__vec_push(&a->parts, &part);
-        if (st != PEFT_OK) {
-            peft__adapter_release(part);
-            goto out;
-        }
-    }
+    TRY(peft__set_pin_parts(set, &names, a, union_accepts));
 out:
     peft__arena_free(&arena);
     return st;
@@ -90,7 +85,7 @@ static peft_status union_index(const peft__adapter *a, peft__arena *arena, peft_
     return peft__str_status(out);
 }
 
-peft_status peft__union_save(const peft__adapter *a, const char *dir) {
+static peft_status union_save(const peft__adapter *a, const char *dir) {
     peft_status st = PEFT_OK;
     char *path = NULL;
     peft__str index;
@@ -206,6 +201,6 @@ const peft__method peft__method_union = {
     .init = union_init,
     .combine = PEFT__COMBINE_STACK,
     .refer = union_refer,
-    .save = peft__union_save,
+    .save = union_save,
     .learning_rate = 1e-3,
 };
