@@ -53,6 +53,21 @@ size_t peft_dataset_size(const peft_dataset *d) {
     return peft__is_handle(d, PEFT__MAGIC_DATASET) ? peft__dataset_size(d) : 0;
 }
 
+peft_status peft_dataset_row(const peft_dataset *d, size_t index, int32_t *ids, int32_t *labels, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_buffer(ids, cap, needed));
+    TRY(peft__check_handle(d, PEFT__MAGIC_DATASET, "dataset"));
+    if (index >= peft__dataset_size(d)) {
+        FAIL(PEFT_E_NOT_FOUND, "there is no row %zu: the data set has %zu", index, peft__dataset_size(d));
+    }
+    const peft__row *row = peft__dataset_row(d, index);
+    size_t n = (size_t)row->n, first = (size_t)row->first;
+    TRY(peft__copy_elements((const int32_t *)d->ids.data + first, n, sizeof *ids, ids, cap, needed));
+    if (labels != NULL) { memcpy(labels, (const int32_t *)d->labels.data + first, n * sizeof *labels); }
+out:
+    return st;
+}
+
 peft_status peft_dataset_info_json(const peft_dataset *d, char *buf, size_t cap, size_t *needed) {
     peft_status st = PEFT_OK;
     peft__str text;

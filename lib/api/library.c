@@ -1,5 +1,6 @@
 /* library.c - status names, the last error, versions, and what is built in. */
 #include "api/api.h"
+#include "kernels/entries.h" /* which tables are built */
 
 #define LIBRARY_TEXT_(x) #x
 #define LIBRARY_TEXT(x)  LIBRARY_TEXT_(x)
@@ -25,6 +26,21 @@ uint32_t peft_version(void) {
 
 const char *peft_version_string(void) {
     return LIBRARY_TEXT(PEFT_VERSION_MAJOR) "." LIBRARY_TEXT(PEFT_VERSION_MINOR) "." LIBRARY_TEXT(PEFT_VERSION_PATCH);
+}
+
+const char *peft_build_info(void) {
+    return "version=" LIBRARY_TEXT(PEFT_VERSION_MAJOR) "." LIBRARY_TEXT(PEFT_VERSION_MINOR) "." LIBRARY_TEXT(PEFT_VERSION_PATCH)
+#ifdef PEFT__X86
+           " isa=generic,avx2,avx512"
+#else
+           " isa=generic"
+#endif
+           " threads=" PEFT__THREADS_KIND
+#ifdef PEFT_MINIMAL
+           " minimal=yes";
+#else
+           " minimal=no";
+#endif
 }
 
 const char *peft_method_name(size_t index) {

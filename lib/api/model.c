@@ -28,6 +28,40 @@ out:
     return st;
 }
 
+static peft_status model_check_memory(const peft_context *ctx, const char *config_json, size_t len, const peft__model_memory *in) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_handle(ctx, PEFT__MAGIC_CONTEXT, "ctx"));
+    TRY(peft__check_bytes(config_json, len, "config_json"));
+    TRY(peft__check_bytes(in->names, in->n, "names"));
+    TRY(peft__check_bytes(in->dtypes, in->n, "dtypes"));
+    TRY(peft__check_bytes(in->ndims, in->n, "ndims"));
+    TRY(peft__check_bytes(in->dims, in->n, "dims"));
+    TRY(peft__check_bytes(in->data, in->n, "data"));
+out:
+    return st;
+}
+
+peft_status peft_model_create_from_tensors(peft_context *ctx, const char *config_json, size_t len, const char *const *names,
+                                           const int32_t *dtypes, const int32_t *ndims, const int64_t *dims,
+                                           const void *const *data, size_t n, const peft_options *options,
+                                           peft_release_fn release, void *user, peft_model **out) {
+    peft_status st = PEFT_OK;
+    peft__optset own = {0};
+    const peft__optset *o = NULL;
+    peft__model_memory in = {names, dtypes, ndims, dims, data, n, release, user};
+    bool taken = false; /* peft__model_of_memory tells release */
+    TRY(peft__check_arg(out, "out"));
+    *out = NULL;
+    TRY(model_check_memory(ctx, config_json, len, &in));
+    TRY(peft__pick_options(options, &ctx->mem, &peft__schema_model, &own, &o));
+    taken = true;
+    TRY(peft__model_of_memory(ctx, config_json, len, &in, strcmp(peft__opt_str(o, "load"), "copy") == 0, out));
+out:
+    if (!taken && release != NULL) { release(user); }
+    peft__optset_free(&own);
+    return st;
+}
+
 void peft_model_free(peft_model *m) {
     if (peft__is_handle(m, PEFT__MAGIC_MODEL)) { peft__model_release(m); }
 }

@@ -159,6 +159,61 @@ out:
     return st;
 }
 
+/* ---- a token at a time ------------------------------------------------------------------------------------------------- */
+
+static peft_status session_begin(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                                 const peft_options *options) {
+    peft_status st = PEFT_OK;
+    peft__optset own = {0};
+    const peft__optset *o = NULL;
+    TRY(peft__pick_options(options, &s->ctx->mem, &peft__schema_generate, &own, &o));
+    s->running = true;
+    /* Only its count of references changes. */
+    st = peft__session_start(s, (struct peft_tokenizer *)(uintptr_t)tokenizer, ids, n, o);
+    s->running = false;
+out:
+    peft__optset_free(&own);
+    return st;
+}
+
+peft_status peft_session_start(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                               const peft_options *options) {
+    peft_status st = PEFT_OK;
+    TRY(session_check(s));
+    if (tokenizer != NULL) { TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer")); }
+    TRY(peft__check_bytes(ids, n, "ids"));
+    TRY(session_begin(s, tokenizer, ids, n, options));
+out:
+    return st;
+}
+
+peft_status peft_session_start_text(peft_session *s, const peft_tokenizer *tokenizer, const char *prompt, size_t len,
+                                    const peft_options *options) {
+    peft_status st = PEFT_OK;
+    peft__vec ids;
+    TRY(session_check(s));
+    TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer"));
+    TRY(peft__check_bytes(prompt, len, "prompt"));
+    peft__vec_init(&ids, &s->ctx->mem, sizeof(int32_t));
+    st = session_encode(tokenizer->inner, prompt != NULL ? prompt : "", len, &s->ctx->mem, &ids);
+    if (st == PEFT_OK) { st = session_begin(s, tokenizer, ids.data, ids.len, options); }
+    peft__vec_free(&ids);
+out:
+    return st;
+}
+
+peft_status peft_session_next(peft_session *s, int32_t *id, char *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(session_check(s));
+    TRY(peft__check_arg(id, "id"));
+    s->running = true;
+    st = peft__session_next(s, id, buf, cap, needed);
+    s->running = false;
+out:
+    return st;
+}
+
 /* One store: a signal handler may call it. */
 void peft_session_cancel(peft_session *s) {
     if (peft__is_handle(s, PEFT__MAGIC_SESSION)) { atomic_store(&s->cancel, true); }

@@ -74,6 +74,17 @@ peft_status peft_trainer_run(peft_trainer *t) {
     return st == PEFT_OK ? peft__trainer_run(t) : st;
 }
 
+peft_status peft_trainer_step(peft_trainer *t, int32_t *more) {
+    peft_status st = PEFT_OK;
+    bool left = false;
+    TRY(peft__check_arg(more, "more"));
+    TRY(trainer_check(t));
+    st = peft__trainer_step(t, &left);
+    *more = left;
+out:
+    return st;
+}
+
 peft_status peft_trainer_accumulate(peft_trainer *t, const peft_batch *batch, double *loss) {
     peft_status st = PEFT_OK;
     TRY(trainer_check(t));

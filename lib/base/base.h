@@ -175,6 +175,16 @@ double peft__rng_normal(peft__rng *r);                  /* N(0,1), with own log 
 typedef void (*peft__task_fn)(void *arg, int64_t task, int32_t worker);
 typedef struct peft__pool peft__pool;
 
+#if defined(PEFT_NO_THREADS)
+#define PEFT__THREADS_KIND "none"
+#elif defined(_WIN32)
+#define PEFT__THREADS_KIND "windows"
+#elif defined(__linux__) && !defined(PEFT_NO_FUTEX)
+#define PEFT__THREADS_KIND "futex"
+#else
+#define PEFT__THREADS_KIND "condvar"
+#endif
+
 /* A pool of n workers, the caller being worker 0; threads start at the first run with more than one task. They
  * spin about 0.1 ms, then sleep. Tasks are claimed one by one; the caller waits for claimed tasks only. */
 peft_status peft__pool_create(peft__mem *mem, int32_t n, peft__pool **out);

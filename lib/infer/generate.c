@@ -1,5 +1,5 @@
-/* generate.c - the loop over tokens: the prompt in passes of `chunk` tokens with logits for its last one only, then one
- * token at a time through the KV cache.
+/* generate.c - from token to token: the prompt in passes of `chunk` tokens with logits for its last one only, then one
+ * token at a time through the KV cache; either all of them in one call, or each when the caller asks for it.
  *
  * It ends with an end-of-sequence token (which is among the ids, without text), a stop string, max_new_tokens, or the
  * session's max_length.
@@ -22,21 +22,53 @@ static const peft__option generate_options[] = {
 };
 const peft__schema peft__schema_generate = {"generate", generate_options, PEFT__COUNT(generate_options)};
 
-typedef struct generate_run {
+typedef struct peft__generation {
     struct peft_session *s;
     const struct peft_tokenizer *t; /* NULL: none */
+    struct peft_tokenizer *kept;    /* the same, retained, where it must outlive the call */
     peft__emit emit;
+    peft__str own;     /* the text, when the caller has no place for it */
     peft__sampler sampler;
     peft__vec history; /* int32_t: prompt and new ids, for the penalty */
     peft__arena arena; /* owns the stop strings */
     void *work;        /* owned: the sampler's */
+    size_t work_bytes;
     int64_t left;      /* tokens that may still be added */
-    bool ignore_eos;
-} generate_run;
+    int32_t last;      /* the token chosen last, which the model has not seen yet; -1: none */
+    bool ignore_eos, ended;
+    bool held;         /* pulled: `last` and the text from `from` on are still to be handed out */
+    size_t from;       /* in emit.text */
+} peft__generation;
 
-static peft_status generate_begin(generate_run *g, const int32_t *ids, size_t n, const peft__optset *o) {
+/* text: NULL for its own; stays as it is with t NULL. */
+static void generate_init(peft__generation *g, struct peft_session *s, const struct peft_tokenizer *t, peft__str *text) {
+    memset(g, 0, sizeof *g);
+    g->s = s;
+    g->t = t;
+    g->last = -1;
+    peft__str_init(&g->own, &s->ctx->mem);
+    peft__vec_init(&g->history, &s->ctx->mem, sizeof(int32_t));
+    peft__arena_init(&g->arena, &s->ctx->mem);
+    if (t == NULL) { return; }
+    g->emit.text = text != NULL ? text : &g->own;
+    g->emit.sent = g->emit.text->len;
+    peft__detok_init(&g->emit.detok, t->inner, 0);
+    g->emit.detok.started = true; /* the text goes on from a prompt: its first space counts */
+}
+
+static void generate_free(peft__generation *g) {
+    peft__free(&g->s->ctx->mem, g->work, g->work_bytes);
+    peft__vec_free(&g->history);
+    peft__arena_free(&g->arena);
+    peft__str_free(&g->own);
+}
+
+static peft_status generate_begin(peft__generation *g, const int32_t *ids, size_t n, const peft__optset *o) {
     peft_status st = PEFT_OK;
     struct peft_session *s = g->s;
+    if (peft__expression_groups(&s->expression) > 1) {
+        FAIL(PEFT_E_UNSUPPORTED, "\"%s\" divides rows, and one row is generated: name one branch", s->expression.text);
+    }
     if (n == 0) { FAIL(PEFT_E_INVALID, "the prompt has no tokens"); }
     if ((int64_t)n >= s->max_length) {
         FAIL(PEFT_E_SHAPE, "the prompt has %zu tokens, which leaves nothing of the session's max_length of %lld", n,
@@ -57,7 +89,9 @@ static peft_status generate_begin(generate_run *g, const int32_t *ids, size_t n,
     TRY(peft__vec_reserve(&g->history, n + (size_t)PEFT__MIN(g->left, 1024)));
     memcpy(g->history.data, ids, n * sizeof *ids);
     g->history.len = n;
-    g->work = peft__alloc(&s->ctx->mem, peft__sample_work(s->vocab));
+    g->ended = g->left == 0;
+    g->work_bytes = peft__sample_work(s->vocab);
+    g->work = peft__alloc(&s->ctx->mem, g->work_bytes);
     if (g->work == NULL) { st = PEFT_E_NOMEM; }
 out:
     return st;
@@ -67,7 +101,7 @@ static peft_status generate_cancelled(struct peft_session *s) {
     return peft__session_cancelled(s) ? peft__fail(PEFT_E_CANCELLED, "the session was cancelled") : PEFT_OK;
 }
 
-static peft_status generate_prefill(generate_run *g, const int32_t *ids, int64_t n) {
+static peft_status generate_prefill(peft__generation *g, const int32_t *ids, int64_t n) {
     peft_status st = PEFT_OK;
     struct peft_session *s = g->s;
     peft__session_rewind(s);
@@ -80,13 +114,13 @@ out:
     return st;
 }
 
-static bool generate_ends(const generate_run *g, int32_t id) {
+static bool generate_ends(const peft__generation *g, int32_t id) {
     if (g->ignore_eos) { return false; }
     if (g->t != NULL && peft__tokenizer_is_eog(g->t->inner, id)) { return true; }
     return g->t == NULL && id == g->s->model->config.eos_id;
 }
 
-static peft_status generate_choose(generate_run *g, int32_t *id) {
+static peft_status generate_choose(peft__generation *g, int32_t *id) {
     peft_status st = PEFT_OK;
     int64_t vocab = g->s->vocab;
     for (int64_t i = 0; i < vocab; i++) {
@@ -101,17 +135,18 @@ out:
     return st;
 }
 
-static peft_status generate_loop(generate_run *g) {
+/* Chooses the next token and hands it out; the one before goes through the model first. */
+static peft_status generate_next(peft__generation *g) {
     peft_status st = PEFT_OK;
     int32_t id = 0;
-    for (; g->left > 0; g->left--) {
-        TRY(generate_choose(g, &id));
-        bool ends = generate_ends(g, id);
-        TRY(peft__emit_token(&g->emit, id, ends, ends || g->left == 1));
-        TRY(generate_cancelled(g->s)); /* also by the callback, at the last token too */
-        if (ends || g->emit.stopped || g->left == 1) { break; }
-        TRY(peft__session_advance(g->s, &id, 1, g->s->logits, 1));
-    }
+    if (g->last >= 0) { TRY(peft__session_advance(g->s, &g->last, 1, g->s->logits, 1)); }
+    TRY(generate_choose(g, &id));
+    bool ends = generate_ends(g, id), last = ends || g->left == 1;
+    g->last = id;
+    g->left--;
+    g->ended = last;
+    TRY(peft__emit_token(&g->emit, id, ends, last));
+    g->ended = last || g->emit.stopped;
 out:
     return st;
 }
@@ -120,34 +155,72 @@ peft_status peft__session_generate(struct peft_session *s, const struct peft_tok
                                    const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out,
                                    peft__str *text) {
     peft_status st = PEFT_OK;
-    generate_run g;
-    peft__str own; /* text for stop strings and the callback when the caller wants none */
-    memset(&g, 0, sizeof g);
-    peft__str_init(&own, &s->ctx->mem);
-    g.s = s;
-    g.t = t;
+    peft__generation g;
+    peft__session_stop(s);
+    generate_init(&g, s, t, text);
     g.emit.fn = fn;
     g.emit.user = user;
     g.emit.ids = out;
-    if (t != NULL) {
-        g.emit.text = text != NULL ? text : &own;
-        g.emit.sent = g.emit.text->len;
-        peft__detok_init(&g.emit.detok, t->inner, 0);
-        g.emit.detok.started = true; /* the text goes on from a prompt: its first space counts */
-    }
-    peft__vec_init(&g.history, &s->ctx->mem, sizeof(int32_t));
-    peft__arena_init(&g.arena, &s->ctx->mem);
-    if (peft__expression_groups(&s->expression) > 1) {
-        FAIL(PEFT_E_UNSUPPORTED, "\"%s\" divides rows, and one row is generated: name one branch", s->expression.text);
-    }
     TRY(generate_begin(&g, ids, n, opts));
-    if (g.left == 0) { goto out; }
-    TRY(generate_prefill(&g, ids, (int64_t)n));
-    TRY(generate_loop(&g));
+    if (!g.ended) { TRY(generate_prefill(&g, ids, (int64_t)n)); }
+    while (!g.ended) {
+        TRY(generate_next(&g));
+        TRY(generate_cancelled(s)); /* also by the callback, at the last token too */
+    }
 out:
-    peft__free(&s->ctx->mem, g.work, peft__sample_work(s->vocab));
-    peft__vec_free(&g.history);
-    peft__arena_free(&g.arena);
-    peft__str_free(&own);
+    generate_free(&g);
+    return st;
+}
+
+/* ---- a token at a time ----------------------------------------------------------------------------------------------- */
+
+void peft__session_stop(struct peft_session *s) {
+    peft__generation *g = s->generation;
+    if (g == NULL) { return; }
+    s->generation = NULL;
+    peft__tokenizer_release(g->kept);
+    generate_free(g);
+    peft__free(&s->ctx->mem, g, sizeof *g);
+}
+
+peft_status peft__session_start(struct peft_session *s, struct peft_tokenizer *t, const int32_t *ids, size_t n,
+                                const peft__optset *opts) {
+    peft_status st = PEFT_OK;
+    peft__session_stop(s);
+    peft__generation *g = peft__alloc(&s->ctx->mem, sizeof *g);
+    if (g == NULL) { return PEFT_E_NOMEM; }
+    generate_init(g, s, t, NULL);
+    g->kept = t;
+    if (t != NULL) { peft__tokenizer_retain(t); }
+    s->generation = g;
+    TRY(generate_begin(g, ids, n, opts));
+    if (!g->ended) { TRY(generate_prefill(g, ids, (int64_t)n)); }
+out:
+    if (st != PEFT_OK) { peft__session_stop(s); }
+    return st;
+}
+
+peft_status peft__session_next(struct peft_session *s, int32_t *id, char *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    peft__generation *g = s->generation;
+    if (g == NULL) {
+        FAIL(PEFT_E_INVALID, "no generation is under way: start one, and make no other use of the session until its end");
+    }
+    if (!g->held && !g->ended) {
+        TRY(generate_cancelled(s));
+        g->from = g->emit.sent;
+        st = generate_next(g);
+        if (st != PEFT_OK) { /* the model has seen half of a token */
+            peft__session_stop(s);
+            goto out;
+        }
+        g->held = true;
+    }
+    size_t len = g->held ? g->emit.sent - g->from : 0;
+    const char *text = g->emit.text != NULL ? peft__str_c(g->emit.text) + g->from : "";
+    TRY(peft__copy_out(text, len, buf, cap, needed));
+    *id = g->held ? g->last : -1;
+    g->held = false;
+out:
     return st;
 }

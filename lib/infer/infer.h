@@ -39,6 +39,7 @@ struct peft_session {
     int64_t vocab;        /* the model's, and tokens that adapters add */
     float *logits;        /* owned, [vocab] */
     atomic_bool cancel;   /* asked to end; taken back by the call that does */
+    struct peft__generation *generation; /* owned: started and asked for a token at a time; NULL: none */
     bool running;         /* inside a call: callbacks may not re-enter */
 };
 enum { PEFT__MAGIC_SESSION = 0x53464550 };
@@ -69,5 +70,10 @@ peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, con
 peft_status peft__session_generate(struct peft_session *s, const struct peft_tokenizer *t, const int32_t *ids, size_t n,
                                    const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out,
                                    peft__str *text);
+/* The same a token at a time; *id -1: it is over. Any other pass through the session ends it, and so does stop. */
+peft_status peft__session_start(struct peft_session *s, struct peft_tokenizer *t, const int32_t *ids, size_t n,
+                                const peft__optset *opts);
+peft_status peft__session_next(struct peft_session *s, int32_t *id, char *buf, size_t cap, size_t *needed);
+void peft__session_stop(struct peft_session *s);
 
 #endif

@@ -138,6 +138,7 @@ static void session_cache_free(struct peft_session *s) {
 void peft__session_free(struct peft_session *s) {
     if (s == NULL) { return; }
     peft_context *ctx = s->ctx;
+    peft__session_stop(s);
     session_unplan(s);
     session_cache_free(s);
     if (s->tape.mem != NULL) { peft__tape_free(&s->tape); }
@@ -159,6 +160,7 @@ peft_status peft__session_set_adapters(struct peft_session *s, const char *expre
     peft_status st = PEFT_OK;
     struct peft_session *other = NULL, old;
     TRY(peft__session_create(s->model, s->set, expression, &s->opts, &other));
+    peft__session_stop(s);
     session_unplan(s);
     session_cache_free(s);
     memcpy(&old, s, sizeof old);
@@ -372,6 +374,7 @@ peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, con
     if (rows > 0 && (size_t)rows != n_rows) {
         FAIL(PEFT_E_SHAPE, "the batch has %zu rows, and batch_split divides %lld", n_rows, (long long)rows);
     }
+    peft__session_stop(s);
     TRY(peft__session_plan(s));
     for (int64_t c = 0; c < peft__expression_copies(&s->expression); c++) {
         TRY(session_logits_copy(s, ids, offsets, n_rows, c, out + c * tokens * s->vocab));

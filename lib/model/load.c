@@ -33,6 +33,7 @@ void peft__model_release(struct peft_model *m) {
     peft__free(&ctx->mem, m->owned, m->owned_bytes);
     peft__map_free(&m->index);
     peft__arena_free(&m->arena);
+    if (m->release != NULL) { m->release(m->release_user); }
     m->magic = PEFT__MAGIC_FREED;
     peft__free(&ctx->mem, m, sizeof *m);
     peft__ctx_release(ctx);

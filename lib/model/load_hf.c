@@ -94,15 +94,15 @@ static const peft__io_tensor *load_hf_look_up(const struct peft_model *m, const 
     return NULL;
 }
 
-static peft_status load_hf_source(struct peft_model *m, void *user, const struct peft__tensor_spec *spec,
-                             peft__model_tensor *out, bool *found) {
+peft_status peft__model_source_hf(struct peft_model *m, void *user, const struct peft__tensor_spec *spec,
+                                  peft__model_tensor *out, bool *found) {
     (void)user;
     const peft__io_tensor *t = load_hf_look_up(m, spec->hf_name);
     const char *dot = strchr(spec->hf_name, '.');
     bool prefixed = strncmp(spec->hf_name, "model.", 6) == 0 || strncmp(spec->hf_name, "transformer.", 12) == 0;
     if (t == NULL && prefixed && dot != NULL) { t = load_hf_look_up(m, dot + 1); }
     *found = t != NULL;
-    return t != NULL ? peft__model_accept(m->path, t, spec, spec->conv1d, out) : PEFT_OK;
+    return t != NULL ? peft__model_accept(m->path[0] != '\0' ? m->path : "the tensors", t, spec, spec->conv1d, out) : PEFT_OK;
 }
 
 peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
@@ -118,7 +118,7 @@ peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
         goto out;
     }
     TRY(load_hf_open_weights(m, copy));
-    TRY(peft__model_bind(m, m->path, load_hf_source, NULL));
+    TRY(peft__model_bind(m, m->path, peft__model_source_hf, NULL));
 out:
     peft__file_close(&file);
     return st;

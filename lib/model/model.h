@@ -54,11 +54,13 @@ struct peft_model {
     const char *path;            /* where it was opened from; "" for a random one */
     const char *config_json;     /* Hugging Face config.json text (written from metadata for a GGUF) */
     size_t config_json_len;
-    peft__safetensors *shards;   /* owned; HF folder */
+    peft__safetensors *shards;   /* owned; HF folder, or one without a file: tensors in memory */
     size_t n_shards;
     peft__gguf *gguf;            /* owned; GGUF file */
-    uint8_t *owned;              /* weights of a random model, or NULL */
+    uint8_t *owned;              /* weights of a random model, or of tensors that were copied; or NULL */
     size_t owned_bytes;
+    peft_release_fn release;     /* called when the model goes: the caller's tensors are free; NULL: none */
+    void *release_user;
     peft__model_tensor *tensors; /* [n_tensors], in the architecture's order */
     size_t n_tensors;
     peft__map index;             /* HF name -> position */
@@ -108,6 +110,18 @@ const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
 
 /* load.c, load_hf.c, load_gguf.c */
 peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, struct peft_model **out);
+/* load_memory.c: tensors by Hugging Face's names in the caller's memory; `release` is called in any case. */
+typedef struct peft__model_memory {
+    const char *const *names;    /* [n] */
+    const int32_t *dtypes, *ndims; /* [n] */
+    const int64_t *dims;         /* [n, PEFT__IO_MAX_DIMS] */
+    const void *const *data;     /* [n] */
+    size_t n;
+    peft_release_fn release;     /* NULL: nothing to tell */
+    void *user;
+} peft__model_memory;
+peft_status peft__model_of_memory(peft_context *ctx, const char *config_json, size_t len, const peft__model_memory *in, bool copy,
+                                  struct peft_model **out);
 /* random.c: matrices N(0, 0.02), gains 1, biases 0 (tests ask for noise in both: `noise` adds N(0, noise) to every vector). */
 peft_status peft__model_random(peft_context *ctx, const char *config_json, size_t len, uint64_t seed, double noise,
                                struct peft_model **out);

@@ -49,6 +49,9 @@ typedef peft_status (*peft__model_source)(struct peft_model *m, void *user, cons
                                           peft__model_tensor *out, bool *found);
 /* With arch and config filled: binds every tensor, lists the sites. `file` names the source in errors. */
 peft_status peft__model_bind(struct peft_model *m, const char *file, peft__model_source source, void *user);
+/* Tensors of m->shards by their names. */
+peft_status peft__model_source_hf(struct peft_model *m, void *user, const struct peft__tensor_spec *spec,
+                                  peft__model_tensor *out, bool *found);
 peft_status peft__model_load_hf(struct peft_model *m, bool copy);
 peft_status peft__model_load_gguf(struct peft_model *m, bool copy);
 /* The tensor of a file as spec wants it: dtype and dims are checked, data set. */

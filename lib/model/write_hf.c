@@ -110,7 +110,7 @@ peft_status peft__model_write_hf(const struct peft_model *m, const peft__model_c
     TRY(peft__safetensors_write(job.mem, weights, job.sources, job.count, NULL));
     bool tied = m->config.tie_embeddings && !(change != NULL && change->untie);
     TRY(save_hf_write_config(&job, tied, config));
-    if (m->n_shards > 0) { TRY(save_hf_copy_companions(&job.arena, m->path, dir)); }
+    if (m->n_shards > 0 && m->path[0] != '\0') { TRY(save_hf_copy_companions(&job.arena, m->path, dir)); }
 out:
     peft__write_end(&job);
     return st;

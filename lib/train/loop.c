@@ -303,7 +303,8 @@ static peft_status loop_save(struct peft_trainer *t, bool last) {
     return peft__checkpoint_save(t, dir);
 }
 
-peft_status peft__trainer_run(struct peft_trainer *t) {
+/* Up to `most` steps of what is left, each with what follows it. */
+static peft_status loop_run(struct peft_trainer *t, int64_t most) {
     peft_status st = PEFT_OK;
     loop_report r;
     memset(&r, 0, sizeof r);
@@ -311,21 +312,39 @@ peft_status peft__trainer_run(struct peft_trainer *t) {
     peft__job *job = peft__trainer_job(t);
     if (job->train == NULL) { FAIL(PEFT_E_INVALID, "job \"%s\" has no training data", job->expression.text); }
     t->running = true;
-    r.begun = peft__clock();
-    r.first_step = t->step;
-    while (t->step < t->max_steps) {
+    r.begun = t->begun;
+    r.first_step = t->begun_step;
+    for (int64_t done = 0; done < most && t->step < t->max_steps; done++) {
         if (atomic_exchange(&t->cancel, false)) { FAIL(PEFT_E_CANCELLED, "cancelled after step %lld", (long long)t->step); }
         TRY(loop_step(t, job, &r));
         TRY(loop_evaluate(t, job, &r));
         TRY(loop_save(t, t->step == t->max_steps));
         TRY(loop_progress(t, job, &r));
     }
-    for (size_t i = 0; i < job->members.len && isfinite(job->best_loss); i++) {
+    for (size_t i = 0; t->step == t->max_steps && i < job->members.len && isfinite(job->best_loss); i++) {
         peft__member *m = peft__trainer_member(job, i);
         if (m->best != NULL) { memcpy(m->adapter->values, m->best, (size_t)m->adapter->n_trainable * sizeof *m->best); }
     }
 out:
     t->running = false;
     atomic_store(&t->cancel, false); /* what was asked of this run does not concern the next */
+    return st;
+}
+
+peft_status peft__trainer_run(struct peft_trainer *t) {
+    t->begun = peft__clock();
+    t->begun_step = t->step;
+    t->stepping = false;
+    return loop_run(t, INT64_MAX);
+}
+
+peft_status peft__trainer_step(struct peft_trainer *t, bool *more) {
+    if (!t->stepping) {
+        t->begun = peft__clock();
+        t->begun_step = t->step;
+        t->stepping = true;
+    }
+    peft_status st = loop_run(t, 1);
+    *more = st != PEFT_OK || t->step < t->max_steps;
     return st;
 }

@@ -153,6 +153,9 @@ struct peft_trainer {
     int64_t accumulated;     /* labelled tokens whose gradients are in grads */
     double accumulated_loss; /* sum of their losses */
     int64_t accumulated_rows; /* rows whose gradients are in grads */
+    double begun;            /* clock and step number when the run, or the first of single steps, began */
+    int64_t begun_step;
+    bool stepping;           /* single steps follow one another */
     uint64_t seed;
 };
 enum { PEFT__MAGIC_TRAINER = 0x52464550 };
@@ -164,6 +167,7 @@ peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, s
 peft_status peft__trainer_plan(struct peft_trainer *t);               /* makes tape, plan and memory if there are none */
 peft_status peft__trainer_plan_json(struct peft_trainer *t, peft__str *out);
 peft_status peft__trainer_run(struct peft_trainer *t);
+peft_status peft__trainer_step(struct peft_trainer *t, bool *more); /* one step of the run; *more: some are left */
 peft_status peft__trainer_accumulate(struct peft_trainer *t, const struct peft_batch *b, double *loss);
 peft_status peft__trainer_apply(struct peft_trainer *t);
 peft_status peft__trainer_gradient(struct peft_trainer *t, const char *adapter, const char *tensor, float *buf, size_t cap,
