@@ -61,7 +61,7 @@ SHARED_FLAGS = -shared -Wl,-soname,libpeft.so.$(SOVERSION) -Wl,--version-script,
 SHARED_DEPS := lib/libpeft.map
 endif
 
-.PHONY: all check demo base lint format coverage asan tsan install uninstall bench check-peers torture clean help FORCE
+.PHONY: all check demo base lint format coverage asan tsan install uninstall bench bindings check-bindings check-peers torture clean help FORCE
 
 all: $(STATIC) $(SHARED) $(TOOL) $(QUICKSTART) ## static and shared library, tool, quickstart (the default)
 
@@ -82,6 +82,13 @@ check-peers: $(STATIC) $(SHARED) $(TOOL) ## compare with HF PEFT, torch and llam
 
 torture: $(STATIC) $(TOOL) ## kill, starve and corrupt it for longer than check may take
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash tests/torture/run.sh
+
+bindings: $(TOOL) ## write anew what is made from the header: api.json, Python and Rust declarations, exports, docs (clang)
+	@$(PYTHON) bindings/gen --peft $(BUILD)/peft
+
+check-bindings: $(TOOL) ## is all of that up to date, and does its generator work? (clang)
+	@$(PYTHON) bindings/gen --check --peft $(BUILD)/peft
+	@$(PYTHON) bindings/gen/test_gen.py
 
 lint: ## layers, house rules, exports, header in four languages, warnings as errors
 	+@CC="$(CC)" BUILD="$(BUILD)" sh tests/lint/run.sh

@@ -1,21 +1,13 @@
-#!/usr/bin/env python3
-"""Makes docs/options.md from what `peft options --json` says.
+"""options.py - reads the option schemas from the tool, for api.json, and makes docs/options.md of them.
 
-    gen_options.py [--check] [PEFT]
-
-PEFT is the tool, build/peft by default. With --check nothing is written; the exit code is 1 where the page is
-out of date, or where a method has no row in docs/methods/README.md.
-"""
-import difflib
+The tables behind them are in lib/; `peft options --json` prints what `peft_schema_json` gives. Left out: any knowledge of a
+single key. Which call and which command takes a schema is a sentence here, TAKEN_BY."""
 import json
 import os
 import re
 import subprocess
-import sys
 
-DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "docs")
-PAGE = os.path.join(DOCS, "options.md")
-METHODS = os.path.join(DOCS, "methods", "README.md")  # its table has a row for each method, with a link to its page
+METHODS = "docs/methods/README.md"  # its table has a row for each method, with a link to its page
 # One sentence a schema: who takes it. A schema without one is listed all the same.
 TAKEN_BY = {
     "trainer": "`peft_trainer_create`; `peft train`, `peft plan`.",
@@ -31,7 +23,7 @@ TAKEN_BY = {
 }
 HEAD = """# Options
 
-<!-- Written by tools/gen_options.py from `peft options --json`: change the tables in lib/, then run it again. -->
+<!-- FIRST -->
 
 An option is a key and a value, checked against one schema. The tool takes them as `--set KEY=VALUE` and finds the schema
 by the key; a key that several schemas of a command have, such as `max_length` and `seed`, is set in all of them. In C,
@@ -51,6 +43,20 @@ An unknown key and a value out of range are errors that name the nearest key or 
 tables, `peft options trainer` one of them, `--json` the same for programs (`peft_schema_json` in C).
 """
 
+
+class Failed(Exception):
+    """The tool cannot be asked; the text says what to do."""
+
+
+def read(tool):
+    """{schema: [row, ...]} in the tool's order."""
+    try:
+        done = subprocess.run([tool, "options", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as e:
+        raise Failed("cannot run %s: %s (build it: make)" % (tool, e.strerror))
+    if done.returncode:
+        raise Failed("%s options --json: %s" % (tool, done.stderr.decode("utf-8", "replace").strip()))
+    return json.loads(done.stdout.decode("utf-8"))
 
 def cell(text):
     return text.replace("|", "\\|").replace("\n", "\\n")
@@ -84,9 +90,9 @@ def limits(row):
     return "%s to %s" % (number(low), number(high)) if low is not None else "at most %s" % number(high)
 
 
-def method_page(method):
+def method_page(method, root):
     """The page that the table of methods names for this one; None without a row."""
-    with open(METHODS, encoding="utf-8") as f:
+    with open(os.path.join(root, METHODS), encoding="utf-8") as f:
         for line in f:
             if line.startswith("|") and "`%s`" % method in line:
                 link = re.search(r"\]\(([^)#]+)", line)
@@ -94,13 +100,19 @@ def method_page(method):
     return None
 
 
-def section(name, rows):
+def without_page(schemas, root):
+    """Methods that the table does not have."""
+    methods = [name.split(":", 1)[1] for name in schemas if name.startswith("method:")]
+    return [method for method in methods if method_page(method, root) is None]
+
+
+def section(name, rows, root):
     out = ["", "## " + name, ""]
     taken = TAKEN_BY.get(name)
     if name.startswith("method:"):
         method = name.split(":", 1)[1]
         taken = "`peft_adapters_add` with method \"%s\"; `peft train --method %s`." % (method, method)
-        link = method_page(method)
+        link = method_page(method, root)
         if link:
             taken += " See [%s](methods/%s)." % (method, link)
     if taken:
@@ -114,34 +126,9 @@ def section(name, rows):
     return out
 
 
-def page(schemas):
-    lines = [HEAD.rstrip("\n")]
+def page(schemas, root, first):
+    """The text of docs/options.md."""
+    lines = [HEAD.replace("FIRST", first).rstrip("\n")]
     for name, rows in schemas.items():
-        lines += section(name, rows)
+        lines += section(name, rows, root)
     return "\n".join(lines) + "\n"
-
-
-def main(arguments):
-    check = "--check" in arguments
-    rest = [a for a in arguments if a != "--check"]
-    text = subprocess.run([rest[0] if rest else "build/peft", "options", "--json"], check=True, capture_output=True).stdout
-    schemas = json.loads(text)
-    new = page(schemas)
-    lost = [s for s in schemas if s.startswith("method:") and method_page(s.split(":", 1)[1]) is None]
-    for name in lost:
-        print("options: docs/methods/README.md has no row with a link for `%s`" % name.split(":", 1)[1])
-    if not check:
-        with open(PAGE, "w", encoding="utf-8") as f:
-            f.write(new)
-        return 0
-    old = open(PAGE, encoding="utf-8").read() if os.path.exists(PAGE) else ""
-    if old == new:
-        return 1 if lost else 0
-    changes = list(difflib.unified_diff(old.splitlines(), new.splitlines(), "docs/options.md", "peft options", lineterm="", n=0))
-    print("\n".join(changes[:12]))
-    print("options: docs/options.md is out of date; run: python3 tools/gen_options.py")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
