@@ -96,7 +96,7 @@ peft_status peft__model_set_config(struct peft_model *m, const char *text, size_
     peft__arena_init(&a, m->arena.mem);
     TRY(peft__json_parse(&a, text, len, what, &config));
     TRY(peft__arch_of_config(config, what, &m->arch, &type));
-    TRY(m->arch->read_config(config, what, &m->config));
+    TRY(m->arch->read_config(config, what, &m->arena, &m->config));
     m->model_type = m->arch->model_types[type];
     m->config_json = peft__arena_strdup(&m->arena, text, len);
     if (m->config_json == NULL) { st = PEFT_E_NOMEM; }
@@ -165,6 +165,7 @@ static void model_describe(const struct peft__tensor_spec *spec, peft__model_ten
     t->gguf_name = spec->gguf_name;
     t->conv1d = spec->conv1d;
     t->interleaved = spec->interleaved;
+    t->gguf_plus = spec->gguf_plus;
 }
 
 /* A head that is stored although the config ties it: a copy of the embedding is dropped, another one unties. */

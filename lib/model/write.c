@@ -64,7 +64,7 @@ static peft_status write_row(peft__write_item *it, int64_t r) {
         int64_t from = t->ndim == 1 ? 0 : write_logical_row(it, r);
         for (int64_t i = 0; i < it->cols; i++) {
             int64_t e = t->ndim == 1 ? write_logical_row(it, i) : across ? i * it->rows + from : from * it->cols + i;
-            job->row[i] = job->whole[e];
+            job->row[i] = job->whole[e] + (it->gguf && t->ndim == 1 ? (float)t->gguf_plus : 0);
         }
     } else {
         peft__weight w = t->w;
@@ -115,6 +115,7 @@ static int32_t write_choose(const peft__write_item *it) {
 static bool write_is_copy(const peft__write_item *it) {
     const peft__model_tensor *t = write_tensor(it);
     if (it->changed || it->dtype != t->w.dtype) { return false; }
+    if (it->gguf && t->gguf_plus > 0) { return false; }
     if (!it->gguf) { return t->w.interleave == 0 && t->conv1d == t->w.transposed; }
     bool paired = t->ndim == 2 && t->w.interleave > 0;
     return !t->w.transposed && paired == t->interleaved;
