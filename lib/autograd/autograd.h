@@ -209,6 +209,8 @@ peft__val peft__op_lstm(peft__tape *t, peft__val x, const int32_t params[4], boo
 /* Columns [col, col + n) of x as a value of its own; and [a | b], rows of any space. */
 peft__val peft__op_columns(peft__tape *t, peft__val x, int64_t col, int64_t n);
 peft__val peft__op_join(peft__tape *t, peft__val a, peft__val b);
+/* Columns [heads][parts][d] as [parts][heads][d]. */
+peft__val peft__op_regroup(peft__tape *t, peft__val x, int64_t heads, int64_t parts);
 /* y = e(s) x + t, or undone (x - t) / e(s), with r = [s | t] and a clamped exponential e (op_couple.c). */
 peft__val peft__op_couple(peft__tape *t, peft__val x, peft__val r, bool inverse);
 /* Rows of a, then those of b, of SPACE_FIXED. */

@@ -189,6 +189,7 @@ static void module_tensor(const peft__module *m, bool bias, const char *hf, cons
     out->conv1d = m->conv1d && out->ndim == 2;
     out->interleaved = m->interleaved;
     out->optional = m->optional;
+    out->fused = m->fused;
     out->gguf_plus = bias ? 0 : m->gguf_plus;
 }
 

@@ -33,12 +33,16 @@ static peft_status load_gguf_source(struct peft_model *m, void *user, const stru
     if (t == NULL) { goto out; }
     TRY(peft__model_accept(m->path, t, spec, false, out));
     if (spec->gguf_plus > 0 && spec->ndim == 1) { TRY(load_gguf_minus(m, t, spec->gguf_plus, out)); }
-    if (!spec->interleaved) { goto out; }
+    if (!spec->interleaved && !spec->fused) { goto out; }
     if (spec->ndim == 2) {
-        out->w.interleave = (int32_t)m->config.head_dim;
+        if (spec->fused) {
+            out->w.heads = (int32_t)m->config.heads;
+        } else {
+            out->w.interleave = (int32_t)m->config.head_dim;
+        }
         goto out;
     }
-    int64_t n = spec->cols, d = m->config.head_dim;
+    int64_t n = spec->cols, d = m->config.head_dim, heads = m->config.heads;
     size_t size = peft__dtype_bytes(t->dtype, 1);
     if (peft__dtype_elems(t->dtype) != 1) {
         FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" has type %s, expected F32, F16 or BF16", m->path, t->name,
@@ -50,7 +54,8 @@ static peft_status load_gguf_source(struct peft_model *m, void *user, const stru
         goto out;
     }
     for (int64_t r = 0; r < n; r++) {
-        memcpy(copy + (size_t)r * size, t->data + (size_t)peft__pair_row(d, r) * size, size);
+        int64_t from = spec->fused ? peft__fused_row(heads, d, r) : peft__pair_row(d, r);
+        memcpy(copy + (size_t)r * size, t->data + (size_t)from * size, size);
     }
     out->w.data = copy;
 out:

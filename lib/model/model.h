@@ -37,6 +37,8 @@ typedef struct peft__config {
     bool attention_bias, mlp_bias;
     bool qk_norm;                /* queries and keys are normed */
     bool parallel;               /* attention and FFN read the same input (GPT-NeoX) */
+    bool norm_first, final_norm; /* OPT: norms stand before each part, and one after the last layer */
+    int64_t embed_size;          /* OPT: width of the embeddings */
     double embed_scale;          /* embeddings are multiplied by it; 0: not */
     double attn_scale;           /* scores are multiplied by it; 0: 1 / sqrt(head_dim) */
     double attn_softcap, final_softcap; /* of scores and logits; 0: none */
@@ -51,6 +53,7 @@ typedef struct peft__model_tensor { /* one tensor under its Hugging Face name */
     bool conv1d;                 /* Hugging Face's dims are [in, out], those of w [out, in] */
     bool interleaved;            /* GGUF has its rows (a vector: its elements) in pair order */
     double gguf_plus;            /* GGUF has its values plus this */
+    bool fused;                  /* GGUF has its rows (a vector: its elements) part by part, Hugging Face head by head */
 } peft__model_tensor;
 
 struct peft__arch;
@@ -120,9 +123,11 @@ struct peft__tensor_spec {
     bool interleaved;            /* GGUF stores q, k rows in pair order with this config's head_dim */
     bool optional;               /* may be absent: a tied head; rope_freqs */
     double gguf_plus;            /* GGUF has the values plus this (Gemma's gains: 1) */
+    bool fused;                  /* q, k and v of each head are one module: GGUF has [3][heads][d] rows, HF [heads][3][d] */
 };
 
-extern const peft__arch peft__arch_llama, peft__arch_gpt2, peft__arch_qwen, peft__arch_gemma;
+extern const peft__arch peft__arch_llama, peft__arch_gpt2, peft__arch_qwen, peft__arch_gemma, peft__arch_phi3,
+    peft__arch_olmo2, peft__arch_neox, peft__arch_opt;
 const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
 
 /* load.c, load_hf.c, load_gguf.c */
@@ -156,6 +161,7 @@ void peft__model_read(const struct peft_model *m, size_t index, float *out);
 /* rope.c: inverse frequencies [rotary / 2] with the config's scaling, in the arena; false without memory. They are numbers
  * of float precision, as in Hugging Face. */
 bool peft__rope_make(const peft__config *c, int64_t rotary, peft__arena *a, peft__rope *out);
+double peft__rope_attention(const peft__config *c); /* what cos and sin are multiplied by */
 int64_t peft__rope_original(const peft__config *c); /* positions that the scaling starts from */
 /* What llama3 scaling divides inverse frequency i of [0, rotary / 2) by; 1 for other scalings. */
 double peft__rope_factor(const peft__config *c, int64_t rotary, int64_t i);

@@ -82,7 +82,7 @@ const char *peft__gguf_key(char buf[PEFT__GGUF_KEY], const char *arch, const cha
 typedef struct peft__module {
     const char *hf, *gguf;        /* names without what stands before them in a layer */
     int64_t rows, cols;
-    bool bias, interleaved, conv1d, optional;
+    bool bias, interleaved, conv1d, optional, fused;
     double gguf_plus;
 } peft__module;
 typedef struct peft__modules {

@@ -65,7 +65,7 @@ static double rope_yarn_size(double factor, double by) {
     return factor <= 1 ? 1 : 0.1 * by * log(factor) + 1;
 }
 
-static double rope_attention_factor(const peft__config *c) {
+double peft__rope_attention(const peft__config *c) {
     if (c->rope_attention > 0) { return c->rope_attention; }
     if (c->rope_scaling == PEFT__ROPE_YARN) {
         bool both = c->rope_mscale > 0 && c->rope_mscale_all > 0;
@@ -106,7 +106,7 @@ bool peft__rope_make(const peft__config *c, int64_t rotary, peft__arena *a, peft
     memset(out, 0, sizeof *out);
     bool longrope = c->rope_scaling == PEFT__ROPE_LONGROPE;
     out->rotary = rotary;
-    out->scale = rope_attention_factor(c);
+    out->scale = peft__rope_attention(c);
     out->freq = rope_frequencies(c, rotary, longrope ? c->rope_short : c->rope_factors, a);
     if (longrope) {
         out->beyond = peft__rope_original(c);

@@ -158,7 +158,7 @@ void peft__config_write_rope(const peft__config *c, peft__json_out *j) {
     }
     bool longrope = c->rope_scaling == PEFT__ROPE_LONGROPE;
     peft__json_object(j);
-    peft__json_key(j, "rope_type");
+    peft__json_key(j, longrope ? "type" : "rope_type"); /* Phi-3's config takes the first only */
     peft__json_put_text(j, rope_names[c->rope_scaling]);
     rope_put(j, "factor", c->rope_factor);
     if (c->rope_scaling == PEFT__ROPE_LLAMA3) {

@@ -106,6 +106,27 @@ static peft_status save_gguf_add_rope(peft__write_job *job) {
     return PEFT_OK;
 }
 
+/* Adds longrope's factors. */
+static peft_status save_gguf_add_longrope(peft__write_job *job) {
+    const peft__config *c = &job->m->config;
+    const double *lists[2] = {c->rope_long, c->rope_short};
+    static const char *const names[2] = {"rope_factors_long.weight", "rope_factors_short.weight"};
+    int64_t half = peft__config_rotary(c) / 2;
+    for (int32_t l = 0; l < 2; l++) {
+        uint8_t *factors = peft__arena_alloc(&job->arena, (size_t)half * sizeof(float));
+        if (factors == NULL) { return PEFT_E_NOMEM; }
+        for (int64_t i = 0; i < half; i++) {
+            float v = (float)lists[l][i];
+            uint32_t bits;
+            memcpy(&bits, &v, sizeof bits);
+            peft__set_u32(factors + 4 * i, bits);
+        }
+        peft__io_source *s = &job->sources[job->count++];
+        *s = (peft__io_source){.name = names[l], .dtype = PEFT_DTYPE_F32, .ndim = 1, .dims = {half}, .data = factors};
+    }
+    return PEFT_OK;
+}
+
 peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model_change *change, int32_t dtype,
                                    peft__gguf_out *meta, const char *path) {
     peft_status st = PEFT_OK;
@@ -117,7 +138,7 @@ peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model
         FAIL(PEFT_E_UNSUPPORTED, "GGUF cannot say that a %s model's activation is %s", m->arch->name,
              peft__config_act_name(m->config.act));
     }
-    TRY(save_gguf_add_rope(&job));
+    TRY(m->config.rope_scaling == PEFT__ROPE_LONGROPE ? save_gguf_add_longrope(&job) : save_gguf_add_rope(&job));
     TRY(save_gguf_put_meta(&job, meta == NULL, w));
     TRY(peft__gguf_write(w, job.mem, path, job.sources, job.count));
 out:

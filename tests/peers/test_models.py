@@ -14,7 +14,8 @@ import tempfile
 import numpy as np
 import torch
 from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
-                          Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+                          GPTNeoXConfig, GPTNeoXForCausalLM, Olmo2Config, Olmo2ForCausalLM, OPTConfig, OPTForCausalLM,
+                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 DUMP = sys.argv[1]
 ONLY = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -61,6 +62,10 @@ SMALL3 = dict(LLAMA3, factor=4.0, original_max_position_embeddings=64)
 SHORT = {**LLAMA, "max_position_embeddings": 64}  # the rows are longer
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
 LONG = dict(rope_type="longrope", factor=4.0, short_factor=[1.0, 1.25, 1.5, 2.0], long_factor=[1.0, 3.0, 5.0, 9.0])
+LONG3 = dict(type="longrope", short_factor=LONG["short_factor"], long_factor=LONG["long_factor"])
+NEOX = dict(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=256)
+OPT = dict(vocab_size=320, hidden_size=64, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
 QWEN3 = {**LLAMA, "head_dim": 16}
 GEMMA = {**LLAMA, "head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}
 CASES = [
@@ -91,6 +96,22 @@ CASES = [
     ("gemma3, linear, layer types", Gemma3ForCausalLM,
      Gemma3TextConfig(**GEMMA, rope_scaling=dict(rope_type="linear", factor=8.0),
                       layer_types=["full_attention", "sliding_attention", "sliding_attention"])),
+    ("phi3", Phi3ForCausalLM, Phi3Config(**LLAMA, pad_token_id=0)),
+    ("phi3, longrope, long", Phi3ForCausalLM,
+     Phi3Config(**LLAMA, pad_token_id=0, original_max_position_embeddings=64, rope_scaling=dict(LONG3))),
+    ("phi3, longrope, short", Phi3ForCausalLM,
+     Phi3Config(**{**LLAMA, "max_position_embeddings": 512}, pad_token_id=0, original_max_position_embeddings=384,
+                rope_scaling=dict(LONG3))),
+    ("phi3, partial, window", Phi3ForCausalLM,
+     Phi3Config(**LLAMA, pad_token_id=0, partial_rotary_factor=0.5, sliding_window=16, tie_word_embeddings=True)),
+    ("olmo2", Olmo2ForCausalLM, Olmo2Config(**LLAMA)),
+    ("olmo2, biases", Olmo2ForCausalLM, Olmo2Config(**LLAMA, attention_bias=True)),
+    ("gptneox", GPTNeoXForCausalLM, GPTNeoXConfig(**NEOX)),
+    ("gptneox, in series, half of it rotary", GPTNeoXForCausalLM,
+     GPTNeoXConfig(**NEOX, use_parallel_residual=False, rotary_pct=0.5, rotary_emb_base=5000)),
+    ("gptneox, no biases", GPTNeoXForCausalLM, GPTNeoXConfig(**NEOX, attention_bias=False)),
+    ("opt", OPTForCausalLM, OPTConfig(**OPT)),
+    ("opt, as 350m", OPTForCausalLM, OPTConfig(**OPT, do_layer_norm_before=False, word_embed_proj_dim=48)),
     ("mistral, window 16", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=16)),
     ("mistral, no window", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=None)),
     ("gpt2", GPT2LMHeadModel, GPT2Config(vocab_size=320, n_embd=64, n_layer=3, n_head=4, n_positions=256)),
@@ -99,10 +120,12 @@ CASES = [
 ]
 
 
-LLAMA_CPP = ("llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3")  # families that it knows
+LLAMA_CPP = ("llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2", "gptneox")  # families that it knows
+OTHERWISE = ("phi3, partial, window",)  # what it computes without the window
 # What no GGUF file can say: writing one is refused, and the error says so.
 NO_GGUF = ("llama, rope dynamic", "llama, rope yarn, mscale", "llama, rope longrope, short", "llama, rope longrope, long",
-           "qwen2, tied, windows", "qwen3, biases, tied", "gemma2, other scale, untied", "gemma3, linear, layer types")
+           "qwen2, tied, windows", "qwen3, biases, tied", "gemma2, other scale, untied", "gemma3, linear, layer types",
+           "olmo2, biases", "gptneox, no biases", "opt", "opt, as 350m")
 
 
 def reference(model, ids):
@@ -138,7 +161,7 @@ def main():
             report(name + ": that in transformers", reference(again, ids), theirs, 2e-6)
             run("gguf", path, path + ".q8.gguf", Q8_0)
             report(name + ": as GGUF Q8_0", logits(path + ".q8.gguf", ids), ours, 0.08)
-            if name.split(",")[0] in LLAMA_CPP:
+            if name.split(",")[0] in LLAMA_CPP and name not in OTHERWISE:
                 compare_llama_cpp(name, gguf, ids, theirs)
         if ONLY == "":
             smollm2(top)
