@@ -16,14 +16,9 @@ static const char *adapters_gguf_name(void *owner, size_t index, int32_t *interl
     return m->tensors[index].gguf_name;
 }
 
-/* The base's architecture as GGUF files name it: as its own file does, or as one would. */
+/* The base's architecture as GGUF files name it; NULL: they do not. */
 static const char *adapters_gguf_architecture(const struct peft_model *m) {
-    const char *const *names = m->arch->gguf_archs;
-    const peft__gguf_kv *kv = m->gguf != NULL ? peft__gguf_get(m->gguf, "general.architecture") : NULL;
-    for (size_t i = 0; kv != NULL && kv->type == PEFT__GGUF_STRING && names[i] != NULL; i++) {
-        if (strlen(names[i]) == kv->str.len && memcmp(names[i], kv->str.data, kv->str.len) == 0) { return names[i]; }
-    }
-    return names[0];
+    return m->arch->gguf_archs[0] != NULL ? m->arch->gguf_arch(&m->config) : NULL;
 }
 
 static const peft__weight *adapters_base_tensor(void *owner, size_t index, int32_t *ndim) {

@@ -152,6 +152,9 @@ peft__val peft__op_embed_rows(peft__tape *t, peft__val x, const int32_t *ids, in
 peft__val peft__op_add_pos(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param, int64_t offset);
 /* RMSNorm: x / sqrt(mean(x^2) + eps) * w. */
 peft__val peft__op_rms_norm(peft__tape *t, peft__val x, const peft__real *w, int32_t w_param, double eps);
+/* The same over each head of head_dim columns (0: the whole row), w: [head_dim]. A trained w is what the gain is above `plus`. */
+peft__val peft__op_rms_norm_heads(peft__tape *t, peft__val x, const peft__real *w, int32_t w_param, double eps, int64_t head_dim,
+                                  double plus);
 peft__val peft__op_layer_norm(peft__tape *t, peft__val x, const peft__real *w, const peft__real *b, int32_t w_param,
                               int32_t b_param, double eps);
 /* y = x W' + b, W: [out, in] */
@@ -165,9 +168,17 @@ peft__val peft__op_add_product(peft__tape *t, peft__val y, peft__val h, int32_t 
 peft__val peft__op_add_groups(peft__tape *t, peft__val y, peft__val h, int32_t b_param, double scale, const int64_t *first, int64_t n);
 /* Inverted dropout, keyed by (seed, step, row's id, token in its row, site). Identity outside training and for p = 0. */
 peft__val peft__op_dropout(peft__tape *t, peft__val x, double p, uint64_t site_key);
-/* Rotary positions (Su et al. 2021) on heads of head_dim columns, the first `rotary` of each rotated in halves. inv_freq:
- * [rotary / 2], owned by the model; scale multiplies cos and sin (yarn, longrope). In place. */
-peft__val peft__op_rope(peft__tape *t, peft__val x, int64_t head_dim, int64_t rotary, const double *inv_freq, double scale);
+/* How positions turn a head (op_rope.c); owned by the model. */
+typedef struct peft__rope {
+    int64_t rotary;         /* columns that turn, the first of each head, in halves */
+    const double *freq;     /* [rotary / 2]: angle of a position */
+    double scale;           /* cos and sin are multiplied by it (yarn, longrope); 1 otherwise */
+    int64_t beyond;         /* rows of more positions turn by what follows; 0: none do */
+    const double *far;      /* [rotary / 2] (longrope); NULL: by theta, stretched with the row's length (dynamic) */
+    double theta, factor;   /* dynamic */
+} peft__rope;
+/* Rotary positions (Su et al. 2021) on heads of head_dim columns. In place. */
+peft__val peft__op_rope(peft__tape *t, peft__val x, int64_t head_dim, const peft__rope *rope);
 typedef struct peft__attn_spec {
     int64_t heads, kv_heads, head_dim;
     double scale;           /* of the scores, 1/sqrt(head_dim) usually */
@@ -198,6 +209,8 @@ peft__val peft__op_lstm(peft__tape *t, peft__val x, const int32_t params[4], boo
 /* Columns [col, col + n) of x as a value of its own; and [a | b], rows of any space. */
 peft__val peft__op_columns(peft__tape *t, peft__val x, int64_t col, int64_t n);
 peft__val peft__op_join(peft__tape *t, peft__val a, peft__val b);
+/* Columns [heads][parts][d] as [parts][heads][d]. */
+peft__val peft__op_regroup(peft__tape *t, peft__val x, int64_t heads, int64_t parts);
 /* y = e(s) x + t, or undone (x - t) / e(s), with r = [s | t] and a clamped exponential e (op_couple.c). */
 peft__val peft__op_couple(peft__tape *t, peft__val x, peft__val r, bool inverse);
 /* Rows of a, then those of b, of SPACE_FIXED. */
@@ -315,6 +328,7 @@ typedef struct peft__frame {
     const int64_t *offsets[PEFT__SPACE_COUNT]; /* TOKENS, INPUT, ENCODER: [n_rows + 1] */
     const int32_t *ids;          /* [count INPUT] */
     const int32_t *positions;    /* [count TOKENS] */
+    const int64_t *lengths;      /* [n_rows]: positions of each row when it is whole, where this is a part of it; NULL: whole */
     const int32_t *labels;       /* [count TOKENS], already shifted: what comes after token t; -100: no label */
     const float *weights;        /* [count TOKENS] loss weights; NULL: ones */
     int32_t skip_layers;         /* this many first layers are without their adapters (AdapterDrop) */

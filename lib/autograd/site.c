@@ -6,7 +6,7 @@ peft__val peft__base_linear(peft__tape *t, const peft__site *s, peft__val x, int
 }
 
 peft__val peft__base_norm(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param, int32_t b_param) {
-    if (s->rms) { return peft__op_rms_norm(t, x, s->norm_gain, w_param, s->eps); }
+    if (s->rms) { return peft__op_rms_norm_heads(t, x, s->norm_gain, w_param, s->eps, s->head_dim, s->plus); }
     return peft__op_layer_norm(t, x, s->norm_gain, s->bias_data, w_param, b_param, s->eps);
 }
 

@@ -34,6 +34,8 @@ typedef struct peft__site {
     const peft__real *bias_data, *norm_gain; /* the vectors as reals, owned by the model; NULL: none */
     double eps;                  /* NORM */
     bool rms;                    /* NORM: RMSNorm, else LayerNorm */
+    int64_t head_dim;            /* NORM: each head of so many columns is normed by itself; 0: the whole row */
+    double plus;                 /* NORM: the gain is `weight` and this (Gemma: 1); it is in norm_gain */
     bool conv1d;                 /* stored [in][out]: what HF calls fan_in_fan_out */
     int32_t tied_to;             /* HEAD: id of the EMBED site whose matrix it is; -1 */
 } peft__site;

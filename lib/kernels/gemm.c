@@ -89,6 +89,9 @@ static const uint8_t *gemm_stored_row(const peft__operand *b, int64_t row) {
     if (b->interleave > 0) {
         const int64_t d = b->interleave, half = d / 2, in = row % d;
         row += 2 * (in % half) + in / half - in;
+    } else if (b->heads > 0) {
+        const int64_t d = b->part, h = row / (3 * d), p = row / d % 3;
+        row = (p * b->heads + h) * d + row % d;
     }
     return (const uint8_t *)b->data + row * b->row_bytes;
 }
@@ -330,7 +333,7 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};
     p.plain = b->dtype == PEFT__DTYPE_REAL &&
               ((uintptr_t)b->data % sizeof(peft__real) == 0 && b->row_bytes % (int64_t)sizeof(peft__real) == 0);
-    p.direct = p.plain && !b->trans && b->interleave == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr;
+    p.direct = p.plain && !b->trans && b->interleave == 0 && b->heads == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr;
     p.mr = run->k->mr * (args->n <= run->k->lane ? 2 : 1);
     p.pack_a = args->a_trans && args->lda > 64;
     gemm_cut(&p);

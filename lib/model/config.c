@@ -67,59 +67,6 @@ const char *peft__config_act_name(int32_t act) {
     return "?";
 }
 
-/* ---- rotary positions ----------------------------------------------------------------------------------------------------- */
-
-static peft_status config_positive(const peft__json *o, const char *what, const char *key, double *out) {
-    peft_status st = PEFT_OK;
-    if (peft__json_find(o, key) == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" of the rope scaling is missing", what, key); }
-    TRY(peft__json_float(o, what, key, 0, out));
-    if (!(*out > 0)) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" of the rope scaling is not above 0", what, key); }
-out:
-    return st;
-}
-
-static peft_status config_rope_llama3(const peft__json *s, const char *what, peft__config *c) {
-    peft_status st = PEFT_OK;
-    TRY(config_positive(s, what, "low_freq_factor", &c->rope_low_freq));
-    TRY(config_positive(s, what, "high_freq_factor", &c->rope_high_freq));
-    if (c->rope_high_freq <= c->rope_low_freq) {
-        FAIL(PEFT_E_FORMAT, "%s: rope scaling has \"high_freq_factor\" not above \"low_freq_factor\"", what);
-    }
-    TRY(peft__config_need(s, what, "original_max_position_embeddings", PEFT__MODEL_MAX_POSITIONS,
-                          &c->rope_original_positions));
-out:
-    return st;
-}
-
-peft_status peft__config_rope(const peft__json *config, const char *what, peft__config *c) {
-    peft_status st = PEFT_OK;
-    const char *type = NULL;
-    const peft__json *s = peft__json_find(config, "rope_scaling");
-    if (s == NULL) { s = peft__json_find(config, "rope_parameters"); }
-    TRY(peft__json_float(config, what, "rope_theta", 10000, &c->rope_theta));
-    c->rope_scaling = PEFT__ROPE_NONE;
-    c->rope_factor = 1;
-    if (s != NULL) {
-        if (s->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: key \"rope_scaling\" is no object", what); }
-        TRY(peft__json_float(s, what, "rope_theta", c->rope_theta, &c->rope_theta));
-        TRY(peft__json_str(s, what, "rope_type", NULL, &type));
-        if (type == NULL) { TRY(peft__json_str(s, what, "type", "default", &type)); }
-        if (strcmp(type, "linear") == 0) {
-            c->rope_scaling = PEFT__ROPE_LINEAR;
-        } else if (strcmp(type, "llama3") == 0) {
-            c->rope_scaling = PEFT__ROPE_LLAMA3;
-            TRY(config_rope_llama3(s, what, c));
-        } else if (strcmp(type, "default") != 0) {
-            FAIL(PEFT_E_UNSUPPORTED, "%s: rope scaling \"%s\" is not supported, expected default, linear or llama3", what,
-                 type);
-        }
-        if (c->rope_scaling != PEFT__ROPE_NONE) { TRY(config_positive(s, what, "factor", &c->rope_factor)); }
-    }
-    if (!(c->rope_theta > 0)) { FAIL(PEFT_E_FORMAT, "%s: key \"rope_theta\" is not above 0", what); }
-out:
-    return st;
-}
-
 /* ---- ids, vocabulary, heads ---------------------------------------------------------------------------------------------- */
 
 static peft_status config_id(const peft__json *config, const char *what, const char *key, int32_t dflt, int32_t *out) {

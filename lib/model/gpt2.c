@@ -22,8 +22,9 @@ static void gpt2_derive(peft__config *c) {
     c->attention_bias = c->mlp_bias = true;
 }
 
-static peft_status gpt2_read_config(const peft__json *config, const char *what, peft__config *c) {
+static peft_status gpt2_read_config(const peft__json *config, const char *what, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;
+    (void)a;
     const int64_t width = PEFT__MODEL_MAX_WIDTH;
     const char *positions = peft__json_find(config, "n_positions") != NULL ? "n_positions" : "n_ctx";
     TRY(peft__config_need(config, what, "n_embd", width / 4, &c->hidden_size));
@@ -45,8 +46,9 @@ out:
     return st;
 }
 
-static peft_status gpt2_read_gguf(const peft__gguf *g, peft__config *c) {
+static peft_status gpt2_read_gguf(const peft__gguf *g, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;
+    (void)a;
     const int64_t width = PEFT__MODEL_MAX_WIDTH;
     TRY(peft__config_need_gguf(g, "gpt2.embedding_length", width / 4, &c->hidden_size));
     TRY(peft__config_need_gguf(g, "gpt2.block_count", PEFT__MODEL_MAX_LAYERS, &c->layers));
@@ -86,7 +88,12 @@ static void gpt2_write_config(const peft__config *c, peft__json_out *j) {
     peft__json_put_text(j, c->act == PEFT__ACT_GELU_TANH ? "gelu_new" : peft__config_act_name(c->act));
 }
 
-static void gpt2_write_gguf(const struct peft_model *m, peft__gguf_out *w) {
+static const char *gpt2_gguf_arch(const peft__config *c) {
+    (void)c;
+    return "gpt2";
+}
+
+static peft_status gpt2_write_gguf(const struct peft_model *m, peft__gguf_out *w) {
     const peft__config *c = &m->config;
     const struct {
         const char *key;
@@ -96,6 +103,7 @@ static void gpt2_write_gguf(const struct peft_model *m, peft__gguf_out *w) {
                  {"gpt2.feed_forward_length", c->intermediate_size}, {"gpt2.attention.head_count", c->heads}};
     for (size_t i = 0; i < PEFT__COUNT(sizes); i++) { peft__gguf_put_u32(w, sizes[i].key, (uint32_t)sizes[i].value); }
     peft__gguf_put_f32(w, "gpt2.attention.layer_norm_epsilon", (float)c->norm_eps);
+    return PEFT_OK;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------------------------- */
@@ -240,6 +248,7 @@ const peft__arch peft__arch_gpt2 = {
     .read_gguf = gpt2_read_gguf,
     .gguf_type = gpt2_gguf_type,
     .write_config = gpt2_write_config,
+    .gguf_arch = gpt2_gguf_arch,
     .write_gguf = gpt2_write_gguf,
     .tensor = gpt2_tensor,
     .sites = gpt2_sites,

@@ -96,7 +96,7 @@ peft_status peft__model_set_config(struct peft_model *m, const char *text, size_
     peft__arena_init(&a, m->arena.mem);
     TRY(peft__json_parse(&a, text, len, what, &config));
     TRY(peft__arch_of_config(config, what, &m->arch, &type));
-    TRY(m->arch->read_config(config, what, &m->config));
+    TRY(m->arch->read_config(config, what, &m->arena, &m->config));
     m->model_type = m->arch->model_types[type];
     m->config_json = peft__arena_strdup(&m->arena, text, len);
     if (m->config_json == NULL) { st = PEFT_E_NOMEM; }
@@ -165,6 +165,8 @@ static void model_describe(const struct peft__tensor_spec *spec, peft__model_ten
     t->gguf_name = spec->gguf_name;
     t->conv1d = spec->conv1d;
     t->interleaved = spec->interleaved;
+    t->gguf_plus = spec->gguf_plus;
+    t->fused = spec->fused;
 }
 
 /* A head that is stored although the config ties it: a copy of the embedding is dropped, another one unties. */
@@ -251,7 +253,7 @@ void peft__model_read(const struct peft_model *m, size_t index, float *out) {
     int64_t rows = t->w.transposed ? t->w.cols : t->w.rows, cols = t->w.transposed ? t->w.rows : t->w.cols;
     bool across = t->conv1d != t->w.transposed; /* GGUF keeps [out][in] where Hugging Face has [in][out] */
     for (int64_t r = 0; r < rows; r++) {
-        int64_t stored = t->w.interleave > 0 ? peft__pair_row(t->w.interleave, r) : r;
+        int64_t stored = t->w.transposed ? r : peft__weight_stored_row(&t->w, r);
         const uint8_t *src = t->w.data + stored * t->w.row_bytes;
         for (int64_t c = 0; c < cols; c += PIECE) {
             int64_t n = PEFT__MIN((int64_t)PIECE, cols - c);

@@ -1,7 +1,7 @@
 /* load_gguf.c - a GGUF file as a model: its metadata as a config, its tensors under Hugging Face's names.
  *
  * What converters changed is undone in the views, not in the data: rows of q and k in pair order (peft__weight.interleave),
- * Conv1D matrices already turned to [out][in]. Vectors in pair order are small and are copied into Hugging Face's order.
+ * Conv1D matrices already turned to [out][in]. Vectors in pair order, or to which 1 was added, are small and are copied.
  * rope_freqs.weight, which has Llama 3's scaling baked in, is recognised where it is one of the scalings that were
  * published, so that config.json can say so; the frequencies come from the tensor in any case.
  *
@@ -9,6 +9,20 @@
 #include <math.h>
 
 #include "model/parts.h"
+
+/* A vector without what converters add to it, as floats in the arena. */
+static peft_status load_gguf_minus(struct peft_model *m, const peft__io_tensor *t, double plus, peft__model_tensor *out) {
+    int64_t n = t->dims[0];
+    peft__real *values = peft__arena_alloc(&m->arena, (size_t)n * sizeof *values);
+    float *copy = peft__arena_alloc(&m->arena, (size_t)n * sizeof *copy);
+    if (values == NULL || copy == NULL) { return PEFT_E_NOMEM; }
+    m->ctx->kernels->dequant(t->dtype, t->data, n, values);
+    for (int64_t i = 0; i < n; i++) { copy[i] = (float)((double)values[i] - plus); }
+    out->w.data = (const uint8_t *)copy;
+    out->w.dtype = PEFT_DTYPE_F32;
+    out->w.row_bytes = n * (int64_t)sizeof *copy;
+    return PEFT_OK;
+}
 
 static peft_status load_gguf_source(struct peft_model *m, void *user, const struct peft__tensor_spec *spec,
                                peft__model_tensor *out, bool *found) {
@@ -18,12 +32,17 @@ static peft_status load_gguf_source(struct peft_model *m, void *user, const stru
     *found = t != NULL;
     if (t == NULL) { goto out; }
     TRY(peft__model_accept(m->path, t, spec, false, out));
-    if (!spec->interleaved) { goto out; }
+    if (spec->gguf_plus > 0 && spec->ndim == 1) { TRY(load_gguf_minus(m, t, spec->gguf_plus, out)); }
+    if (!spec->interleaved && !spec->fused) { goto out; }
     if (spec->ndim == 2) {
-        out->w.interleave = (int32_t)m->config.head_dim;
+        if (spec->fused) {
+            out->w.heads = (int32_t)m->config.heads;
+        } else {
+            out->w.interleave = (int32_t)m->config.head_dim;
+        }
         goto out;
     }
-    int64_t n = spec->cols, d = m->config.head_dim;
+    int64_t n = spec->cols, d = m->config.head_dim, heads = m->config.heads;
     size_t size = peft__dtype_bytes(t->dtype, 1);
     if (peft__dtype_elems(t->dtype) != 1) {
         FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" has type %s, expected F32, F16 or BF16", m->path, t->name,
@@ -35,7 +54,8 @@ static peft_status load_gguf_source(struct peft_model *m, void *user, const stru
         goto out;
     }
     for (int64_t r = 0; r < n; r++) {
-        memcpy(copy + (size_t)r * size, t->data + (size_t)peft__pair_row(d, r) * size, size);
+        int64_t from = spec->fused ? peft__fused_row(heads, d, r) : peft__pair_row(d, r);
+        memcpy(copy + (size_t)r * size, t->data + (size_t)from * size, size);
     }
     out->w.data = copy;
 out:
@@ -102,7 +122,7 @@ static peft_status load_gguf_config(struct peft_model *m) {
     peft__str text;
     peft__str_init(&text, m->arena.mem);
     TRY(peft__arch_of_gguf(m->gguf, &m->arena, &m->arch));
-    TRY(m->arch->read_gguf(m->gguf, &m->config));
+    TRY(m->arch->read_gguf(m->gguf, &m->arena, &m->config));
     TRY(load_gguf_rope_factors(m));
     size_t type = m->arch->gguf_type(&m->config);
     m->model_type = m->arch->model_types[type];

@@ -17,16 +17,31 @@ typedef struct peft__config {
     int64_t hidden_size, layers, heads, kv_heads, head_dim, intermediate_size, vocab_size;
     int64_t max_positions;       /* context length */
     double norm_eps;
+    int64_t rotary_dim;          /* columns of a head that rotary positions turn; 0: all */
     double rope_theta;
     int32_t rope_scaling;        /* PEFT__ROPE_* */
-    double rope_factor, rope_low_freq, rope_high_freq; /* llama3; linear uses the factor */
-    int64_t rope_original_positions;
+    double rope_factor, rope_low_freq, rope_high_freq; /* llama3; linear, dynamic and yarn use the factor */
+    double rope_attention;       /* yarn, longrope: what cos and sin are multiplied by; 0: what the scaling says */
+    double rope_beta_fast, rope_beta_slow, rope_mscale, rope_mscale_all; /* yarn; mscales 0: not given */
+    bool rope_truncate;          /* yarn */
+    const double *rope_short, *rope_long; /* longrope: [rotary / 2], in the model's arena */
+    int64_t rope_original_positions; /* 0: max_positions */
+    double rope_local_theta;     /* of layers with a window, where it differs (Gemma 3); 0: it does not */
     const double *rope_factors;  /* GGUF's rope_freqs.weight: what each inverse frequency is divided by, in place of the
                                     scaling above; [head_dim / 2], in the model's arena; NULL: none */
     int64_t window;              /* sliding window; 0: none */
+    bool windows_differ;         /* only the layers of `windowed` have it, else all */
+    uint8_t windowed[512];       /* bits by layer; ask peft__config_windowed */
     bool tie_embeddings;
     int32_t act;                 /* PEFT__ACT_* */
     bool attention_bias, mlp_bias;
+    bool qk_norm;                /* queries and keys are normed */
+    bool parallel;               /* attention and FFN read the same input (GPT-NeoX) */
+    bool norm_first, final_norm; /* OPT: norms stand before each part, and one after the last layer */
+    int64_t embed_size;          /* OPT: width of the embeddings */
+    double embed_scale;          /* embeddings are multiplied by it; 0: not */
+    double attn_scale;           /* scores are multiplied by it; 0: 1 / sqrt(head_dim) */
+    double attn_softcap, final_softcap; /* of scores and logits; 0: none */
     int32_t bos_id, eos_id;      /* -1: none */
 } peft__config;
 
@@ -37,6 +52,8 @@ typedef struct peft__model_tensor { /* one tensor under its Hugging Face name */
     const char *gguf_name;       /* in the arena */
     bool conv1d;                 /* Hugging Face's dims are [in, out], those of w [out, in] */
     bool interleaved;            /* GGUF has its rows (a vector: its elements) in pair order */
+    double gguf_plus;            /* GGUF has its values plus this */
+    bool fused;                  /* GGUF has its rows (a vector: its elements) part by part, Hugging Face head by head */
 } peft__model_tensor;
 
 struct peft__arch;
@@ -76,17 +93,19 @@ typedef struct peft__arch {
     const char *name;                    /* "llama" */
     const char *const *model_types;      /* config.json "model_type" values, NULL-ended: "llama", "mistral" */
     const char *const *architectures;    /* the "architectures" value for each of them, for written configs */
-    const char *const *gguf_archs;       /* general.architecture values, NULL-ended */
+    const char *const *gguf_archs;       /* general.architecture values, NULL-ended; none: llama.cpp does not know it */
     int32_t gguf_act;                    /* the one PEFT__ACT_* that a GGUF file of it can mean */
     /* Fill config; errors name the key. */
-    peft_status (*read_config)(const peft__json *config, const char *what, peft__config *out);
-    peft_status (*read_gguf)(const peft__gguf *g, peft__config *out);
+    peft_status (*read_config)(const peft__json *config, const char *what, peft__arena *a, peft__config *out);
+    peft_status (*read_gguf)(const peft__gguf *g, peft__arena *a, peft__config *out);
     /* Which of model_types a config read from a GGUF file is. */
     size_t (*gguf_type)(const peft__config *c);
     /* Writes the keys of config.json that read_config reads; "architectures" and "model_type" are the caller's. */
     void (*write_config)(const peft__config *c, peft__json_out *j);
-    /* Writes the hyper-parameters of a GGUF file ("llama.block_count", ...). */
-    void (*write_gguf)(const struct peft_model *m, peft__gguf_out *w);
+    /* The general.architecture of a config, and its hyper-parameters ("llama.block_count", ...); PEFT_E_UNSUPPORTED for what GGUF
+     * cannot say. */
+    const char *(*gguf_arch)(const peft__config *c);
+    peft_status (*write_gguf)(const struct peft_model *m, peft__gguf_out *w);
     /* Tensors that a model of this config has, by index from 0: HF name, GGUF name (both printf'd into the arena), logical
      * [out, in] shape, flags. false past the end. */
     bool (*tensor)(const peft__config *c, peft__arena *a, size_t index, struct peft__tensor_spec *out);
@@ -103,9 +122,12 @@ struct peft__tensor_spec {
     bool conv1d;                 /* HF stores [in][out] (GPT-2), GGUF [out][in] */
     bool interleaved;            /* GGUF stores q, k rows in pair order with this config's head_dim */
     bool optional;               /* may be absent: a tied head; rope_freqs */
+    double gguf_plus;            /* GGUF has the values plus this (Gemma's gains: 1) */
+    bool fused;                  /* q, k and v of each head are one module: GGUF has [3][heads][d] rows, HF [heads][3][d] */
 };
 
-extern const peft__arch peft__arch_llama, peft__arch_gpt2;
+extern const peft__arch peft__arch_llama, peft__arch_gpt2, peft__arch_qwen, peft__arch_gemma, peft__arch_phi3,
+    peft__arch_olmo2, peft__arch_neox, peft__arch_opt;
 const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
 
 /* load.c, load_hf.c, load_gguf.c */
@@ -136,9 +158,11 @@ peft_status peft__model_info(const struct peft_model *m, peft__str *out); /* JSO
 /* Tensor by index as floats, dequantised, in Hugging Face's shape and order: out[dims[0] * dims[1]]. */
 void peft__model_read(const struct peft_model *m, size_t index, float *out);
 
-/* rope.c: inverse frequencies [rotary / 2] with the config's scaling, in the arena; NULL without memory. They are numbers
+/* rope.c: inverse frequencies [rotary / 2] with the config's scaling, in the arena; false without memory. They are numbers
  * of float precision, as in Hugging Face. */
-double *peft__rope_frequencies(const peft__config *c, int64_t rotary, peft__arena *a);
+bool peft__rope_make(const peft__config *c, int64_t rotary, peft__arena *a, peft__rope *out);
+double peft__rope_attention(const peft__config *c); /* what cos and sin are multiplied by */
+int64_t peft__rope_original(const peft__config *c); /* positions that the scaling starts from */
 /* What llama3 scaling divides inverse frequency i of [0, rotary / 2) by; 1 for other scalings. */
 double peft__rope_factor(const peft__config *c, int64_t rotary, int64_t i);
 

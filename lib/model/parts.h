@@ -25,8 +25,6 @@ peft_status peft__config_need(const peft__json *config, const char *what, const 
 peft_status peft__config_need_gguf(const peft__gguf *g, const char *key, int64_t max, int64_t *out);
 peft_status peft__config_act(const peft__json *config, const char *what, const char *key, const char *dflt, int32_t *out);
 const char *peft__config_act_name(int32_t act); /* as config.json spells it */
-/* "rope_theta" and "rope_scaling" (or "rope_parameters" with both). */
-peft_status peft__config_rope(const peft__json *config, const char *what, peft__config *c);
 /* "bos_token_id" and "eos_token_id": an id, a list of which the first is meant, or null. */
 peft_status peft__config_ids(const peft__json *config, const char *what, int32_t bos, int32_t eos, peft__config *c);
 peft_status peft__config_ids_gguf(const peft__gguf *g, peft__config *c);
@@ -40,6 +38,60 @@ peft_status peft__config_heads(const char *what, const char *width_key, peft__co
 peft_status peft__config_only(const peft__json *config, const char *what, const char *key, bool dflt, bool only);
 /* The text of config.json for a config of architecture `arch`. */
 peft_status peft__config_text(const peft__arch *arch, size_t type, const peft__config *c, peft__str *out);
+
+/* Columns of a head that rotary positions turn. */
+static inline int64_t peft__config_rotary(const peft__config *c) { return c->rotary_dim > 0 ? c->rotary_dim : c->head_dim; }
+
+/* ---- rope_config.c: after max_positions, head_dim and rotary_dim ----------------------------------------------------------- */
+
+/* "rope_theta" (else theta) and "rope_scaling" (or "rope_parameters" with both). */
+peft_status peft__config_rope(const peft__json *config, const char *what, double theta, peft__arena *a, peft__config *c);
+void peft__config_write_rope(const peft__config *c, peft__json_out *j);
+peft_status peft__config_rope_gguf(const peft__gguf *g, const char *arch, peft__arena *a, peft__config *c);
+peft_status peft__config_write_rope_gguf(const peft__config *c, const char *arch, peft__gguf_out *w);
+
+/* ---- decoder.c ----------------------------------------------------------------------------------------------------------- */
+
+/* What transformers takes for keys that are absent, and which keys a family has for the same thing. */
+typedef struct peft__decoder_keys {
+    const char *eps_key, *act_key, *act; /* "rms_norm_eps", "hidden_act", "silu" */
+    const char *gguf_eps;                /* "attention.layer_norm_rms_epsilon" */
+    const char *rotary_key;              /* share of a head that turns; NULL: a whole head always */
+    double eps, theta, rotary;
+    int64_t positions, head_dim;         /* head_dim 0: hidden_size / heads */
+    bool tied;
+    int32_t bos, eos;                    /* -1: none */
+} peft__decoder_keys;
+peft_status peft__decoder_read(const peft__json *config, const char *what, const peft__decoder_keys *k, peft__arena *a,
+                               peft__config *c);
+void peft__decoder_write(const peft__config *c, const peft__decoder_keys *k, peft__json_out *j);
+peft_status peft__decoder_read_gguf(const peft__gguf *g, const char *arch, const peft__decoder_keys *k, peft__arena *a,
+                                    peft__config *c);
+peft_status peft__decoder_write_gguf(const peft__config *c, const char *arch, const peft__decoder_keys *k, peft__gguf_out *w);
+/* Causal attention of a layer, as the config says. */
+peft__attn_spec peft__decoder_attention(const peft__config *c, int32_t layer);
+bool peft__config_windowed(const peft__config *c, int64_t layer);
+void peft__config_set_windowed(peft__config *c, int64_t layer, bool windowed);
+/* "layer_types"; *found false: there is no such key. */
+peft_status peft__config_layer_types(const peft__json *config, const char *what, peft__config *c, bool *found);
+void peft__config_write_layer_types(const peft__config *c, peft__json_out *j);
+enum { PEFT__GGUF_KEY = 96 };
+const char *peft__gguf_key(char buf[PEFT__GGUF_KEY], const char *arch, const char *key); /* "ARCH.key" */
+
+/* A module with a weight [rows, cols] (a vector: rows 1; rows 0: there is none) and perhaps a bias. */
+typedef struct peft__module {
+    const char *hf, *gguf;        /* names without what stands before them in a layer */
+    int64_t rows, cols;
+    bool bias, interleaved, conv1d, optional, fused;
+    double gguf_plus;
+} peft__module;
+typedef struct peft__modules {
+    const peft__module *before, *layer, *after;
+    size_t n_before, n_layer, n_after;
+    const char *hf_layers, *gguf_layers; /* "model.layers", "blk" */
+} peft__modules;
+/* peft__arch.tensor for a table: module by module, weight then bias. */
+bool peft__modules_tensor(const peft__modules *m, int64_t layers, peft__arena *a, size_t index, struct peft__tensor_spec *out);
 
 /* ---- load.c, load_hf.c, load_gguf.c -------------------------------------------------------------------------------------- */
 
@@ -75,6 +127,8 @@ peft_status peft__sites_begin(peft__sites *b, struct peft_model *m, size_t cap);
 void peft__sites_in(peft__sites *b, int32_t layer, const char *prefix);
 const peft__site *peft__sites_linear(peft__sites *b, int32_t role, const char *name);
 const peft__site *peft__sites_norm(peft__sites *b, int32_t role, const char *name, bool rms, double eps);
+/* RMSNorm of each head by itself (head_dim 0: of the row) by the weight and `plus`. */
+const peft__site *peft__sites_rms_norm(peft__sites *b, int32_t role, const char *name, double eps, int64_t head_dim, double plus);
 const peft__site *peft__sites_embed(peft__sites *b, int32_t role, const char *name);
 /* STREAM, KV, INPUT: no weight. */
 const peft__site *peft__sites_plain(peft__sites *b, int32_t kind, int32_t role, const char *name, int64_t width);

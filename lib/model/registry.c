@@ -3,7 +3,8 @@
 
 #include "model/parts.h"
 
-static const peft__arch *const arch_list[] = {&peft__arch_llama, &peft__arch_gpt2};
+static const peft__arch *const arch_list[] = {&peft__arch_llama, &peft__arch_gpt2, &peft__arch_qwen, &peft__arch_gemma,
+                                             &peft__arch_phi3,  &peft__arch_olmo2, &peft__arch_neox, &peft__arch_opt};
 
 const peft__arch *peft__arch_at(size_t index) { return index < PEFT__COUNT(arch_list) ? arch_list[index] : NULL; }
 

@@ -54,7 +54,7 @@ static const peft__model_tensor *sites_tensor(peft__sites *b, const peft__site *
     return peft__model_find(b->m, name);
 }
 
-static const peft__real *sites_vector(peft__sites *b, const peft__weight *w) {
+static peft__real *sites_vector(peft__sites *b, const peft__weight *w) {
     peft__real *v = peft__arena_alloc(&b->m->arena, (size_t)w->cols * sizeof *v);
     if (v == NULL) {
         b->st = PEFT_E_NOMEM;
@@ -97,6 +97,20 @@ const peft__site *peft__sites_norm(peft__sites *b, int32_t role, const char *nam
     s->eps = eps;
     s->norm_gain = sites_vector(b, s->weight);
     return s->norm_gain != NULL ? s : NULL;
+}
+
+const peft__site *peft__sites_rms_norm(peft__sites *b, int32_t role, const char *name, double eps, int64_t head_dim, double plus) {
+    peft__site *s = sites_add(b, PEFT__SITE_NORM, role, name);
+    if (!sites_bind(b, s)) { return NULL; }
+    s->out = s->in;
+    s->rms = true;
+    s->eps = eps;
+    s->head_dim = head_dim;
+    s->plus = plus;
+    peft__real *gain = sites_vector(b, s->weight);
+    for (int64_t i = 0; gain != NULL && i < s->in; i++) { gain[i] += PEFT__R(plus); }
+    s->norm_gain = gain;
+    return gain != NULL ? s : NULL;
 }
 
 const peft__site *peft__sites_embed(peft__sites *b, int32_t role, const char *name) {

@@ -49,7 +49,10 @@ static peft_status write_fetch(peft__write_item *it) {
 
 /* Where written row r is among the rows of the logical [out, in] matrix. */
 static int64_t write_logical_row(const peft__write_item *it, int64_t r) {
-    return it->gguf && write_tensor(it)->interleaved ? peft__unpair_row(it->job->m->config.head_dim, r) : r;
+    const peft__config *c = &it->job->m->config;
+    if (!it->gguf) { return r; }
+    if (write_tensor(it)->fused) { return peft__unfused_row(c->heads, c->head_dim, r); }
+    return write_tensor(it)->interleaved ? peft__unpair_row(c->head_dim, r) : r;
 }
 
 /* Row r as written, into job->row. A vector is one row, whose elements may have to change places. */
@@ -64,7 +67,7 @@ static peft_status write_row(peft__write_item *it, int64_t r) {
         int64_t from = t->ndim == 1 ? 0 : write_logical_row(it, r);
         for (int64_t i = 0; i < it->cols; i++) {
             int64_t e = t->ndim == 1 ? write_logical_row(it, i) : across ? i * it->rows + from : from * it->cols + i;
-            job->row[i] = job->whole[e];
+            job->row[i] = job->whole[e] + (it->gguf && t->ndim == 1 ? (float)t->gguf_plus : 0);
         }
     } else {
         peft__weight w = t->w;
@@ -115,6 +118,8 @@ static int32_t write_choose(const peft__write_item *it) {
 static bool write_is_copy(const peft__write_item *it) {
     const peft__model_tensor *t = write_tensor(it);
     if (it->changed || it->dtype != t->w.dtype) { return false; }
+    if (it->gguf && t->gguf_plus > 0) { return false; }
+    if (t->fused && it->gguf != (t->w.heads > 0)) { return false; }
     if (!it->gguf) { return t->w.interleave == 0 && t->conv1d == t->w.transposed; }
     bool paired = t->ndim == 2 && t->w.interleave > 0;
     return !t->w.transposed && paired == t->interleaved;
@@ -160,7 +165,7 @@ peft_status peft__write_begin(peft__write_job *job, const struct peft_model *m, 
     job->mem = m->arena.mem;
     peft__arena_init(&job->arena, job->mem);
     TRY(write_check_dtype(dtype, gguf));
-    size_t most = m->n_tensors + 2; /* an untied head, GGUF's rope_freqs */
+    size_t most = m->n_tensors + 3; /* an untied head, GGUF's rope_freqs or the two lists of longrope */
     job->items = peft__arena_alloc(&job->arena, most * sizeof *job->items);
     job->sources = peft__arena_alloc(&job->arena, most * sizeof *job->sources);
     if (job->items == NULL || job->sources == NULL) { return PEFT_E_NOMEM; }

@@ -61,20 +61,25 @@ static void save_gguf_put_name(const char *path, peft__gguf_out *w) {
     }
 }
 
-static void save_gguf_put_meta(const peft__write_job *job, bool tokenizer, peft__gguf_out *w) {
+static peft_status save_gguf_put_meta(const peft__write_job *job, bool tokenizer, peft__gguf_out *w) {
     const struct peft_model *m = job->m;
     if (m->gguf != NULL) {
         save_gguf_copy_meta(m, tokenizer, w);
     } else {
-        const char *name = m->arch->gguf_archs[0];
+        if (m->arch->gguf_archs[0] == NULL) {
+            return peft__fail(PEFT_E_UNSUPPORTED, "GGUF has no %s models", m->model_type);
+        }
+        const char *name = m->arch->gguf_arch(&m->config);
         peft__gguf_put_text(w, "general.architecture", name, strlen(name));
         peft__gguf_put_text(w, "general.type", "model", 5);
         save_gguf_put_name(m->path, w);
-        m->arch->write_gguf(m, w);
+        peft_status st = m->arch->write_gguf(m, w);
+        if (st != PEFT_OK) { return st; }
         if (tokenizer) { peft__gguf_put_text(w, "tokenizer.ggml.model", "none", 4); }
     }
     peft__gguf_put_u32(w, "general.file_type", save_gguf_file_type(job));
     if (save_gguf_is_quantised(job)) { peft__gguf_put_u32(w, "general.quantization_version", 2); }
+    return PEFT_OK;
 }
 
 /* Adds rope_freqs.weight where there is one. */
@@ -82,7 +87,7 @@ static peft_status save_gguf_add_rope(peft__write_job *job) {
     const struct peft_model *m = job->m;
     const peft__config *c = &m->config;
     const peft__io_tensor *base = m->gguf != NULL ? peft__gguf_find(m->gguf, "rope_freqs.weight") : NULL;
-    if (base == NULL && c->rope_scaling != PEFT__ROPE_LLAMA3) { return PEFT_OK; }
+    if ((base == NULL && c->rope_scaling != PEFT__ROPE_LLAMA3) || c->rope_scaling == PEFT__ROPE_LONGROPE) { return PEFT_OK; }
     int64_t half = c->head_dim / 2;
     uint8_t *factors = peft__arena_alloc(&job->arena, (size_t)half * sizeof(float));
     if (factors == NULL) { return PEFT_E_NOMEM; }
@@ -101,6 +106,27 @@ static peft_status save_gguf_add_rope(peft__write_job *job) {
     return PEFT_OK;
 }
 
+/* Adds longrope's factors. */
+static peft_status save_gguf_add_longrope(peft__write_job *job) {
+    const peft__config *c = &job->m->config;
+    const double *lists[2] = {c->rope_long, c->rope_short};
+    static const char *const names[2] = {"rope_factors_long.weight", "rope_factors_short.weight"};
+    int64_t half = peft__config_rotary(c) / 2;
+    for (int32_t l = 0; l < 2; l++) {
+        uint8_t *factors = peft__arena_alloc(&job->arena, (size_t)half * sizeof(float));
+        if (factors == NULL) { return PEFT_E_NOMEM; }
+        for (int64_t i = 0; i < half; i++) {
+            float v = (float)lists[l][i];
+            uint32_t bits;
+            memcpy(&bits, &v, sizeof bits);
+            peft__set_u32(factors + 4 * i, bits);
+        }
+        peft__io_source *s = &job->sources[job->count++];
+        *s = (peft__io_source){.name = names[l], .dtype = PEFT_DTYPE_F32, .ndim = 1, .dims = {half}, .data = factors};
+    }
+    return PEFT_OK;
+}
+
 peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model_change *change, int32_t dtype,
                                    peft__gguf_out *meta, const char *path) {
     peft_status st = PEFT_OK;
@@ -112,8 +138,8 @@ peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model
         FAIL(PEFT_E_UNSUPPORTED, "GGUF cannot say that a %s model's activation is %s", m->arch->name,
              peft__config_act_name(m->config.act));
     }
-    TRY(save_gguf_add_rope(&job));
-    save_gguf_put_meta(&job, meta == NULL, w);
+    TRY(m->config.rope_scaling == PEFT__ROPE_LONGROPE ? save_gguf_add_longrope(&job) : save_gguf_add_rope(&job));
+    TRY(save_gguf_put_meta(&job, meta == NULL, w));
     TRY(peft__gguf_write(w, job.mem, path, job.sources, job.count));
 out:
     peft__write_end(&job);

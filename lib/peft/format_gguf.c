@@ -258,7 +258,7 @@ static peft_status gguf_adapter_head(const peft__gguf *g, const char *path, cons
     TRY(peft__gguf_float(g, "adapter.lora.alpha", 0, alpha));
     if (strcmp(kind, "adapter") != 0) { FAIL(PEFT_E_FORMAT, "%s: general.type is \"%s\", expected \"adapter\"", path, kind); }
     if (strcmp(type, "lora") != 0) { FAIL(PEFT_E_UNSUPPORTED, "%s: adapter.type is \"%s\", expected \"lora\"", path, type); }
-    if (base->gguf_name == NULL || strcmp(architecture, base->gguf_architecture) != 0) {
+    if (base->gguf_name == NULL || base->gguf_architecture == NULL || strcmp(architecture, base->gguf_architecture) != 0) {
         FAIL(PEFT_E_SHAPE, "%s: the adapter is for architecture \"%s\", this base is \"%s\"", path, architecture,
              base->gguf_architecture != NULL ? base->gguf_architecture : "?");
     }

@@ -15,6 +15,7 @@ typedef struct peft__weight {
     int64_t rows, cols;    /* logical [out, in]; a vector is [1, n] */
     bool transposed;       /* stored [in][out]: GPT-2's Conv1D */
     int32_t interleave;    /* head_dim when q, k rows are stored in GGUF's pair order, else 0 */
+    int32_t heads;         /* heads whose queries, keys and values are rows of a fused matrix, stored part by part (GGUF), else 0 */
     int64_t row_bytes;     /* between stored rows */
     int64_t first;         /* element offset within each stored row */
 } peft__weight;
@@ -28,6 +29,10 @@ size_t peft__dtype_bytes(int32_t dtype, int64_t n);
 /* Where row r of heads of d rows (d even) stands in GGUF's pair order, and what stands at r there. */
 int64_t peft__pair_row(int64_t d, int64_t r);
 int64_t peft__unpair_row(int64_t d, int64_t r);
+/* Where row (h*3 + p)*d + i of a fused matrix of heads of d rows stands when it is stored part by part; and the way back. */
+int64_t peft__fused_row(int64_t heads, int64_t d, int64_t r);
+int64_t peft__unfused_row(int64_t heads, int64_t d, int64_t r);
+int64_t peft__weight_stored_row(const peft__weight *w, int64_t r); /* where logical row r stands among the stored ones */
 
 /* x W' of a Linear: k = cols, n = rows; and dy W of its backward pass: k = rows, n = cols. */
 peft__operand peft__weight_forward(const peft__weight *w);

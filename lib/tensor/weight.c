@@ -16,6 +16,8 @@ static peft__operand weight_operand(const peft__weight *w, bool trans) {
     b.row_bytes = w->row_bytes;
     b.trans = trans;
     b.interleave = w->interleave;
+    b.heads = w->heads;
+    b.part = w->heads > 0 ? (int32_t)(w->rows / (3 * w->heads)) : 0;
     b.first = w->first;
     return b;
 }
@@ -48,8 +50,16 @@ int64_t peft__unpair_row(int64_t d, int64_t r) {
     return r - in_head + in_head % 2 * (d / 2) + in_head / 2;
 }
 
-/* Where logical row r stands among the stored ones. */
-static int64_t weight_stored_row(const peft__weight *w, int64_t r) {
+int64_t peft__fused_row(int64_t heads, int64_t d, int64_t r) {
+    return (r / d % 3 * heads + r / (3 * d)) * d + r % d;
+}
+
+int64_t peft__unfused_row(int64_t heads, int64_t d, int64_t r) {
+    return (r / d % heads * 3 + r / (heads * d)) * d + r % d;
+}
+
+int64_t peft__weight_stored_row(const peft__weight *w, int64_t r) {
+    if (w->heads > 0) { return peft__fused_row(w->heads, w->rows / (3 * w->heads), r); }
     return w->interleave == 0 ? r : peft__pair_row(w->interleave, r);
 }
 
@@ -60,7 +70,7 @@ static const uint8_t *weight_at(const peft__weight *w, int64_t r, int64_t e) {
 
 void peft__weight_row(const peft__kernels *k, const peft__weight *w, int64_t r, peft__real *out) {
     if (!w->transposed) {
-        k->dequant(w->dtype, weight_at(w, weight_stored_row(w, r), 0), w->cols, out);
+        k->dequant(w->dtype, weight_at(w, peft__weight_stored_row(w, r), 0), w->cols, out);
         return;
     }
     for (int64_t c = 0; c < w->cols; c++) { k->dequant(w->dtype, weight_at(w, c, r), 1, out + c); }

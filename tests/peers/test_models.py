@@ -2,7 +2,7 @@
 """Compares models of lib/model with Hugging Face's transformers on random checkpoints of every form that is read, with
 the same models after a round through GGUF and back, and with llama.cpp.
 
-Usage: test_models.py <model_dump binary>
+Usage: test_models.py <model_dump binary> [part of a case's name]
 """
 import importlib.util
 import json
@@ -13,9 +13,12 @@ import tempfile
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+                          GPTNeoXConfig, GPTNeoXForCausalLM, Olmo2Config, Olmo2ForCausalLM, OPTConfig, OPTForCausalLM,
+                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 DUMP = sys.argv[1]
+ONLY = sys.argv[2] if len(sys.argv) > 2 else ""
 passed = failed = 0
 F32, F16, Q8_0, BF16 = 0, 1, 8, 30
 
@@ -46,7 +49,7 @@ def randomise(model, seed):
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
-            gain = p.dim() == 1 and name.endswith("weight")
+            gain = p.dim() == 1 and name.endswith("weight") and not model.config.model_type.startswith("gemma")
             p.copy_(noise * (0.1 if p.dim() == 1 else 0.08) + (1.0 if gain else 0.0))
     return model.eval()
 
@@ -56,6 +59,15 @@ LLAMA = dict(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_la
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=8192)
 SMALL3 = dict(LLAMA3, factor=4.0, original_max_position_embeddings=64)
+SHORT = {**LLAMA, "max_position_embeddings": 64}  # the rows are longer
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
+LONG = dict(rope_type="longrope", factor=4.0, short_factor=[1.0, 1.25, 1.5, 2.0], long_factor=[1.0, 3.0, 5.0, 9.0])
+LONG3 = dict(type="longrope", short_factor=LONG["short_factor"], long_factor=LONG["long_factor"])
+NEOX = dict(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=256)
+OPT = dict(vocab_size=320, hidden_size=64, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
+QWEN3 = {**LLAMA, "head_dim": 16}
+GEMMA = {**LLAMA, "head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}
 CASES = [
     ("llama", LlamaForCausalLM, LlamaConfig(**LLAMA)),
     ("llama, tied", LlamaForCausalLM, LlamaConfig(**LLAMA, tie_word_embeddings=True)),
@@ -65,12 +77,55 @@ CASES = [
     ("llama, rope llama3", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_theta=500000.0, rope_scaling=LLAMA3)),
     ("llama, rope llama3, short", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_scaling=SMALL3)),
     ("llama, rope linear", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_scaling=dict(rope_type="linear", factor=4.0))),
+    ("llama, rope dynamic", LlamaForCausalLM, LlamaConfig(**SHORT, rope_scaling=dict(rope_type="dynamic", factor=2.0))),
+    ("llama, rope yarn", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_scaling=YARN)),
+    ("llama, rope yarn, mscale", LlamaForCausalLM,
+     LlamaConfig(**LLAMA, rope_scaling=dict(YARN, beta_fast=16.0, beta_slow=2.0, mscale=0.7, mscale_all_dim=1.2, truncate=False))),
+    ("llama, rope longrope, short", LlamaForCausalLM, LlamaConfig(**LLAMA, rope_scaling=LONG)),
+    ("llama, rope longrope, long", LlamaForCausalLM, LlamaConfig(**SHORT, rope_scaling=LONG)),
+    ("qwen2", Qwen2ForCausalLM, Qwen2Config(**LLAMA)),
+    ("qwen2, tied, windows", Qwen2ForCausalLM,
+     Qwen2Config(**LLAMA, use_sliding_window=True, sliding_window=16, max_window_layers=1, tie_word_embeddings=True)),
+    ("qwen2, rope yarn", Qwen2ForCausalLM, Qwen2Config(**LLAMA, rope_scaling=YARN)),
+    ("qwen3", Qwen3ForCausalLM, Qwen3Config(**QWEN3)),
+    ("qwen3, biases, tied", Qwen3ForCausalLM, Qwen3Config(**QWEN3, attention_bias=True, tie_word_embeddings=True)),
+    ("gemma2", Gemma2ForCausalLM, Gemma2Config(**GEMMA)),
+    ("gemma2, other scale, untied", Gemma2ForCausalLM,
+     Gemma2Config(**{**GEMMA, "query_pre_attn_scalar": 24}, tie_word_embeddings=False, final_logit_softcapping=None)),
+    ("gemma3", Gemma3ForCausalLM, Gemma3TextConfig(**{**GEMMA, "num_hidden_layers": 7})),
+    ("gemma3, linear, layer types", Gemma3ForCausalLM,
+     Gemma3TextConfig(**GEMMA, rope_scaling=dict(rope_type="linear", factor=8.0),
+                      layer_types=["full_attention", "sliding_attention", "sliding_attention"])),
+    ("phi3", Phi3ForCausalLM, Phi3Config(**LLAMA, pad_token_id=0)),
+    ("phi3, longrope, long", Phi3ForCausalLM,
+     Phi3Config(**LLAMA, pad_token_id=0, original_max_position_embeddings=64, rope_scaling=dict(LONG3))),
+    ("phi3, longrope, short", Phi3ForCausalLM,
+     Phi3Config(**{**LLAMA, "max_position_embeddings": 512}, pad_token_id=0, original_max_position_embeddings=384,
+                rope_scaling=dict(LONG3))),
+    ("phi3, partial, window", Phi3ForCausalLM,
+     Phi3Config(**LLAMA, pad_token_id=0, partial_rotary_factor=0.5, sliding_window=16, tie_word_embeddings=True)),
+    ("olmo2", Olmo2ForCausalLM, Olmo2Config(**LLAMA)),
+    ("olmo2, biases", Olmo2ForCausalLM, Olmo2Config(**LLAMA, attention_bias=True)),
+    ("gptneox", GPTNeoXForCausalLM, GPTNeoXConfig(**NEOX)),
+    ("gptneox, in series, half of it rotary", GPTNeoXForCausalLM,
+     GPTNeoXConfig(**NEOX, use_parallel_residual=False, rotary_pct=0.5, rotary_emb_base=5000)),
+    ("gptneox, no biases", GPTNeoXForCausalLM, GPTNeoXConfig(**NEOX, attention_bias=False)),
+    ("opt", OPTForCausalLM, OPTConfig(**OPT)),
+    ("opt, as 350m", OPTForCausalLM, OPTConfig(**OPT, do_layer_norm_before=False, word_embed_proj_dim=48)),
     ("mistral, window 16", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=16)),
     ("mistral, no window", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=None)),
     ("gpt2", GPT2LMHeadModel, GPT2Config(vocab_size=320, n_embd=64, n_layer=3, n_head=4, n_positions=256)),
     ("gpt2, inner 80, untied", GPT2LMHeadModel,
      GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=4, n_positions=256, n_inner=80, tie_word_embeddings=False)),
 ]
+
+
+LLAMA_CPP = ("llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2", "gptneox")  # families that it knows
+OTHERWISE = ("phi3, partial, window",)  # what it computes without the window
+# What no GGUF file can say: writing one is refused, and the error says so.
+NO_GGUF = ("llama, rope dynamic", "llama, rope yarn, mscale", "llama, rope longrope, short", "llama, rope longrope, long",
+           "qwen2, tied, windows", "qwen3, biases, tied", "gemma2, other scale, untied", "gemma3, linear, layer types",
+           "olmo2, biases", "gptneox, no biases", "opt", "opt, as 350m")
 
 
 def reference(model, ids):
@@ -82,6 +137,8 @@ def main():
     ids = [int(x) for x in np.random.default_rng(1).integers(0, 320, size=96)]
     with tempfile.TemporaryDirectory() as top:
         for number, (name, cls, config) in enumerate(CASES):
+            if ONLY not in name:
+                continue
             config._attn_implementation = "eager"
             model = randomise(cls(config), number)
             path = os.path.join(top, str(number))
@@ -89,7 +146,13 @@ def main():
             theirs = reference(model, ids)
             ours = logits(path, ids)
             report(name, ours, theirs, 1e-5)
+            run("hf", path, path + ".bf16", BF16)
+            half = cls.from_pretrained(path + ".bf16", attn_implementation="eager", dtype=torch.float32).eval()
+            report(name + ": as bfloat16", logits(path + ".bf16", ids), reference(half, ids), 1e-5)
             gguf, back = path + ".gguf", path + ".back"
+            if name in NO_GGUF:
+                refuse(name, path, gguf)
+                continue
             run("gguf", path, gguf, -1)
             report(name + ": as GGUF", logits(gguf, ids), ours, 2e-6)
             run("hf", gguf, back, -1)
@@ -97,15 +160,22 @@ def main():
             again = cls.from_pretrained(back, attn_implementation="eager").eval()
             report(name + ": that in transformers", reference(again, ids), theirs, 2e-6)
             run("gguf", path, path + ".q8.gguf", Q8_0)
-            report(name + ": as GGUF Q8_0", logits(path + ".q8.gguf", ids), ours, 0.05)
-            run("hf", path, path + ".bf16", BF16)
-            half = cls.from_pretrained(path + ".bf16", attn_implementation="eager", dtype=torch.float32).eval()
-            report(name + ": as bfloat16", logits(path + ".bf16", ids), reference(half, ids), 1e-5)
-            if name.startswith("llama") or name.startswith("gpt2"):
+            report(name + ": as GGUF Q8_0", logits(path + ".q8.gguf", ids), ours, 0.08)
+            if name.split(",")[0] in LLAMA_CPP and name not in OTHERWISE:
                 compare_llama_cpp(name, gguf, ids, theirs)
-        smollm2(top)
+        if ONLY == "":
+            smollm2(top)
     print("%d passed, %d failed" % (passed, failed))
     return failed != 0
+
+
+def refuse(name, path, gguf):
+    try:
+        run("gguf", path, gguf, -1)
+        told = "nothing"
+    except RuntimeError as error:
+        told = str(error)
+    report("%s: no GGUF (%s)" % (name, told[:60]), np.ones(1) * ("GGUF" in told and not os.path.exists(gguf)), np.ones(1), 0)
 
 
 def smollm2(top):

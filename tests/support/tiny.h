@@ -28,6 +28,7 @@ typedef struct tiny {
     double dropout;
     peft__rng rng;
     double inv_freq[TINY_D / 2];
+    peft__rope rope;
 } tiny;
 
 static const int64_t tiny_offsets[TINY_ROWS + 1] = {0, 6, 10, 11};
@@ -97,8 +98,8 @@ static peft__val tiny_attention(tiny *m, peft__val n) {
         peft__val v = peft__tape_view(t, qkv, 2 * TINY_C, TINY_C);
         return tiny_linear(m, peft__op_attention(t, q, k, v, &past, &spec), TINY_C, TINY_C);
     }
-    peft__val q = peft__op_rope(t, tiny_linear(m, n, TINY_C, TINY_C), TINY_D, TINY_D, m->inv_freq, 1);
-    peft__val k = peft__op_rope(t, tiny_linear(m, n, TINY_C, TINY_KV), TINY_D, TINY_D, m->inv_freq, 1);
+    peft__val q = peft__op_rope(t, tiny_linear(m, n, TINY_C, TINY_C), TINY_D, &m->rope);
+    peft__val k = peft__op_rope(t, tiny_linear(m, n, TINY_C, TINY_KV), TINY_D, &m->rope);
     peft__val v = tiny_linear(m, n, TINY_C, TINY_KV);
     return tiny_linear(m, peft__op_attention(t, q, k, v, &past, &spec), TINY_C, TINY_C);
 }
@@ -159,6 +160,7 @@ static inline peft_status tiny_create(tiny *m, peft__mem *mem, int shape, int tr
     m->rng.key = 1234;
     m->inv_freq[0] = 1;
     m->inv_freq[1] = 0.1;
+    m->rope = (peft__rope){.rotary = TINY_D, .freq = m->inv_freq, .scale = 1};
     peft__arena_init(&m->arena, mem);
     peft__tape_init(&m->tape, mem, true);
     tiny_record(m, train == TINY_LORA, softcap);

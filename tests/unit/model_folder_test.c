@@ -205,9 +205,11 @@ TEST(model_config_errors_name_the_key) {
     ",\"num_key_value_heads\":" kv ",\"intermediate_size\":8,\"vocab_size\":9" rest "}"
         {LLAMA("3", "3", ""), PEFT_E_FORMAT, "hidden_size 8 is no multiple of 3 attention heads"},
         {LLAMA("4", "3", ""), PEFT_E_FORMAT, "4 attention heads are no multiple of 3 key/value heads"},
-        {LLAMA("8", "8", ""), PEFT_E_FORMAT, "heads of 1 columns"},
+        {LLAMA("8", "8", ""), PEFT_E_FORMAT, "1 columns of a head"},
         {LLAMA("2", "2", ",\"hidden_act\":\"mish\""), PEFT_E_UNSUPPORTED, "\"hidden_act\" is \"mish\""},
-        {LLAMA("2", "2", ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}"), PEFT_E_UNSUPPORTED, "\"dynamic\""},
+        {LLAMA("2", "2", ",\"rope_scaling\":{\"type\":\"spiral\",\"factor\":2}"), PEFT_E_UNSUPPORTED, "\"spiral\""},
+        {LLAMA("2", "2", ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1]}"), PEFT_E_FORMAT, "list of 2"},
+        {LLAMA("2", "2", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0}"), PEFT_E_FORMAT, "\"factor\""},
         {LLAMA("2", "2", ",\"rope_scaling\":{\"type\":\"linear\"}"), PEFT_E_FORMAT, "\"factor\""},
         {LLAMA("2", "2", ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}"), PEFT_E_FORMAT, "low_freq_factor"},
         {LLAMA("2", "2", ",\"rope_theta\":-1"), PEFT_E_FORMAT, "rope_theta"},

@@ -44,7 +44,7 @@ static void ggufs_other(peft__gguf_out *w) { peft__gguf_put_text(w, "general.arc
 static void ggufs_heads(peft__gguf_out *w) { peft__gguf_put_u32(w, "llama.attention.head_count", 3); }
 static void ggufs_vocab(peft__gguf_out *w) { peft__gguf_put_u32(w, "llama.vocab_size", 7); }
 static void ggufs_text(peft__gguf_out *w) { peft__gguf_put_text(w, "llama.block_count", "1", 1); }
-static void ggufs_yarn(peft__gguf_out *w) { peft__gguf_put_text(w, "llama.rope.scaling.type", "yarn", 4); }
+static void ggufs_scaling(peft__gguf_out *w) { peft__gguf_put_text(w, "llama.rope.scaling.type", "ntk", 3); }
 static void ggufs_experts(peft__gguf_out *w) { peft__gguf_put_u32(w, "llama.expert_count", 8); }
 static void ggufs_split(peft__gguf_out *w) { peft__gguf_put_u32(w, "split.count", 2); }
 static void ggufs_rotary(peft__gguf_out *w) { peft__gguf_put_u32(w, "llama.rope.dimension_count", 2); }
@@ -67,7 +67,7 @@ TEST(model_gguf_errors_name_key_or_tensor) {
         {{"llama.vocab_size", NULL, ggufs_vocab}, PEFT_E_SHAPE, "\"llama.vocab_size\" is 7"},
         {{"llama.block_count", NULL, ggufs_text}, PEFT_E_FORMAT, "\"llama.block_count\" has type string"},
         {{"llama.embedding_length", NULL, NULL}, PEFT_E_FORMAT, "\"llama.embedding_length\" is missing"},
-        {{NULL, NULL, ggufs_yarn}, PEFT_E_UNSUPPORTED, "llama.rope.scaling.type"},
+        {{NULL, NULL, ggufs_scaling}, PEFT_E_UNSUPPORTED, "llama.rope.scaling.type"},
         {{NULL, NULL, ggufs_experts}, PEFT_E_UNSUPPORTED, "llama.expert_count"},
         {{NULL, NULL, ggufs_split}, PEFT_E_UNSUPPORTED, "split.count"},
         {{"llama.rope.dimension_count", NULL, ggufs_rotary}, PEFT_E_UNSUPPORTED, "\"llama.rope.dimension_count\" is 2"},
