@@ -4,9 +4,9 @@
  * It ends with an end-of-sequence token (which is among the ids, without text), a stop string, max_new_tokens, or the
  * session's max_length.
  *
- * Left out: several rows at a time, beams. */
+ * Left out: several rows at a time. */
+#include "infer/beam.h"
 #include "infer/emit.h"
-#include "infer/parts.h"
 
 static const peft__option generate_options[] = {
     {"max_new_tokens", PEFT__OPT_INT, "128", 0, 1 << 30, NULL, "most tokens to add"},
@@ -18,6 +18,10 @@ static const peft__option generate_options[] = {
     {"repetition_penalty", PEFT__OPT_FLOAT, "1", 0.01, 100, NULL, "above 1: tokens that occurred become less likely"},
     {"seed", PEFT__OPT_INT, "0", 0, 0x1p53, NULL, "seed of the choice"},
     {"stop", PEFT__OPT_LIST, "", 1, 0, NULL, "end before one of these texts, such as [\"\\n\",\"User:\"]"},
+    {"num_beams", PEFT__OPT_INT, "1", 1, PEFT__BEAMS, NULL, "beams of a search for the likeliest text; 1: none"},
+    {"length_penalty", PEFT__OPT_FLOAT, "1", -100, 100, NULL, "of beams: texts are ranked by score / length ^ this"},
+    {"early_stopping", PEFT__OPT_STR, "false", 0, 0, "false|true|never",
+     "of beams: end with num_beams finished texts; never: only when no better one can come"},
     {"ignore_eos", PEFT__OPT_BOOL, "false", 1, 0, NULL, "go on after an end-of-sequence token"},
 };
 const peft__schema peft__schema_generate = {"generate", generate_options, PEFT__COUNT(generate_options)};
@@ -36,6 +40,9 @@ typedef struct peft__generation {
     int64_t left;      /* tokens that may still be added */
     int32_t last;      /* the token chosen last, which the model has not seen yet; -1: none */
     bool ignore_eos, ended;
+    int64_t beams;
+    peft__vec found;   /* int32_t: what the beams found */
+    size_t taken;      /* of it, handed out */
     bool held;         /* pulled: `last` and the text from `from` on are still to be handed out */
     size_t from;       /* in emit.text */
 } peft__generation;
@@ -48,6 +55,7 @@ static void generate_init(peft__generation *g, struct peft_session *s, const str
     g->last = -1;
     peft__str_init(&g->own, &s->ctx->mem);
     peft__vec_init(&g->history, &s->ctx->mem, sizeof(int32_t));
+    peft__vec_init(&g->found, &s->ctx->mem, sizeof(int32_t));
     peft__arena_init(&g->arena, &s->ctx->mem);
     if (t == NULL) { return; }
     g->emit.text = text != NULL ? text : &g->own;
@@ -59,8 +67,25 @@ static void generate_init(peft__generation *g, struct peft_session *s, const str
 static void generate_free(peft__generation *g) {
     peft__free(&g->s->ctx->mem, g->work, g->work_bytes);
     peft__vec_free(&g->history);
+    peft__vec_free(&g->found);
     peft__arena_free(&g->arena);
     peft__str_free(&g->own);
+}
+
+/* What a search for the likeliest text leaves no room for. */
+static peft_status generate_check_beams(const peft__generation *g) {
+    if (g->beams == 1) { return PEFT_OK; }
+    if (g->sampler.temperature > 0) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "num_beams is %lld, and beams are not sampled: leave temperature at 0", (long long)g->beams);
+    }
+    if (g->emit.stops != NULL) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "num_beams is %lld, and beams know no stop strings", (long long)g->beams);
+    }
+    if (g->beams > g->s->chunk) {
+        return peft__fail(PEFT_E_SHAPE, "num_beams is %lld, more than the %lld tokens of the session's chunk", (long long)g->beams,
+                          (long long)g->s->chunk);
+    }
+    return PEFT_OK;
 }
 
 static peft_status generate_begin(peft__generation *g, const int32_t *ids, size_t n, const peft__optset *o) {
@@ -85,6 +110,8 @@ static peft_status generate_begin(peft__generation *g, const int32_t *ids, size_
     g->sampler.repetition_penalty = peft__opt_float(o, "repetition_penalty");
     g->sampler.rng.key = peft__mix64((uint64_t)peft__opt_int(o, "seed"));
     if (g->t != NULL) { TRY(peft__emit_stops(&g->arena, o, &g->emit.stops)); }
+    g->beams = peft__opt_int(o, "num_beams");
+    TRY(generate_check_beams(g));
     TRY(peft__session_plan(s));
     TRY(peft__vec_reserve(&g->history, n + (size_t)PEFT__MIN(g->left, 1024)));
     memcpy(g->history.data, ids, n * sizeof *ids);
@@ -101,23 +128,46 @@ static peft_status generate_cancelled(struct peft_session *s) {
     return peft__session_cancelled(s) ? peft__fail(PEFT_E_CANCELLED, "the session was cancelled") : PEFT_OK;
 }
 
-static peft_status generate_prefill(peft__generation *g, const int32_t *ids, int64_t n) {
+static bool generate_ends(const peft__generation *g, int32_t id) {
+    if (g->ignore_eos) { return false; }
+    if (g->t != NULL && peft__tokenizer_is_eog(g->t->inner, id)) { return true; }
+    return g->t == NULL && id == g->s->model->config.eos_id;
+}
+
+static bool generate_beam_ends(void *user, int32_t id) { return generate_ends(user, id); }
+
+/* The whole search, after the prompt was read. */
+static peft_status generate_beams(peft__generation *g, const int32_t *ids, int64_t n, const peft__optset *o) {
+    const char *early = peft__opt_str(o, "early_stopping");
+    int64_t ends = 0;
+    for (int64_t i = 0; i < g->s->vocab; i++) { ends += generate_ends(g, (int32_t)i); }
+    peft__beam_spec spec = {.beams = g->beams, .keep = PEFT__MAX(2, 1 + ends) * g->beams, .most = g->left};
+    spec.length_penalty = peft__opt_float(o, "length_penalty");
+    spec.repetition_penalty = g->sampler.repetition_penalty;
+    spec.early = strcmp(early, "true") == 0 ? PEFT__BEAM_EARLY : strcmp(early, "never") == 0 ? PEFT__BEAM_NEVER : PEFT__BEAM_BY_LENGTH;
+    spec.prompt = ids;
+    spec.n = n;
+    spec.ends = generate_beam_ends;
+    spec.user = g;
+    peft_status st = peft__beam_search(g->s, &spec, &g->found);
+    g->ended = g->ended || g->found.len == 0;
+    return st;
+}
+
+static peft_status generate_prefill(peft__generation *g, const int32_t *ids, int64_t n, const peft__optset *o) {
     peft_status st = PEFT_OK;
     struct peft_session *s = g->s;
-    peft__session_rewind(s);
+    peft__session_row_begins(s, n);
     for (int64_t at = 0; at < n; at += s->chunk) {
         int64_t part = PEFT__MIN(s->chunk, n - at);
         TRY(generate_cancelled(s));
         TRY(peft__session_advance(s, ids + at, part, s->logits, at + part == n));
     }
+    s->whole = 0;
+    if (g->beams > 1) { TRY(generate_beams(g, ids, n, o)); }
 out:
+    s->whole = 0;
     return st;
-}
-
-static bool generate_ends(const peft__generation *g, int32_t id) {
-    if (g->ignore_eos) { return false; }
-    if (g->t != NULL && peft__tokenizer_is_eog(g->t->inner, id)) { return true; }
-    return g->t == NULL && id == g->s->model->config.eos_id;
 }
 
 static peft_status generate_choose(peft__generation *g, int32_t *id) {
@@ -139,9 +189,14 @@ out:
 static peft_status generate_next(peft__generation *g) {
     peft_status st = PEFT_OK;
     int32_t id = 0;
-    if (g->last >= 0) { TRY(peft__session_advance(g->s, &g->last, 1, g->s->logits, 1)); }
-    TRY(generate_choose(g, &id));
-    bool ends = generate_ends(g, id), last = ends || g->left == 1;
+    bool found = g->beams > 1;
+    if (g->last >= 0 && !found) { TRY(peft__session_advance(g->s, &g->last, 1, g->s->logits, 1)); }
+    if (found) {
+        id = PEFT__VEC_AT(&g->found, int32_t, g->taken++);
+    } else {
+        TRY(generate_choose(g, &id));
+    }
+    bool ends = generate_ends(g, id), last = ends || g->left == 1 || (found && g->taken == g->found.len);
     g->last = id;
     g->left--;
     g->ended = last;
@@ -162,7 +217,7 @@ peft_status peft__session_generate(struct peft_session *s, const struct peft_tok
     g.emit.user = user;
     g.emit.ids = out;
     TRY(generate_begin(&g, ids, n, opts));
-    if (!g.ended) { TRY(generate_prefill(&g, ids, (int64_t)n)); }
+    if (!g.ended) { TRY(generate_prefill(&g, ids, (int64_t)n, opts)); }
     while (!g.ended) {
         TRY(generate_next(&g));
         TRY(generate_cancelled(s)); /* also by the callback, at the last token too */
@@ -194,7 +249,7 @@ peft_status peft__session_start(struct peft_session *s, struct peft_tokenizer *t
     if (t != NULL) { peft__tokenizer_retain(t); }
     s->generation = g;
     TRY(generate_begin(g, ids, n, opts));
-    if (!g->ended) { TRY(generate_prefill(g, ids, (int64_t)n)); }
+    if (!g->ended) { TRY(generate_prefill(g, ids, (int64_t)n, opts)); }
 out:
     if (st != PEFT_OK) { peft__session_stop(s); }
     return st;

@@ -3,6 +3,7 @@
  * session.c    tape, plan and cache of one session; logits of whole batches
  * sample.c     greedy, temperature, top-k, top-p, min-p, repetition penalty
  * generate.c   the loop over tokens: prefill by chunks, one token at a time
+ * beam.c       beam search over the rows of the cache
  * emit.c       what the caller gets of a token: text in whole characters, stop strings */
 #ifndef PEFT_INFER_H
 #define PEFT_INFER_H
@@ -30,8 +31,9 @@ struct peft_session {
     bool planned;
     int64_t chunk;        /* tokens of one pass at most, virtual ones not counted */
     int64_t max_length;   /* tokens of a row at most, virtual ones not counted */
-    peft__kv_cache cache; /* of one row: prefix, virtual tokens, tokens; grows by need */
-    int32_t group, task;  /* of the cached row: which branch of the expression it takes, and its task */
+    peft__kv_cache cache; /* of one row, or of several beams: prefix, virtual tokens, tokens; grows by need */
+    int64_t whole;        /* positions of the row that is read in parts; 0: what is read is whole */
+    int32_t group, task;  /* of the cached rows: which branch of the expression it takes, and its task */
     const int32_t *tasks; /* borrowed during a call for logits: of the batch's rows; NULL: the option's */
     int64_t max_stream;   /* tokens of one pass at most, virtual ones counted */
     int32_t *positions;   /* owned, [max_stream] */

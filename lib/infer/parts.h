@@ -11,7 +11,13 @@ peft_status peft__session_check_whole(const struct peft_session *s, int64_t n);
 /* The next n tokens (at most `chunk`) of the cached row, after the plan was made; logits of the last n_logits of them. */
 peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, int64_t n, float *logits,
                                   int64_t n_logits);
-void peft__session_rewind(struct peft_session *s);    /* the cached row begins anew */
+/* One token each for n rows (at most 64) of the cache, all of one length; logits [n, vocab]. */
+peft_status peft__session_advance_rows(struct peft_session *s, const int32_t *ids, const int32_t *slots, int64_t n, float *logits);
+peft_status peft__session_cache_rows(struct peft_session *s, int64_t rows); /* room for so many rows of the same length */
+void peft__session_cache_copy(struct peft_session *s, int32_t from, int32_t to); /* a row of the cache to another */
+void peft__session_rewind(struct peft_session *s);    /* the cached rows begin anew */
+void peft__session_row_begins(struct peft_session *s, int64_t n); /* the same, for a row of n tokens that comes in parts; n 0:
+                                                                      it is there */
 bool peft__session_cancelled(struct peft_session *s); /* was asked to end; asking forgets it */
 
 #endif

@@ -121,7 +121,7 @@ static void session_unplan(struct peft_session *s) {
 }
 
 static size_t session_cache_reals(const struct peft_session *s) {
-    return 2 * (size_t)s->model->config.layers * (size_t)s->cache.capacity * (size_t)s->cache.kv_dim;
+    return 2 * (size_t)s->model->config.layers * (size_t)(s->cache.rows * s->cache.capacity) * (size_t)s->cache.kv_dim;
 }
 
 static void session_cache_free(struct peft_session *s) {
@@ -131,7 +131,7 @@ static void session_cache_free(struct peft_session *s) {
         peft__free(mem, s->cache.k[0], session_cache_reals(s) * sizeof(peft__real));
         peft__free(mem, s->cache.k, 2 * layers * sizeof *s->cache.k);
     }
-    peft__free(mem, s->cache.length, sizeof *s->cache.length);
+    peft__free(mem, s->cache.length, (size_t)s->cache.rows * sizeof *s->cache.length);
     memset(&s->cache, 0, sizeof s->cache);
 }
 
@@ -187,41 +187,63 @@ out:
     return st;
 }
 
-/* Room for `need` positions, the filled ones kept. */
-static peft_status session_cache_grow(struct peft_session *s, int64_t need) {
-    peft__kv_cache *c = &s->cache;
+/* Copies what is filled of the rows of `from` into blocks of the new capacity. */
+static void session_cache_move(const peft__kv_cache *from, peft__kv_cache *to, peft__real *block, size_t layers) {
+    size_t stride = (size_t)(to->capacity * to->kv_dim), before = (size_t)(from->capacity * from->kv_dim);
+    for (size_t i = 0; i < 2 * layers; i++) {
+        peft__real *own = block + i * (size_t)to->rows * stride;
+        for (int64_t r = 0; r < from->rows; r++) {
+            size_t filled = (size_t)(from->length[r] * to->kv_dim);
+            if (filled > 0) { memcpy(own + (size_t)r * stride, from->k[i] + (size_t)r * before, filled * sizeof *own); }
+        }
+        to->k[i] = own;
+    }
+    for (int64_t r = 0; r < from->rows; r++) { to->length[r] = from->length[r]; }
+}
+
+/* Room for `need` positions of `rows` rows, the filled ones kept. */
+static peft_status session_cache_grow(struct peft_session *s, int64_t rows, int64_t need) {
+    peft__kv_cache *c = &s->cache, old = *c;
     peft__mem *mem = &s->ctx->mem;
     size_t layers = (size_t)s->model->config.layers;
-    if (c->k != NULL && need <= c->capacity) { return PEFT_OK; }
-    peft__kv_cache old = *c;
-    if (c->k == NULL) {
-        c->kv_dim = s->model->config.kv_heads * s->model->config.head_dim;
-        c->rows = 1;
+    if (c->k != NULL && need <= c->capacity && rows <= c->rows) { return PEFT_OK; }
+    c->kv_dim = s->model->config.kv_heads * s->model->config.head_dim;
+    c->rows = PEFT__MAX(rows, old.rows);
+    if (need > old.capacity) {
+        c->capacity = PEFT__MAX(2 * old.capacity, (need + SESSION_CACHE_STEP - 1) / SESSION_CACHE_STEP * SESSION_CACHE_STEP);
+        c->capacity = PEFT__MIN(c->capacity, s->max_length + s->tape.virtual_tokens + s->tape.prefix_tokens);
     }
-    c->capacity =
-        PEFT__MAX(2 * old.capacity, (need + SESSION_CACHE_STEP - 1) / SESSION_CACHE_STEP * SESSION_CACHE_STEP);
-    c->capacity = PEFT__MIN(c->capacity, s->max_length + s->tape.virtual_tokens + s->tape.prefix_tokens);
-    peft__real *block = peft__alloc(mem, session_cache_reals(s) * sizeof *block);
-    if (c->k == NULL) { c->k = peft__alloc_zero(mem, 2 * layers * sizeof *c->k); }
-    if (c->length == NULL) { c->length = peft__alloc_zero(mem, sizeof *c->length); }
+    size_t bytes = session_cache_reals(s) * sizeof(peft__real);
+    peft__real *block = peft__alloc(mem, bytes);
+    c->k = peft__alloc_zero(mem, 2 * layers * sizeof *c->k);
+    c->length = peft__alloc_zero(mem, (size_t)c->rows * sizeof *c->length);
     if (block == NULL || c->k == NULL || c->length == NULL) {
-        peft__free(mem, block, session_cache_reals(s) * sizeof *block);
-        if (old.k == NULL) { /* nothing was there before */
-            if (c->k != NULL) { peft__free(mem, c->k, 2 * layers * sizeof *c->k); }
-            peft__free(mem, c->length, sizeof *c->length);
-        }
+        peft__free(mem, block, bytes);
+        peft__free(mem, c->k, 2 * layers * sizeof *c->k);
+        peft__free(mem, c->length, (size_t)c->rows * sizeof *c->length);
         *c = old;
         return PEFT_E_NOMEM;
     }
+    session_cache_move(&old, c, block, layers);
     c->v = c->k + layers;
-    size_t stride = (size_t)(c->capacity * c->kv_dim), filled = (size_t)(c->length[0] * c->kv_dim);
-    peft__real *before = c->k[0];
-    for (size_t i = 0; i < 2 * layers; i++) {
-        if (filled > 0) { memcpy(block + i * stride, c->k[i], filled * sizeof *block); }
-        c->k[i] = block + i * stride;
-    }
-    peft__free(mem, before, 2 * layers * (size_t)(old.capacity * old.kv_dim) * sizeof *block);
+    peft__kv_cache made = *c;
+    *c = old;
+    session_cache_free(s);
+    *c = made;
     return PEFT_OK;
+}
+
+peft_status peft__session_cache_rows(struct peft_session *s, int64_t rows) {
+    return session_cache_grow(s, rows, s->cache.capacity);
+}
+
+void peft__session_cache_copy(struct peft_session *s, int32_t from, int32_t to) {
+    peft__kv_cache *c = &s->cache;
+    size_t stride = (size_t)(c->capacity * c->kv_dim), filled = (size_t)(c->length[from] * c->kv_dim);
+    for (size_t i = 0; i < 2 * (size_t)s->model->config.layers; i++) {
+        memcpy(c->k[i] + (size_t)to * stride, c->k[i] + (size_t)from * stride, filled * sizeof **c->k);
+    }
+    c->length[to] = c->length[from];
 }
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------ */
@@ -267,6 +289,7 @@ static peft__frame session_frame(struct peft_session *s, const int32_t *ids, con
     f.row_keys = keys;
     f.row_groups = groups;
     f.logit_tokens = s->wanted;
+    f.lengths = s->whole > 0 ? &s->whole : NULL;
     return f;
 }
 
@@ -277,7 +300,7 @@ peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, in
             prefix = s->tape.prefix_tokens;
     int64_t virtual_tokens = past == 0 ? s->tape.group_tokens[s->group] : 0, behind = past == 0 ? 0 : past - prefix;
     int32_t slot = 0;
-    TRY(session_cache_grow(s, prefix + behind + virtual_tokens + n));
+    TRY(session_cache_grow(s, 1, prefix + behind + virtual_tokens + n));
     peft__frame f = session_frame(s, ids, in, out, &s->group, 1, past > 0, behind, n_logits);
     f.row_tasks = &s->task;
     f.cache = &s->cache;
@@ -289,8 +312,35 @@ out:
     return st;
 }
 
+peft_status peft__session_advance_rows(struct peft_session *s, const int32_t *ids, const int32_t *slots, int64_t n, float *logits) {
+    peft_status st = PEFT_OK;
+    int64_t in[SESSION_ROWS + 1], out[SESSION_ROWS + 1], past = s->cache.length[slots[0]];
+    int32_t groups[SESSION_ROWS], tasks[SESSION_ROWS];
+    for (int64_t r = 0; r < n; r++) {
+        in[r] = r;
+        groups[r] = s->group;
+        tasks[r] = s->task;
+    }
+    in[n] = n;
+    TRY(session_cache_grow(s, n, past + 1));
+    peft__frame f = session_frame(s, ids, in, out, groups, n, true, past - s->tape.prefix_tokens, 1);
+    f.row_tasks = tasks;
+    f.cache = &s->cache;
+    f.cache_rows = slots;
+    f.logits = logits;
+    TRY(peft__exec_run(&s->exec, &f, false));
+    for (int64_t r = 0; r < n; r++) { s->cache.length[slots[r]] = past + 1; }
+out:
+    return st;
+}
+
 void peft__session_rewind(struct peft_session *s) {
-    if (s->cache.length != NULL) { s->cache.length[0] = 0; }
+    for (int64_t r = 0; r < s->cache.rows; r++) { s->cache.length[r] = 0; }
+}
+
+void peft__session_row_begins(struct peft_session *s, int64_t n) {
+    peft__session_rewind(s);
+    s->whole = n > 0 ? n + s->tape.group_tokens[s->group] + s->tape.group_shift[s->group] : 0;
 }
 
 peft_status peft__session_check_whole(const struct peft_session *s, int64_t n) {
@@ -303,13 +353,14 @@ peft_status peft__session_check_whole(const struct peft_session *s, int64_t n) {
 static peft_status session_logits_long(struct peft_session *s, const int32_t *ids, int64_t n, float *out) {
     peft_status st = PEFT_OK;
     TRY(peft__session_check_whole(s, n));
-    peft__session_rewind(s);
+    peft__session_row_begins(s, n);
     for (int64_t at = 0; at < n; at += s->chunk) {
         int64_t part = PEFT__MIN(s->chunk, n - at);
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
         TRY(peft__session_advance(s, ids + at, part, out + at * s->vocab, part));
     }
 out:
+    s->whole = 0;
     return st;
 }
 
