@@ -27,7 +27,8 @@
  *   Threads    A context, a model and a tokenizer are immutable once made: use them from any number of threads. An adapter
  *              set may be read by many, changed by one at a time (it locks itself). A session, dataset, batch, options
  *              object or trainer is used by one thread at a time; peft_trainer_cancel and peft_session_cancel may be
- *              called from any. Different trainers and sessions of one model run at the same time.
+ *              called from any. Different trainers and sessions of one model run at the same time; but while a trainer's call
+ *              runs, no other call may use the adapters that it trains. A data set that a trainer has may be read by others.
  *   Marks      Each function's comment ends with them. [any thread]: from any number of threads at once; [one thread]: from
  *              one at a time for each handle; [locks]: from any, and the handle orders what changes it; [callback-safe]:
  *              also from within every callback; [since 0.1]: the first release that has it.
@@ -299,8 +300,8 @@ PEFT_API peft_status peft_adapters_create(peft_model *m, peft_adapters **out);
 /* Drops the caller's reference; sessions and trainers go on. NULL is fine. [any thread; since 0.1] */
 PEFT_API void peft_adapters_free(peft_adapters *a);
 /* Adds a fresh adapter. method: one of peft_method_name; options: schema "method:<method>"; seed fixes the initial values.
- * PEFT_E_EXISTS if the name is taken, PEFT_E_KEY for an unknown method, PEFT_E_NOT_FOUND if no module matches a target,
- * PEFT_E_UNSUPPORTED for what the method cannot do on this model. [locks; since 0.1] */
+ * PEFT_E_EXISTS if the name is taken, PEFT_E_UNSUPPORTED for an unknown method (naming those that there are) and for what
+ * the method cannot do on this model, PEFT_E_NOT_FOUND if no module matches a target. [locks; since 0.1] */
 PEFT_API peft_status peft_adapters_add(peft_adapters *a, const char *name, const char *method,
                                        const peft_options *options, uint64_t seed);
 /* Gives an adapter that starts from a text (see "init_text" of peft_adapters_info_json) its initial values from these ids:
@@ -518,8 +519,8 @@ PEFT_API peft_status peft_session_logits(peft_session *s, const peft_batch *batc
 /* {"loss","perplexity","accuracy","tokens","rows"} of a data set, by the buffer rule. PEFT_E_SHAPE for rows that do not fit
  * the model, PEFT_E_CANCELLED. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, char *buf, size_t cap, size_t *needed);
-/* A token as it is chosen: its id and the text that it completes (whole UTF-8 characters, perhaps none; NULL without a
- * tokenizer). Return 0 to go on. */
+/* A token as it is chosen: its id and the text that it completes: whole UTF-8 characters, perhaps none, and as they are bytes of
+ * which the model makes no character; NULL without a tokenizer. Return 0 to go on. */
 typedef int32_t (*peft_token_fn)(void *user, int32_t id, const char *text, size_t len);
 /* Continues ids until an end of sequence, a stop string, max_new_tokens or the session's max_length. options: schema
  * "generate". tokenizer may be NULL: then there is no text and no stop string. fn (NULL: none) is called for each token. The

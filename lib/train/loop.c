@@ -327,7 +327,6 @@ static peft_status loop_run(struct peft_trainer *t, int64_t most) {
     }
 out:
     t->running = false;
-    atomic_store(&t->cancel, false); /* what was asked of this run does not concern the next */
     return st;
 }
 
@@ -335,7 +334,9 @@ peft_status peft__trainer_run(struct peft_trainer *t) {
     t->begun = peft__clock();
     t->begun_step = t->step;
     t->stepping = false;
-    return loop_run(t, INT64_MAX);
+    peft_status st = loop_run(t, INT64_MAX);
+    atomic_store(&t->cancel, false); /* what was asked of this run does not concern the next */
+    return st;
 }
 
 peft_status peft__trainer_step(struct peft_trainer *t, bool *more) {
@@ -346,5 +347,6 @@ peft_status peft__trainer_step(struct peft_trainer *t, bool *more) {
     }
     peft_status st = loop_run(t, 1);
     *more = st != PEFT_OK || t->step < t->max_steps;
+    if (!*more) { atomic_store(&t->cancel, false); } /* there is nothing left to stop; else the next step answers */
     return st;
 }

@@ -84,6 +84,12 @@ TEST(api_pieces_steps_are_the_run) {
     pieces_close(&w);
 }
 
+static int32_t pieces_cancel(void *user, const peft_step_info *info) {
+    (void)info;
+    peft_trainer_cancel(user);
+    return 0;
+}
+
 TEST(api_pieces_steps_can_be_cancelled) {
     pieces_world w;
     peft_trainer *t = NULL;
@@ -94,8 +100,12 @@ TEST(api_pieces_steps_can_be_cancelled) {
     peft_trainer_cancel(t);
     CHECK_STATUS(peft_trainer_step(t, &more), PEFT_E_CANCELLED);
     CHECK_ERROR_HAS("after step 1");
+    CHECK_OK(peft_trainer_set_progress(t, pieces_cancel, t)); /* from within a step: the next one answers */
     CHECK_OK(peft_trainer_step(t, &more));
     CHECK_INT(more, 1);
+    CHECK_OK(peft_trainer_set_progress(t, NULL, NULL));
+    CHECK_STATUS(peft_trainer_step(t, &more), PEFT_E_CANCELLED);
+    CHECK_OK(peft_trainer_step(t, &more));
     CHECK_STATUS(peft_trainer_step(t, NULL), PEFT_E_INVALID);
     CHECK_STATUS(peft_trainer_step(NULL, &more), PEFT_E_INVALID);
     peft_trainer_free(t);

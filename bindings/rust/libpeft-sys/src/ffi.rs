@@ -140,8 +140,8 @@ pub type peft_progress_fn =
 /// Told that the caller's memory is no longer in use, once, on whichever thread dropped the last reference.
 pub type peft_release_fn = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
-/// A token as it is chosen: its id and the text that it completes (whole UTF-8 characters, perhaps none; NULL without a
-/// tokenizer). Return 0 to go on.
+/// A token as it is chosen: its id and the text that it completes: whole UTF-8 characters, perhaps none, and as they
+/// are bytes of which the model makes no character; NULL without a tokenizer. Return 0 to go on.
 pub type peft_token_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, id: i32, text: *const c_char, len: usize) -> i32>;
 
@@ -203,8 +203,8 @@ pub const PEFT_TOKENIZE_BOS_EOS: i32 = 2;
 
 unsafe extern "C" {
     /// Adds a fresh adapter. method: one of peft_method_name; options: schema "method:\<method\>"; seed fixes the
-    /// initial values. PEFT_E_EXISTS if the name is taken, PEFT_E_KEY for an unknown method, PEFT_E_NOT_FOUND if no
-    /// module matches a target, PEFT_E_UNSUPPORTED for what the method cannot do on this model.
+    /// initial values. PEFT_E_EXISTS if the name is taken, PEFT_E_UNSUPPORTED for an unknown method (naming those that
+    /// there are) and for what the method cannot do on this model, PEFT_E_NOT_FOUND if no module matches a target.
     ///
     /// Call from: any thread; the handle orders changes; since 0.1.
     pub fn peft_adapters_add(
