@@ -119,7 +119,7 @@ check_block() {
         sh) run_block "$place (sh)" env -u PEFT_THREADS -u PEFT_ISA sh -eu "$block" ;;
         python)
             if [ -n "${PEFT_DOCS_PYTHON:-}" ]; then
-                run_block "$place (python)" "$PEFT_DOCS_PYTHON" "$block"
+                run_block "$place (python)" env PYTHONPATH=bindings/python LIBPEFT_LIBRARY=build/libpeft.so "$PEFT_DOCS_PYTHON" "$block"
             else
                 unrun=$((unrun + 1))
             fi
