@@ -2,14 +2,17 @@
 #
 #   make CC=clang BUILD=build/clang     another compiler, its own folder
 #   make STRICT=1                       warnings are errors
+#   make MINIMAL=1 BUILD=build/minimal  LoRA on Llama models only, a third of the size (docs/build.md)
 #   make EXTRA="-g -fsanitize=address"  flags for compiling and linking
 #   make V=1                            whole command lines
 #   make PREFIX=/usr DESTDIR=/tmp/pkg install
+#   make CC=x86_64-w64-mingw32-gcc      another system; its programs get .exe (docs/platforms.md)
 
 BUILD ?= build
 PREFIX ?= /usr/local
 EXTRA ?=
-CFLAGS ?= -O2
+MINIMAL ?=
+CFLAGS ?= $(if $(MINIMAL),-Os,-O2)
 LDFLAGS ?=
 INSTALL ?= install
 PYTHON ?= python3
@@ -20,6 +23,7 @@ SAY = @$(if $(V),:,echo "  $(1)  $@")
 .DEFAULT_GOAL := all
 .SUFFIXES:
 .DELETE_ON_ERROR:
+comma := ,
 
 # As many jobs as CPUs, unless the caller (or the make above this one) has said.
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
@@ -32,12 +36,23 @@ SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wvla \
 	-Wcast-qual -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wdouble-promotion -Wconversion \
 	-Wsign-conversion -Wimplicit-fallthrough $(if $(STRICT),-Werror)
+# The compiler says for which system it builds; only Windows differs.
+WINDOWS := $(findstring mingw,$(shell $(CC) -dumpmachine 2>/dev/null))
+EXE := $(if $(WINDOWS),.exe)
+# Windows: exports are those of libpeft.def, and nothing needs a DLL beyond the system's. GCC needs the assembler's help to
+# have AVX at all there, see kernels/entries.h.
+SYSTEM_FLAGS := $(if $(WINDOWS),-DPEFT_STATIC -Wno-float-conversion $(if $(findstring clang,$(CC)),,-Wa$(comma)-muse-unaligned-vector-move \
+	-DPEFT_UNALIGNED_MOVES),-fPIC -pthread)
+# A minimal build is made small, its inner loops excepted (see there); the linker leaves out what nothing calls.
+SMALL := $(if $(MINIMAL),-DPEFT_MINIMAL -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections)
 # -ffp-contract=off: the same bits from every compiler. Visibility: only what peft.h marks leaves the shared library.
-FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -ffp-contract=off -fvisibility=hidden -fPIC -pthread \
-	-Iinclude $(WARN) $(CFLAGS) $(EXTRA)
-LIBS := -pthread -lm
+FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -ffp-contract=off -fvisibility=hidden $(SYSTEM_FLAGS) \
+	-Iinclude $(WARN) $(CFLAGS) $(EXTRA) $(SMALL)
+# gcc 12 for AArch64 breaks off at a vectorised fmax, which tests use to find the largest difference.
+TEST_FLAGS := -fno-tree-vectorize
+LIBS := $(if $(WINDOWS),-static,-pthread) -lm
 
-SOURCES := $(shell cat lib/sources.txt)
+SOURCES := $(shell cat lib/$(if $(MINIMAL),minimal,sources).txt)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/obj/lib/%.o)
 OBJECTS_DOUBLE := $(SOURCES:%.c=$(BUILD)/obj/double/%.o)
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard examples/peft/*.c))
@@ -45,28 +60,37 @@ TEST_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/unit/*.c) tests
 TEST_OBJECTS_DOUBLE := $(patsubst tests/%.c,$(BUILD)/obj/tests-double/%.o,$(wildcard tests/double/*.c) tests/runner.c)
 
 STATIC := $(BUILD)/libpeft.a
-TOOL := $(if $(wildcard examples/peft/main.c),$(BUILD)/peft)
-QUICKSTART := $(if $(wildcard examples/quickstart.c),$(BUILD)/quickstart)
+TOOL := $(if $(wildcard examples/peft/main.c),$(BUILD)/peft$(EXE))
+QUICKSTART := $(if $(wildcard examples/quickstart.c),$(BUILD)/quickstart$(EXE))
 
-ifeq ($(shell uname -s),Darwin)
+UNIT := $(BUILD)/tests/unit$(EXE)
+DOUBLE := $(BUILD)/tests/double$(EXE)
+
+ifneq ($(WINDOWS),)
+SHARED := $(BUILD)/libpeft-$(SOVERSION).dll
+SHARED_LINKS :=
+SHARED_FLAGS = -shared lib/libpeft.def -Wl,--out-implib,$(BUILD)/libpeft.dll.a
+SHARED_DEPS := lib/libpeft.def
+else ifeq ($(shell uname -s),Darwin)
 SHARED := $(BUILD)/libpeft.$(VERSION).dylib
 SHARED_LINKS := libpeft.$(SOVERSION).dylib libpeft.dylib
-SHARED_FLAGS = -dynamiclib -install_name $(PREFIX)/lib/libpeft.$(SOVERSION).dylib \
-	-Wl,-exported_symbols_list,$(BUILD)/libpeft.exports
+SHARED_FLAGS = -dynamiclib -install_name "$(PREFIX)"/lib/libpeft.$(SOVERSION).dylib \
+	-Wl,-exported_symbols_list,$(BUILD)/libpeft.exports $(if $(MINIMAL),-Wl$(comma)-dead_strip)
 SHARED_DEPS := $(BUILD)/libpeft.exports
 else
 SHARED := $(BUILD)/libpeft.so.$(VERSION)
 SHARED_LINKS := libpeft.so.$(SOVERSION) libpeft.so
-SHARED_FLAGS = -shared -Wl,-soname,libpeft.so.$(SOVERSION) -Wl,--version-script,lib/libpeft.map
+SHARED_FLAGS = -shared -Wl,-soname,libpeft.so.$(SOVERSION) -Wl,--version-script,lib/libpeft.map \
+	$(if $(MINIMAL),-Wl$(comma)--gc-sections$(comma)-z$(comma)noseparate-code$(comma)-z$(comma)defs)
 SHARED_DEPS := lib/libpeft.map
 endif
 
-.PHONY: all check demo base lint format coverage asan tsan install uninstall bench bindings check-bindings check-peers torture clean help FORCE
+.PHONY: all check amalgamation demo base lint format coverage asan tsan cross install uninstall bench bindings check-bindings check-peers torture clean help FORCE
 
 all: $(STATIC) $(SHARED) $(TOOL) $(QUICKSTART) ## static and shared library, tool, quickstart (the default)
 
-check: $(BUILD)/tests/unit $(BUILD)/tests/double $(TOOL) ## build and run all tests that need nothing but this folder
-	@PEFT_TOOL=$(abspath $(BUILD)/peft) sh tests/total.sh $(BUILD)/tests/unit $(BUILD)/tests/double $(wildcard tests/cli/run.sh)
+check: $(UNIT) $(DOUBLE) $(TOOL) ## build and run all tests that need nothing but this folder
+	@PEFT_TOOL=$(abspath $(BUILD)/peft) sh tests/total.sh $(UNIT) $(DOUBLE) $(wildcard tests/cli/run.sh)
 
 demo: $(TOOL) ## fine-tune a small model and show before and after
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) sh examples/demo/run.sh
@@ -90,6 +114,10 @@ check-bindings: $(TOOL) ## is all of that up to date, and does its generator wor
 	@$(PYTHON) bindings/gen --check --peft $(BUILD)/peft
 	@$(PYTHON) bindings/gen/test_gen.py
 
+amalgamation: ## the library as two files, peft.c and peft.h, in build/amalgamation
+	@sh tools/amalgamate.sh $(BUILD)/amalgamation $(if $(MINIMAL),minimal)
+	@echo "  $(BUILD)/amalgamation: peft.c, peft.h"
+
 lint: ## layers, house rules, exports, header in four languages, warnings as errors
 	+@CC="$(CC)" BUILD="$(BUILD)" sh tests/lint/run.sh
 
@@ -103,23 +131,32 @@ asan: ## check with address and undefined-behaviour sanitizers
 tsan: ## check with the thread sanitizer
 	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CFLAGS="-O1 -g" EXTRA="-fsanitize=thread" check
 
+cross: $(TOOL) ## build and test for other processors and systems (cross compilers, qemu-user, wine; TARGETS=...)
+	+@PEFT=$(abspath $(TOOL)) CROSS_BUILD=$(abspath $(BUILD))/cross bash tests/cross/run.sh $(TARGETS)
+
 coverage: ## check with gcc's line counts; table by file
 	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage CC=gcc CFLAGS="-O0 -g" EXTRA="--coverage" check
 	@BUILD=$(BUILD)/coverage sh tests/coverage.sh
 
-install: all $(BUILD)/libpeft.pc ## header, libraries, libpeft.pc and tool into DESTDIR/PREFIX
-	$(INSTALL) -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
-	$(INSTALL) -m 644 include/peft.h $(DESTDIR)$(PREFIX)/include/peft.h
-	$(INSTALL) -m 644 $(STATIC) $(DESTDIR)$(PREFIX)/lib/libpeft.a
-	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(PREFIX)/lib/$(notdir $(SHARED))
-	for link in $(SHARED_LINKS); do ln -sf $(notdir $(SHARED)) $(DESTDIR)$(PREFIX)/lib/$$link; done
-	$(INSTALL) -m 644 $(BUILD)/libpeft.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/libpeft.pc
-	$(if $(TOOL),$(INSTALL) -m 755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/peft)
+install: all $(BUILD)/libpeft.pc ## header, libraries, libpeft.pc, CMake package and tool into DESTDIR/PREFIX
+	$(INSTALL) -d "$(DESTDIR)$(PREFIX)"/include "$(DESTDIR)$(PREFIX)"/lib/pkgconfig "$(DESTDIR)$(PREFIX)"/bin \
+		"$(DESTDIR)$(PREFIX)"/lib/cmake/libpeft
+	$(INSTALL) -m 644 include/peft.h "$(DESTDIR)$(PREFIX)"/include/peft.h
+	$(INSTALL) -m 644 $(STATIC) "$(DESTDIR)$(PREFIX)"/lib/libpeft.a
+	$(INSTALL) -m 755 $(SHARED) "$(DESTDIR)$(PREFIX)"/lib/$(notdir $(SHARED))
+	$(if $(WINDOWS),$(INSTALL) -m 644 $(BUILD)/libpeft.dll.a "$(DESTDIR)$(PREFIX)"/lib/libpeft.dll.a)
+	for link in $(SHARED_LINKS); do ln -sf $(notdir $(SHARED)) "$(DESTDIR)$(PREFIX)"/lib/$$link; done
+	$(INSTALL) -m 644 $(BUILD)/libpeft.pc "$(DESTDIR)$(PREFIX)"/lib/pkgconfig/libpeft.pc
+	$(INSTALL) -m 644 tools/cmake/libpeftConfig.cmake "$(DESTDIR)$(PREFIX)"/lib/cmake/libpeft/libpeftConfig.cmake
+	sed 's/@VERSION@/$(VERSION)/; s/@MAJOR@/$(SOVERSION)/' tools/cmake/libpeftConfigVersion.cmake.in \
+		>"$(DESTDIR)$(PREFIX)"/lib/cmake/libpeft/libpeftConfigVersion.cmake
+	$(if $(TOOL),$(INSTALL) -m 755 $(TOOL) "$(DESTDIR)$(PREFIX)"/bin/peft$(EXE))
 
 uninstall: ## remove what install wrote
-	rm -f $(DESTDIR)$(PREFIX)/include/peft.h $(DESTDIR)$(PREFIX)/bin/peft
-	rm -f $(DESTDIR)$(PREFIX)/lib/pkgconfig/libpeft.pc
-	cd $(DESTDIR)$(PREFIX)/lib && rm -f libpeft.a $(notdir $(SHARED)) $(SHARED_LINKS)
+	rm -f "$(DESTDIR)$(PREFIX)"/include/peft.h "$(DESTDIR)$(PREFIX)"/bin/peft$(EXE)
+	rm -f "$(DESTDIR)$(PREFIX)"/lib/pkgconfig/libpeft.pc
+	rm -rf "$(DESTDIR)$(PREFIX)"/lib/cmake/libpeft
+	cd "$(DESTDIR)$(PREFIX)"/lib && rm -f libpeft.a libpeft.dll.a $(notdir $(SHARED)) $(SHARED_LINKS)
 
 clean: ## remove the build folder
 	rm -rf $(BUILD)
@@ -147,20 +184,20 @@ $(SHARED): $(OBJECTS) $(SHARED_DEPS)
 $(BUILD)/libpeft.exports: lib/libpeft.map
 	@awk '/^ *peft_/ {sub(";", ""); print "_" $$1}' $< > $@
 
-$(BUILD)/peft: $(TOOL_OBJECTS) $(STATIC)
+$(BUILD)/peft$(EXE): $(TOOL_OBJECTS) $(STATIC)
+	$(call SAY,LD)
+	$(Q)$(CC) $(EXTRA) $(LDFLAGS) $(if $(WINDOWS),-municode) -o $@ $^ $(LIBS)
+
+$(BUILD)/quickstart$(EXE): $(BUILD)/obj/examples/quickstart.o $(STATIC)
 	$(call SAY,LD)
 	$(Q)$(CC) $(EXTRA) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/quickstart: $(BUILD)/obj/examples/quickstart.o $(STATIC)
-	$(call SAY,LD)
-	$(Q)$(CC) $(EXTRA) $(LDFLAGS) -o $@ $^ $(LIBS)
-
-$(BUILD)/tests/unit: $(TEST_OBJECTS) $(STATIC)
+$(UNIT): $(TEST_OBJECTS) $(STATIC)
 	$(call SAY,LD)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(EXTRA) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/tests/double: $(TEST_OBJECTS_DOUBLE) $(BUILD)/double/libpeft.a
+$(DOUBLE): $(TEST_OBJECTS_DOUBLE) $(BUILD)/double/libpeft.a
 	$(call SAY,LD)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(EXTRA) $(LDFLAGS) -o $@ $^ $(LIBS)
@@ -169,9 +206,11 @@ $(BUILD)/libpeft.pc: include/peft.h FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' 'libdir=$${prefix}/lib' '' 'Name: libpeft' \
 		'Description: Parameter-efficient fine-tuning of transformers on the CPU' 'Version: $(VERSION)' \
-		'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lpeft' 'Libs.private: $(LIBS)' > $@
+		'Cflags: -I"$${includedir}"' 'Libs: -L"$${libdir}" -lpeft' 'Libs.private: $(LIBS)' > $@
 
 # ---- objects -------------------------------------------------------------------------------------------------------
+
+$(BUILD)/obj/lib/kernels/x86/%.o $(BUILD)/obj/lib/kernels/generic/%.o: FLAGS += $(if $(MINIMAL),-O2)
 
 $(BUILD)/obj/lib/%.o: lib/%.c $(BUILD)/flags
 	$(call SAY,CC)
@@ -191,12 +230,12 @@ $(BUILD)/obj/examples/%.o: examples/%.c $(BUILD)/flags
 $(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags
 	$(call SAY,CC)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(FLAGS) -Ilib -Itests -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(FLAGS) $(TEST_FLAGS) -Ilib -Itests -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/tests-double/%.o: tests/%.c $(BUILD)/flags
 	$(call SAY,CC)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(FLAGS) -DPEFT_DOUBLE -Ilib -Itests -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(FLAGS) $(TEST_FLAGS) -DPEFT_DOUBLE -Ilib -Itests -MMD -MP -c -o $@ $<
 
 # A change of compiler or flags rebuilds.
 $(BUILD)/flags: FORCE

@@ -1,15 +1,24 @@
 /* runner.c - runs the registered tests and says what failed, where, with actual and expected.
  *
- * Options: --list, --filter SUBSTR (may be repeated), --verbose (each test with its time). The last line is
- * "N passed, N failed"; the exit code is 1 if any failed. */
+ * Options: --list, --filter SUBSTR and --skip SUBSTR (may be repeated), --verbose (each test with its time). The last line
+ * is "N passed, N failed"; the exit code is 1 if any failed. */
+#include "base/system.h"
 #include "runner.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <windows.h>
+#define SIGBUS SIGSEGV            /* one signal for both */
+#define lstat  stat               /* no symbolic links are made here */
+#endif
 
 typedef struct runner_test {
     const char *name, *file;
@@ -64,15 +73,21 @@ const char *runner_path(const char *dir, const char *name) {
 const char *runner_tmpdir(void) {
     if (!root[0]) {
         const char *base = getenv("TMPDIR");
-        (void)snprintf(root, sizeof root, "%.200s/libpeft-test-XXXXXX", base && base[0] ? base : "/tmp");
-        if (!mkdtemp(root)) {
+        int made = -1;
+        for (int i = 0; made != 0 && i < 1000; i++) { /* a number that a killed run left is passed over */
+            (void)snprintf(root, sizeof root, "%.200s/libpeft-test-%lld-%d", base && base[0] ? base : "/tmp",
+                           (long long)peft__sys_pid(), i);
+            made = peft__sys_make_folder(root);
+            if (made != 0 && errno != EEXIST) { break; }
+        }
+        if (made != 0) {
             perror(root);
             exit(2);
         }
     }
     runner_block *b = new_block();
     (void)snprintf(b->text, sizeof b->text, "%s/%d", root, dirs++);
-    if (mkdir(b->text, 0777) != 0) {
+    if (peft__sys_make_folder(b->text) != 0) {
         perror(b->text);
         exit(2);
     }
@@ -95,6 +110,15 @@ static void remove_tree(const char *path) {
     }
     if (dir) { closedir(dir); }
     rmdir(path);
+}
+
+void runner_sleep(double seconds) {
+#if defined(_WIN32)
+    Sleep((DWORD)(1e3 * seconds));
+#else
+    struct timespec wait = {(time_t)seconds, (long)(1e9 * (seconds - (double)(time_t)seconds))};
+    (void)nanosleep(&wait, NULL);
+#endif
 }
 
 /* ---- checks --------------------------------------------------------------------------------------------------- */
@@ -177,19 +201,23 @@ static void end_test(const runner_test *t) {
 /* Only async-signal-safe calls: which test it was is what a core file is slow to tell. */
 static void on_crash(int sig) {
     static const char text[] = "CRASH in ";
-    if (write(1, text, sizeof text - 1) < 0 || write(1, current, strlen(current)) < 0 || write(1, "\n", 1) < 0) {}
+    (void)peft__sys_write(1, text, sizeof text - 1);
+    (void)peft__sys_write(1, current, strlen(current));
+    (void)peft__sys_write(1, "\n", 1);
     signal(sig, SIG_DFL);
     raise(sig);
 }
 
 static bool wanted(const char *name, int argc, char **argv) {
-    bool any = false;
+    bool any = false, named = false;
     for (int i = 1; i + 1 < argc; i++) {
+        bool hit = strstr(name, argv[i + 1]) != NULL;
+        if (strcmp(argv[i], "--skip") == 0 && hit) { return false; }
         if (strcmp(argv[i], "--filter") != 0) { continue; }
         any = true;
-        if (strstr(name, argv[i + 1])) { return true; }
+        named = named || hit;
     }
-    return !any;
+    return !any || named;
 }
 
 static bool flag(const char *name, int argc, char **argv) {
@@ -206,7 +234,10 @@ static int by_name(const void *a, const void *b) {
 int main(int argc, char **argv) {
     int passed = 0, bad = 0;
     bool list = flag("--list", argc, argv), verbose = flag("--verbose", argc, argv);
-    setvbuf(stdout, NULL, _IOLBF, 0);
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+#if defined(_WIN32)
+    (void)_setmode(_fileno(stdout), _O_BINARY); /* lines end as everywhere */
+#endif
     signal(SIGSEGV, on_crash);
     signal(SIGBUS, on_crash);
     signal(SIGABRT, on_crash);

@@ -27,6 +27,7 @@ void runner_register(const char *name, const char *file, runner_fn fn);
 const char *runner_tmpdir(void);
 /* `name` in a folder that runner_tmpdir gave, for a path; lives until the test ends. */
 const char *runner_path(const char *dir, const char *name);
+void runner_sleep(double seconds);
 /* A fresh allocator over malloc; a test that passes but has bytes outstanding at its end is a failure. */
 peft__mem *runner_mem(void);
 

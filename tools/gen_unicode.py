@@ -1,20 +1,51 @@
 #!/usr/bin/env python3
-"""Writes lib/text/unicode_tables.h: Unicode classes and canonical (de)composition as compact arrays.
+"""Writes lib/text/unicode_tables.h: Unicode classes, lower case and (de)composition as compact arrays.
 
 Usage: tools/gen_unicode.py > lib/text/unicode_tables.h
-The data are those of Python's unicodedata; its version is written into the header.
+The data are those of Python's unicodedata; its version is written into the header. Which controls, marks and punctuation
+BERT's normaliser knows, what lower case is and which compatibility characters are taken apart is asked of Hugging Face's
+package tokenizers (0.22), character by character, because it goes by other versions of Unicode.
 """
 import unicodedata
 
+from tokenizers import normalizers, pre_tokenizers
+
 LIMIT = 0x110000
+PRIVATE = 0xF0000  # from here on all is private use; unicode.c knows
 # The property White_Space: unicodedata has no name for it, and str.isspace() adds four controls.
 SPACES = set([*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000])
 
 
-def char_class(cp):
+CLEAN = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=False, strip_accents=False, lowercase=False)
+STRIP = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)
+ACCENTS = normalizers.StripAccents()
+LOWER = normalizers.Lowercase()
+NFKD = normalizers.NFKD()
+BERT = pre_tokenizers.BertPreTokenizer()
+ALPHABETIC_SYMBOLS = [*range(0x24B6, 0x24EA), *range(0x1F130, 0x1F14A), *range(0x1F150, 0x1F16A), *range(0x1F170, 0x1F18A)]
+
+
+def char_kind(cp):
+    """Numbered as UNI_* in unicode.c."""
     if cp in SPACES:
         return 3
-    return {"L": 1, "N": 2, "P": 4}.get(unicodedata.category(chr(cp))[0], 0)
+    c = chr(cp)
+    category = unicodedata.category(c)
+    if category[0] == "L":
+        return 1
+    if category[0] == "N":
+        return 11 if category == "No" else 2
+    if category[0] == "P":
+        return 4 if cp < 128 or len(BERT.pre_tokenize_str("a" + c + "b")) == 3 else 8
+    if category[0] == "M" and len(BERT.pre_tokenize_str("a" + c + "b")) == 3:
+        return 13
+    if category[0] == "M":
+        return 5 if STRIP.normalize_str("a" + c) == "a" else 6 if ACCENTS.normalize_str("a" + c) == "a" else 9
+    if category in ("Cc", "Cf", "Co"):
+        return 7 if CLEAN.normalize_str("a" + c + "b") == "ab" else 0
+    if category[0] == "S" and cp >= 128 and len(BERT.pre_tokenize_str("a" + c + "b")) == 3:
+        return 10
+    return 12 if cp in ALPHABETIC_SYMBOLS else 0
 
 
 def is_surrogate(cp):
@@ -41,8 +72,8 @@ def array(ctype, name, dims, values, fmt="%d"):
 def class_tables():
     """Two stages: the number of a block of 128 code points, then 4 bits a code point. The tail of equal blocks is cut."""
     blocks, index = {}, []
-    for base in range(0, LIMIT, 128):
-        classes = [0 if is_surrogate(c) else char_class(c) for c in range(base, base + 128)]
+    for base in range(0, PRIVATE, 128):
+        classes = [0 if is_surrogate(c) else char_kind(c) for c in range(base, base + 128)]
         packed = tuple(classes[i] | classes[i + 1] << 4 for i in range(0, 128, 2))
         index.append(blocks.setdefault(packed, len(blocks)))
     zero = blocks.get(tuple([0] * 64))
@@ -83,10 +114,52 @@ def nfc_tables():
     array("uint32_t", "unicode_comp", "[UNICODE_COMP * 3]", [v for row in comp for v in row], "0x%X")
 
 
+def lower_table():
+    """Runs of capitals: first, last, step, distance to the small letter (as a signed number)."""
+    runs = []
+    for cp in range(LIMIT):
+        small = None if is_surrogate(cp) else LOWER.normalize_str(chr(cp))
+        if small is None or len(small) != 1 or ord(small) == cp:
+            continue
+        delta = ord(small) - cp
+        last = runs[-1] if runs else None
+        if last and last[3] == delta and (cp - last[1] == last[2] or (last[0] == last[1] and cp - last[1] <= 2)):
+            last[2] = cp - last[1]
+            last[1] = cp
+        else:
+            runs.append([cp, cp, 1, delta])
+    print("/* first, last, step, distance of the small letters; without U+0130, which becomes two characters */")
+    print("enum { UNICODE_LOWER = %d };\n" % len(runs))
+    array("int32_t", "unicode_lower", "[UNICODE_LOWER * 4]", [v for row in runs for v in row])
+
+
+def compat_tables():
+    rows_, pool = [], []
+    for cp in range(LIMIT):
+        if is_surrogate(cp):
+            continue
+        full = NFKD.normalize_str(chr(cp))
+        canonical = unicodedata.normalize("NFD", chr(cp))
+        if full == canonical or unicodedata.normalize("NFKD", chr(cp)) == canonical:
+            continue
+        codes = [ord(c) for c in full]
+        assert len(codes) < 32 and max(codes) < 0x10000
+        at = next((i for i in range(len(pool) - len(codes) + 1) if pool[i:i + len(codes)] == codes), len(pool))
+        if at == len(pool):
+            pool += codes
+        rows_ += [cp, at << 5 | len(codes)]
+    print("/* character; place << 5 | length of its whole compatibility decomposition in the pool */")
+    print("enum { UNICODE_COMPAT = %d, UNICODE_POOL = %d };\n" % (len(rows_) // 2, len(pool)))
+    array("uint32_t", "unicode_compat", "[UNICODE_COMPAT * 2]", rows_, "0x%X")
+    array("uint16_t", "unicode_pool", "[UNICODE_POOL]", pool, "0x%X")
+
+
 print("/* unicode_tables.h - generated by tools/gen_unicode.py from Unicode %s: do not edit.\n *" % unicodedata.unidata_version)
-print(" * Classes: block number of each 128 code points, then 4 bits a code point (low half first), numbered as")
-print(" * PEFT__UNI_*. Left out: every other property. */")
+print(" * Kinds: block number of each 128 code points, then 4 bits a code point (low half first), numbered as UNI_* in")
+print(" * unicode.c. Left out: every other property. */")
 print("#ifndef PEFT_TEXT_UNICODE_TABLES_H\n#define PEFT_TEXT_UNICODE_TABLES_H\n\n#include <stdint.h>\n\n/* clang-format off */")
 class_tables()
 nfc_tables()
+lower_table()
+compat_tables()
 print("/* clang-format on */\n\n#endif")

@@ -3,6 +3,7 @@
  * A line of a --prompts file is a prompt, or a JSON object with "prompt", or with "input_ids" for models without a
  * tokenizer. Plain output is the continuation (after the prompt's own line where there are several); --json prints one
  * object a prompt. */
+#include "system.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -140,15 +141,16 @@ static int generate_line(generate *g, const char *line, size_t len, size_t numbe
 
 static int generate_file(generate *g, const char *path) {
     int rc = TOOL_OK;
-    char *line = NULL;
-    size_t cap = 0, number = 0;
-    ssize_t len = 0;
-    FILE *file = fopen(path, "r");
+    tool_text line = {0};
+    size_t number = 0;
+    FILE *file = system_open(path, "r");
     if (file == NULL) { return tool_fail("cannot read %s: %s", path, strerror(errno)); }
-    while ((len = getline(&line, &cap, file)) >= 0) {
+    while (tool_read_line(file, &line)) {
         number++;
-        while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r')) { line[--len] = '\0'; }
-        if (len > 0) { DO(generate_line(g, line, (size_t)len, number)); }
+        while (line.len > 0 && (line.text[line.len - 1] == '\n' || line.text[line.len - 1] == '\r')) {
+            line.text[--line.len] = '\0';
+        }
+        if (line.len > 0) { DO(generate_line(g, line.text, line.len, number)); }
     }
     if (ferror(file)) {
         rc = tool_fail("cannot read %s: %s", path, strerror(errno));
@@ -156,7 +158,7 @@ static int generate_file(generate *g, const char *path) {
         rc = tool_fail("%s has no prompts", path);
     }
 out:
-    free(line);
+    free(line.text);
     (void)fclose(file);
     return rc;
 }

@@ -1,13 +1,13 @@
 /* cmd_train.c - `peft train` and `peft plan`: both set a run up in the same way; plan then only asks what it would need. */
 #include "pretty.h"
 #include "progress.h"
+#include "system.h"
 #include "tool.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TRAIN_METHODS = 8 };
 
@@ -312,15 +312,15 @@ static int train_main(const tool_args *args) {
     t.checkpoint = tool_join(args->out, "/", "trainer");
     progress_init(&t.progress, args->quiet);
     DO(train_open(&t, args, t.checkpoint));
-    made = access(args->out, F_OK) != 0;
+    made = !system_exists(args->out);
     DO(tool_make_folder(args->out));
-    if (access(args->out, W_OK) != 0) { DO(tool_fail("the folder %s is read-only", args->out)); }
+    if (!system_may_write(args->out)) { DO(tool_fail("the folder %s is read-only", args->out)); }
     DO(step_log_open(&t.log, args->json_log, args->resume));
     DO(train_run(&t, args));
 out:
     if (step_log_close(&t.log) != TOOL_OK && rc == TOOL_OK) { rc = TOOL_FAILED; }
     train_close(&t);
-    if (made && rc != TOOL_OK) { (void)rmdir(args->out); /* only succeeds where the run left nothing in it */ }
+    if (made && rc != TOOL_OK) { system_remove_folder(args->out); /* only succeeds where the run left nothing in it */ }
     return rc;
 }
 

@@ -1,5 +1,6 @@
 /* interrupt.c - Ctrl-C: the handler only asks the library to stop (peft_*_cancel is async-signal-safe); the command then
  * saves its state and leaves with 128 + signal. A second Ctrl-C ends the process at once. */
+#include "system.h"
 #include "tool.h"
 
 #include <signal.h>
@@ -20,12 +21,7 @@ static void interrupt_handler(int signal_number) {
 void interrupt_watch(peft_trainer *trainer, peft_session *session) {
     atomic_store(&interrupt_trainer, trainer);
     atomic_store(&interrupt_session, session);
-    struct sigaction action = {0};
-    action.sa_handler = interrupt_handler;
-    action.sa_flags = (int)(SA_RESTART | SA_RESETHAND);
-    (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
+    system_on_interrupt(interrupt_handler);
 }
 
 void interrupt_forget(void) {

@@ -3,6 +3,7 @@
  * Exit codes: 0 success, 1 failure, 2 wrong use, 130 after Ctrl-C with the state saved. Results go to stdout, progress and
  * errors to stderr. The environment variables PEFT_THREADS, PEFT_ISA and NO_COLOR are read here and nowhere in the
  * library. */
+#include "system.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -81,6 +82,7 @@ static int main_run(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    system_begin();
     int rc = main_run(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc <= TOOL_FAILED) {
         rc = tool_fail("cannot write to stdout: %s", strerror(errno));

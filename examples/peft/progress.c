@@ -2,39 +2,21 @@
  * the last, those that were evaluated, and one every few seconds between). NO_COLOR (no-color.org) turns colour off. */
 #include "progress.h"
 
+#include "system.h"
 #include "tool.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 static const double progress_redraw = 0.05, progress_line = 2.0; /* seconds between two bars, two lines */
 
-static bool progress_is_utf8(void) {
-    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *value = getenv(names[i]);
-        if (value != NULL && value[0] != '\0') { /* the first that is set decides */
-            return strstr(value, "UTF-8") != NULL || strstr(value, "utf8") != NULL;
-        }
-    }
-    return false;
-}
-
 void progress_init(progress *p, bool quiet) {
-    const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    const char *no_color = getenv("NO_COLOR");
     *p = (progress){.quiet = quiet, .drawn_at = -1e9};
-    p->bar = isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
+    p->bar = system_can_redraw();
     p->colour = p->bar && (no_color == NULL || no_color[0] == '\0');
-    p->unicode = progress_is_utf8();
-}
-
-static int progress_columns(void) {
-    struct winsize size;
-    memset(&size, 0, sizeof size);
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    p->unicode = system_is_utf8();
 }
 
 /* "loss 2.3456  eval 2.5000  1234 tok/s  ETA 0:12  153.2 MiB" */
@@ -61,7 +43,7 @@ static void progress_draw_bar(const progress *p, const peft_step_info *info) {
     progress_text(info, false, text, sizeof text);
     int digits = snprintf(steps, sizeof steps, "%lld", (long long)info->max_steps);
     int left = snprintf(steps, sizeof steps, "%*lld/%lld ", digits, (long long)info->step, (long long)info->max_steps);
-    int room = progress_columns() - left - (int)strlen(text) - 10; /* blanks, percentage, and one column free */
+    int room = system_columns() - left - (int)strlen(text) - 10; /* blanks, percentage, and one column free */
     int width = room > 40 ? 40 : room < 0 ? 0 : room;
     int full = (int)((double)width * (done > 1.0 ? 1.0 : done));
     (void)fprintf(stderr, "\r%s%s", steps, p->colour ? "\033[32m" : "");

@@ -2,15 +2,16 @@
  * adapters, session. */
 #include "tool.h"
 
+#include "system.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static void run_log(void *user, int32_t level, const char *text) {
     (void)user;
-    if (isatty(STDERR_FILENO)) { (void)fputs("\r\033[K", stderr); /* a progress bar may be on this line */ }
+    if (system_is_terminal()) { (void)fputs("\r\033[K", stderr); /* a progress bar may be on this line */ }
     tool_note("%s%s", level <= PEFT_LOG_WARN ? "warning: " : "", text);
 }
 
@@ -62,7 +63,7 @@ int run_load_adapters(tool_run *r, const tool_args *args) {
         for (size_t i = 0; i < args->named_count; i++) {
             const char *path = args->named[i].value;
             char *config = tool_join(path, "/", "adapter_fusion_config.json");
-            bool fusion = access(config, F_OK) == 0;
+            bool fusion = system_exists(config);
             free(config);
             if (fusion == (fusions == 1)) { TRY(peft_adapters_load(r->adapters, args->named[i].key, path, NULL)); }
         }

@@ -3,18 +3,18 @@
  * file is what an uninterrupted run would have written. */
 #include "minijson.h"
 #include "progress.h"
+#include "system.h"
 #include "tool.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 int step_log_open(step_log *l, const char *path, bool resume) {
     *l = (step_log){.path = path, .resume = resume};
     if (path == NULL) { return TOOL_OK; }
-    l->file = fopen(path, resume ? "a+" : "w");
+    l->file = system_open(path, resume ? "a+" : "w");
     return l->file != NULL ? TOOL_OK : tool_fail("cannot write the log %s: %s", path, strerror(errno));
 }
 
@@ -30,14 +30,12 @@ static bool step_log_keeps(const char *line, size_t len, int64_t step) {
 
 /* Steps only grow, so what stays is the head of the file. */
 static int step_log_cut(step_log *l, int64_t step) {
-    char *line = NULL;
-    size_t cap = 0;
-    off_t keep = 0;
-    ssize_t len = 0;
+    tool_text line = {0};
+    int64_t keep = 0;
     rewind(l->file);
-    while ((len = getline(&line, &cap, l->file)) > 0 && step_log_keeps(line, (size_t)len, step)) { keep += len; }
-    free(line);
-    if (fflush(l->file) != 0 || ftruncate(fileno(l->file), keep) != 0 || fseeko(l->file, 0, SEEK_END) != 0) {
+    while (tool_read_line(l->file, &line) && step_log_keeps(line.text, line.len, step)) { keep += (int64_t)line.len; }
+    free(line.text);
+    if (!system_cut(l->file, keep)) {
         return tool_fail("cannot shorten the log %s: %s", l->path, strerror(errno));
     }
     return TOOL_OK;

@@ -1,13 +1,14 @@
 /* tool.c - errors, memory and small formatting of the command-line tool. */
 #include "tool.h"
 
+#include "system.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static void tool_print(const char *format, va_list list) TOOL_PRINTF(1, 0);
 
@@ -50,7 +51,9 @@ int tool_check(peft_status status) {
 /* ---- Memory and text ---------------------------------------------------------------------------------------------- */
 
 void *tool_alloc(size_t size) {
-    return memset(tool_resize(NULL, size), 0, size);
+    void *p = tool_resize(NULL, size);
+    memset(p, 0, size);
+    return p;
 }
 
 void *tool_resize(void *p, size_t size) {
@@ -133,6 +136,16 @@ const char *tool_duration(double seconds, char out[TOOL_SHORT]) {
     return out;
 }
 
+bool tool_read_line(FILE *file, tool_text *line) {
+    line->len = 0;
+    for (int c; (c = getc(file)) != EOF;) {
+        char byte = (char)c;
+        tool_append(line, &byte, 1);
+        if (c == '\n') { break; }
+    }
+    return line->len > 0;
+}
+
 /* Levenshtein's distance by one row of the table; words longer than the row count as far away. */
 size_t tool_distance(const char *a, const char *b) {
     enum { LONGEST = 63 };
@@ -157,18 +170,18 @@ int tool_make_folder(const char *path) {
     char *part = tool_copy(path, strlen(path));
     for (size_t i = 1; rc == TOOL_OK; i++) {
         bool end = path[i] == '\0';
-        if (!end && path[i] != '/') { continue; }
+        if (!end && !system_is_separator(path[i])) { continue; }
         part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
-            rc = tool_fail("cannot make the folder %s: %s", part, strerror(errno));
+        if (!system_make_folder(part)) {
+            int error = errno; /* a drive or a share is refused for other reasons than that it exists */
+            if (error != EEXIST && !system_is_folder(part)) {
+                rc = tool_fail("cannot make the folder %s: %s", part, strerror(error));
+            }
         }
         part[i] = path[i];
         if (end) { break; }
     }
-    struct stat info;
-    if (rc == TOOL_OK && (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))) {
-        rc = tool_fail("%s is not a folder", path);
-    }
+    if (rc == TOOL_OK && !system_is_folder(path)) { rc = tool_fail("%s is not a folder", path); }
     free(part);
     return rc;
 }

@@ -14,12 +14,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* ---- Exit codes and errors (tool.c) ------------------------------------------------------------------------------ */
 
 enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2, TOOL_SIGNALLED = 128 /* plus the signal: 130 after Ctrl-C */ };
 
-#if defined(__GNUC__)
+#if defined(__MINGW32__) && !defined(__clang__) /* its plain "printf" does not know %zu */
+#define TOOL_PRINTF(at, first) __attribute__((__format__(__gnu_printf__, at, first)))
+#elif defined(__GNUC__)
 #define TOOL_PRINTF(at, first) __attribute__((__format__(__printf__, at, first)))
 #else
 #define TOOL_PRINTF(at, first)
@@ -71,6 +74,7 @@ typedef struct tool_text {
 } tool_text;
 void tool_append(tool_text *t, const char *bytes, size_t len);
 void tool_append_json(tool_text *t, const char *bytes, size_t len); /* as a JSON string with its quotes */
+bool tool_read_line(FILE *file, tool_text *line); /* the next line with its end, in place of what it held; false at the end */
 
 enum { TOOL_SHORT = 32 }; /* room that each of the three below needs */
 const char *tool_bytes(double bytes, char out[TOOL_SHORT]);      /* "1.5 MiB" */

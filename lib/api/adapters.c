@@ -102,10 +102,10 @@ static peft_status adapters_fail_method(const char *method) {
     }
     const char *near = peft__nearest(method, names, n);
     if (near != NULL) {
-        return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"; did you mean \"%s\"? known: %s", method, near,
-                          known);
+        return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"" PEFT__OF_BUILD "; did you mean \"%s\"? known: %s", method,
+                          near, known);
     }
-    return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"; known: %s", method, known);
+    return peft__fail(PEFT_E_UNSUPPORTED, "there is no method \"%s\"" PEFT__OF_BUILD "; known: %s", method, known);
 }
 
 /* Puts a new adapter into the set, or frees it. */

@@ -30,10 +30,12 @@ const char *peft_version_string(void) {
 
 const char *peft_build_info(void) {
     return "version=" LIBRARY_TEXT(PEFT_VERSION_MAJOR) "." LIBRARY_TEXT(PEFT_VERSION_MINOR) "." LIBRARY_TEXT(PEFT_VERSION_PATCH)
-#ifdef PEFT__X86
-           " isa=generic,avx2,avx512"
-#else
            " isa=generic"
+#ifdef PEFT__X86
+           ",avx2"
+#endif
+#ifdef PEFT__AVX512
+           ",avx512"
 #endif
            " threads=" PEFT__THREADS_KIND
 #ifdef PEFT_MINIMAL

@@ -37,6 +37,9 @@ typedef struct peft__site {
     int64_t head_dim;            /* NORM: each head of so many columns is normed by itself; 0: the whole row */
     double plus;                 /* NORM: the gain is `weight` and this (Gemma: 1); it is in norm_gain */
     bool conv1d;                 /* stored [in][out]: what HF calls fan_in_fan_out */
+    int64_t heads;               /* QKV: its columns are q, k and v of each of so many heads, one head after the other; 0: all of
+                                    q, then all of k, then all of v */
+    double row_scale;            /* EMBED: what a row is multiplied by before the INPUT site; 0: nothing */
     int32_t tied_to;             /* HEAD: id of the EMBED site whose matrix it is; -1 */
 } peft__site;
 

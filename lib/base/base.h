@@ -25,10 +25,21 @@ typedef float peft__real;
 #endif
 #define PEFT__R(x) ((peft__real)(x))
 
-#if defined(__GNUC__)
+#if defined(__MINGW32__) && !defined(__clang__) /* its plain "printf" is the old one of Microsoft's, without %zu */
+#define PEFT__PRINTF(fmt, first) __attribute__((format(gnu_printf, fmt, first)))
+#elif defined(__GNUC__)
 #define PEFT__PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
 #else
 #define PEFT__PRINTF(fmt, first)
+#endif
+
+/* A build of lib/minimal.txt only; and words for errors about what it does not have. */
+#ifdef PEFT_MINIMAL
+#define PEFT__MINIMAL  1
+#define PEFT__OF_BUILD " in this minimal build"
+#else
+#define PEFT__MINIMAL  0
+#define PEFT__OF_BUILD ""
 #endif
 
 #define PEFT__MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -209,7 +220,7 @@ enum { /* bits of peft__cpu_features; those the operating system saves as well *
     PEFT__CPU_NEON = 1 << 4,
 };
 uint32_t peft__cpu_features(void);
-int32_t peft__cpu_count(void);      /* CPUs this process may use */
+int32_t peft__cpu_count(void);      /* CPUs this process may use; of the system, as the next */
 double peft__clock(void);           /* monotonic seconds */
 
 /* ---- file.c: whole-file reading, mapping, atomic saving ---------------------------------------------------------- */
@@ -217,13 +228,14 @@ double peft__clock(void);           /* monotonic seconds */
 typedef struct peft__file {
     const uint8_t *data; /* the bytes; mapped, or owned when copied */
     size_t size;         /* bytes */
-    bool mapped;         /* munmap rather than free */
+    bool mapped;         /* unmap rather than free */
     peft__mem *mem;      /* owner of a copy */
 } peft__file;
 
 bool peft__path_exists(const char *path);
 bool peft__path_is_dir(const char *path);
 bool peft__path_starts(const char *path, const void *bytes, size_t n); /* a file whose first n (at most 16) bytes these are */
+const char *peft__path_name(const char *path); /* what follows the last separator; "" after one at the end */
 peft_status peft__path_join(peft__arena *a, const char *dir, const char *name, char **out);
 peft_status peft__dir_make(const char *path); /* with parents; existing is fine */
 /* Opens read-only. `copy`: read into memory, for storage that may change under us. A directory, a missing or an

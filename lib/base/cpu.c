@@ -1,16 +1,11 @@
-/* cpu.c - what this processor can, how many of them there are, and a clock.
+/* cpu.c - what this processor can. How many of them there are, and the clock, are the system's (system_*.c).
  *
  * x86: CPUID leaves 1 and 7, and XGETBV for whether the system saves the wide registers (Intel SDM volume 1, 13.3 and
  * 14.3; volume 2A, CPUID). AArch64 always has NEON.
  *
- * Left out: cache sizes, CPU quotas of control groups. */
+ * Left out: cache sizes. */
 #include "base/base.h"
 
-#include <time.h>
-#include <unistd.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#endif
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
@@ -57,23 +52,3 @@ uint32_t peft__cpu_features(void) {
 }
 
 #endif
-
-int32_t peft__cpu_count(void) {
-#if defined(__linux__) && defined(SYS_sched_getaffinity)
-    unsigned long mask[1024 / sizeof(unsigned long)] = {0}; /* 8192 CPUs */
-    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-    int32_t n = 0;
-    for (size_t i = 0; bytes > 0 && i < (size_t)bytes / sizeof mask[0]; i++) {
-        for (unsigned long word = mask[i]; word; word &= word - 1) { n++; }
-    }
-    if (n > 0) { return n; }
-#endif
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    return online > 0 && online < 1 << 20 ? (int32_t)online : 1;
-}
-
-double peft__clock(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}

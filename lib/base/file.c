@@ -5,44 +5,23 @@
  * file, fsync of the folder: after a crash at any moment the path holds the whole old or the whole new file.
  *
  * Left out: appending, locks, following a symbolic link on save (the rename replaces the link). */
-#include "base/base.h"
+#include "base/system.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#ifndef O_CLOEXEC
-#define O_CLOEXEC 0
+#ifndef EDQUOT /* Windows has no such error */
+#define EDQUOT (-1)
 #endif
 
 enum {
     FILE_TRIES = 10000,         /* temporary names before giving up */
     FILE_CHUNK = 1 << 30,       /* bytes of one read or write: some systems refuse 2 GiB and more */
-    FILE_PAGES = 4096,          /* pages asked about by one mincore */
 };
 
 /* ---- the system, and the seam that lets a test stand in for it -------------------------------------------------- */
 
-static int64_t file_sys_read(int fd, void *data, size_t size) {
-    return (int64_t)read(fd, data, size);
-}
-
-static int64_t file_sys_write(int fd, const void *data, size_t size) {
-    return (int64_t)write(fd, data, size);
-}
-
-static int file_sys_sync(int fd) {
-    return fsync(fd);
-}
-
-static int file_sys_rename(const char *from, const char *to) {
-    return rename(from, to);
-}
-
-static const peft__file_ops file_system = {file_sys_read, file_sys_write, file_sys_sync, file_sys_rename};
+static const peft__file_ops file_system = {peft__sys_read, peft__sys_write, peft__sys_sync, peft__sys_rename};
 static _Thread_local const peft__file_ops *file_ops; /* NULL: file_system; only tests set it */
 
 const peft__file_ops *peft__file_set_ops(const peft__file_ops *ops) {
@@ -90,27 +69,35 @@ static peft_status file_fail(int error, const char *verb, const char *path) {
 /* ---- paths and folders ---------------------------------------------------------------------------------------- */
 
 bool peft__path_exists(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0;
+    peft__sys_info info;
+    return peft__sys_stat(path, &info);
 }
 
 bool peft__path_starts(const char *path, const void *bytes, size_t n) {
     char head[16];
-    int fd = n <= sizeof head ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+    int fd = n <= sizeof head ? peft__sys_open(path) : -1;
     if (fd < 0) { return false; }
-    bool yes = read(fd, head, n) == (ssize_t)n && memcmp(head, bytes, n) == 0;
-    (void)close(fd);
+    bool yes = peft__sys_read(fd, head, n) == (int64_t)n && memcmp(head, bytes, n) == 0;
+    (void)peft__sys_close(fd);
     return yes;
 }
 
 bool peft__path_is_dir(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    peft__sys_info info;
+    return peft__sys_stat(path, &info) && info.kind == PEFT__SYS_FOLDER;
+}
+
+const char *peft__path_name(const char *path) {
+    const char *name = path;
+    for (const char *p = path; *p != '\0'; p++) {
+        if (peft__sys_is_separator(*p)) { name = p + 1; }
+    }
+    return name;
 }
 
 peft_status peft__path_join(peft__arena *a, const char *dir, const char *name, char **out) {
     size_t len = strlen(dir);
-    const char *slash = len == 0 || dir[len - 1] == '/' ? "" : "/";
+    const char *slash = len == 0 || peft__sys_is_separator(dir[len - 1]) ? "" : "/";
     char *path = peft__arena_printf(a, "%s%s%s", dir, slash, name);
     if (!path) { return PEFT_E_NOMEM; }
     *out = path;
@@ -126,10 +113,10 @@ peft_status peft__dir_make(const char *path) {
     }
     memcpy(part, path, len + 1);
     for (size_t i = 1; i <= len; i++) {
-        if (part[i] != '/' && part[i] != '\0') { continue; }
+        if (part[i] != '\0' && !peft__sys_is_separator(part[i])) { continue; }
         char end = part[i];
         part[i] = '\0';
-        if (mkdir(part, 0777) != 0) {
+        if (peft__sys_make_folder(part) != 0) {
             int error = errno; /* EROFS or EACCES may hide that it exists: only the look-up decides */
             if (!peft__path_is_dir(part)) {
                 return error == EEXIST ? peft__fail(PEFT_E_IO, "cannot make the folder \"%s\": it is a file", part)
@@ -142,7 +129,7 @@ peft_status peft__dir_make(const char *path) {
 }
 
 peft_status peft__file_remove(const char *path) {
-    return unlink(path) == 0 ? PEFT_OK : file_fail(errno, "remove", path);
+    return peft__sys_remove(path) == 0 ? PEFT_OK : file_fail(errno, "remove", path);
 }
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
@@ -170,38 +157,35 @@ out:
 
 peft_status peft__file_open(peft__mem *mem, const char *path, bool copy, peft__file *out) {
     peft_status st = PEFT_OK;
-    /* O_NONBLOCK: opening a pipe must not wait for its writer, it is refused below. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = peft__sys_open(path);
     if (fd < 0) { return file_fail(errno, "open", path); }
-    struct stat info;
-    if (fstat(fd, &info) != 0) {
+    peft__sys_info info;
+    if (!peft__sys_fstat(fd, &info)) {
         st = file_fail(errno, "open", path);
         goto out;
     }
-    if (S_ISDIR(info.st_mode)) { FAIL(PEFT_E_IO, "cannot open \"%s\": it is a folder, expected a file", path); }
-    if (!S_ISREG(info.st_mode)) { FAIL(PEFT_E_IO, "cannot open \"%s\": it is no regular file", path); }
-    if ((uintmax_t)info.st_size > PTRDIFF_MAX) {
-        FAIL(PEFT_E_IO, "cannot open \"%s\": too large for the address space", path);
-    }
-    size_t size = (size_t)info.st_size;
+    if (info.kind == PEFT__SYS_FOLDER) { FAIL(PEFT_E_IO, "cannot open \"%s\": it is a folder, expected a file", path); }
+    if (info.kind != PEFT__SYS_FILE) { FAIL(PEFT_E_IO, "cannot open \"%s\": it is no regular file", path); }
+    if (info.size > PTRDIFF_MAX) { FAIL(PEFT_E_IO, "cannot open \"%s\": too large for the address space", path); }
+    size_t size = (size_t)info.size;
     if (size == 0) {
         *out = (peft__file){.data = (const uint8_t *)""};
         goto out;
     }
     if (!copy) {
-        void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data != MAP_FAILED) {
+        void *data = peft__sys_map(fd, size);
+        if (data != NULL) {
             *out = (peft__file){.data = data, .size = size, .mapped = true};
             goto out;
         }
-        if (errno != ENODEV) { /* ENODEV: a file system that cannot map; reading still works */
+        if (errno != ENODEV) { /* a file system that cannot map; reading still works */
             st = file_fail(errno, "map", path);
             goto out;
         }
     }
     TRY(file_copy(mem, fd, path, size, out));
 out:
-    close(fd);
+    (void)peft__sys_close(fd);
     return st;
 }
 
@@ -209,7 +193,7 @@ void peft__file_close(peft__file *f) {
     void *data;
     memcpy(&data, &f->data, sizeof data); /* drops const: the bytes are ours to give back */
     if (f->mapped) {
-        munmap(data, f->size);
+        peft__sys_unmap(data, f->size);
     } else if (f->size > 0) {
         peft__free(f->mem, data, f->size);
     }
@@ -217,24 +201,7 @@ void peft__file_close(peft__file *f) {
 }
 
 size_t peft__file_resident(const peft__file *f) {
-    if (!f->mapped) { return 0; }
-    long page_size = sysconf(_SC_PAGESIZE);
-    size_t page = page_size > 0 ? (size_t)page_size : 4096, resident = 0;
-    void *data;
-    memcpy(&data, &f->data, sizeof data);
-    for (size_t at = 0; at < f->size; at += page * FILE_PAGES) {
-#if defined(__APPLE__)
-        char in[FILE_PAGES];
-#else
-        unsigned char in[FILE_PAGES];
-#endif
-        size_t span = PEFT__MIN(f->size - at, page * FILE_PAGES);
-        if (mincore((char *)data + at, span, in) != 0) { return 0; }
-        for (size_t i = 0; i * page < span; i++) {
-            if (in[i] & 1) { resident += PEFT__MIN(page, span - i * page); }
-        }
-    }
-    return resident;
+    return f->mapped ? peft__sys_resident(f->data, f->size) : 0;
 }
 
 /* ---- saving --------------------------------------------------------------------------------------------------- */
@@ -254,15 +221,15 @@ static const char *save_temp(const peft__save *s) {
 
 /* Frees s; removes the temporary file unless it has become the real one. */
 static void save_drop(peft__save *s, bool renamed) {
-    if (s->fd >= 0) { close(s->fd); }
-    if (!renamed) { unlink(save_temp(s)); }
+    if (s->fd >= 0) { (void)peft__sys_close(s->fd); }
+    if (!renamed) { (void)peft__sys_remove(save_temp(s)); }
     peft__free(s->mem, s, s->size);
 }
 
 peft_status peft__save_begin(peft__mem *mem, const char *path, peft__save **out) {
-    struct stat old;
-    bool exists = stat(path, &old) == 0;
-    if (exists && S_ISDIR(old.st_mode)) {
+    peft__sys_info old;
+    bool exists = peft__sys_stat(path, &old);
+    if (exists && old.kind == PEFT__SYS_FOLDER) {
         return peft__fail(PEFT_E_IO, "cannot write \"%s\": it is a folder, expected a file", path);
     }
     size_t len = strlen(path), room = len + 40, size = sizeof(peft__save) + len + 1 + room;
@@ -271,8 +238,8 @@ peft_status peft__save_begin(peft__mem *mem, const char *path, peft__save **out)
     *s = (peft__save){.mem = mem, .fd = -1, .size = size, .temp_at = len + 1};
     memcpy(s->text, path, len + 1);
     for (int i = 0; i < FILE_TRIES && s->fd < 0; i++) {
-        (void)snprintf(s->text + s->temp_at, room, "%s.tmp-%ld-%d", path, (long)getpid(), i);
-        s->fd = open(save_temp(s), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        (void)snprintf(s->text + s->temp_at, room, "%s.tmp-%lld-%d", path, (long long)peft__sys_pid(), i);
+        s->fd = peft__sys_create(save_temp(s));
         if (s->fd < 0 && errno != EEXIST) { break; }
     }
     if (s->fd < 0) {
@@ -280,8 +247,7 @@ peft_status peft__save_begin(peft__mem *mem, const char *path, peft__save **out)
         peft__free(mem, s, size);
         return st;
     }
-    /* Best effort: a file that its owner had made private stays so. */
-    if (exists && fchmod(s->fd, old.st_mode & 0777) != 0) { errno = 0; }
+    if (exists) { peft__sys_set_rights(s->fd, old.rights); } /* a file that its owner had made private stays so */
     *out = s;
     return PEFT_OK;
 }
@@ -303,12 +269,11 @@ peft_status peft__save_write(peft__save *s, const void *data, size_t size) {
 
 /* The folder that holds the file, opened before the rename: afterwards a failure to open it could not be undone. */
 static int save_open_dir(peft__save *s) {
-    char *slash = strrchr(s->text, '/');
-    if (!slash) { return open(".", O_RDONLY | O_CLOEXEC); }
-    if (slash == s->text) { return open("/", O_RDONLY | O_CLOEXEC); }
-    *slash = '\0';
-    int fd = open(s->text, O_RDONLY | O_CLOEXEC);
-    *slash = '/';
+    char *name = s->text + (peft__path_name(s->text) - s->text), first = *name;
+    if (name == s->text) { return peft__sys_open_folder("."); }
+    *name = '\0';
+    int fd = peft__sys_open_folder(s->text);
+    *name = first;
     return fd;
 }
 
@@ -333,7 +298,7 @@ peft_status peft__save_commit(peft__save *s) {
         st = file_fail(errno, "write", s->text);
         goto out;
     }
-    int rc = close(s->fd); /* network file systems report a full disk only here */
+    int rc = peft__sys_close(s->fd); /* network file systems report a full disk only here */
     s->fd = -1;
     if (rc != 0 && errno != EINTR) {
         st = file_fail(errno, "write", s->text);
@@ -349,7 +314,7 @@ peft_status peft__save_commit(peft__save *s) {
         st = file_fail(errno, "make durable", s->text);
     }
 out:
-    if (dir >= 0) { close(dir); }
+    if (dir >= 0) { (void)peft__sys_close(dir); }
     save_drop(s, renamed);
     return st;
 }
@@ -361,7 +326,7 @@ void peft__save_abort(peft__save *s) {
 peft_status peft__save_text(peft__mem *mem, const char *path, const char *text, size_t len) {
     peft__save *s = NULL;
     peft_status st = peft__save_begin(mem, path, &s);
-    if (st != PEFT_OK) { return st; }
+    if (s == NULL) { return st; }
     st = peft__save_write(s, text, len);
     if (st != PEFT_OK) {
         peft__save_abort(s);

@@ -6,12 +6,7 @@
  * of the TLB misses of a matrix product.
  *
  * Left out: a limit (the planner of autograd/ keeps to it before anything is reserved). */
-#include "base/base.h"
-
-#include <stdlib.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "base/system.h"
 
 enum {
     MEM_ALIGN = 64,
@@ -21,19 +16,13 @@ enum {
 
 static void *mem_malloc(void *user, size_t size, size_t align) {
     (void)user;
-    void *p = NULL;
-    if (posix_memalign(&p, align, size) != 0) { return NULL; }
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    /* Only advice: a system without huge pages refuses it, and nothing is lost. */
-    if (size >= MEM_HUGE_FROM) { (void)madvise(p, size & ~(size_t)4095, MADV_HUGEPAGE); }
-#endif
-    return p;
+    return peft__sys_alloc(size, align, size >= MEM_HUGE_FROM);
 }
 
 static void mem_release(void *user, void *p, size_t size) {
     (void)user;
     (void)size;
-    free(p);
+    peft__sys_free(p);
 }
 
 void peft__mem_init(peft__mem *mem, const peft_allocator *host) {

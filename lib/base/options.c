@@ -270,9 +270,8 @@ static peft_status option_fail_value(const peft__option *o, const char *value) {
 
 static peft_status option_find(const peft__optset *o, const char *key, size_t *index) {
     const peft__option *found = key != NULL ? peft__schema_find(o->schema, key) : NULL;
-    if (found == NULL) { return option_fail_key(o->schema, key != NULL ? key : ""); }
-    *index = (size_t)(found - o->schema->options);
-    return PEFT_OK;
+    *index = found != NULL ? (size_t)(found - o->schema->options) : 0;
+    return found != NULL ? PEFT_OK : option_fail_key(o->schema, key != NULL ? key : "");
 }
 
 /* ---- values -------------------------------------------------------------------------------------------------- */

@@ -6,24 +6,20 @@
  * are paused by the system cost the caller nothing, it does their tasks itself.
  *
  * Waiting: about 0.1 ms of spinning (4000 pauses of 30 ns), because steps come every few microseconds; then a futex on
- * Linux, a condition variable elsewhere (or with PEFT_NO_FUTEX). PEFT_NO_THREADS leaves everything to the caller.
+ * Linux, a condition variable of the system elsewhere (or with PEFT_NO_FUTEX). PEFT_NO_THREADS leaves everything to the caller.
  *
  * Left out: nested runs, work stealing, priorities, binding to CPUs. */
-#include "base/base.h"
+#include "base/system.h"
 
-#if !defined(PEFT_NO_THREADS)
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <unistd.h>
-#if defined(__linux__) && !defined(PEFT_NO_FUTEX)
+#if defined(__linux__) && !defined(PEFT_NO_FUTEX) && !defined(PEFT_NO_THREADS)
 #define THREADS_FUTEX
-#include <linux/futex.h>
 #include <sys/syscall.h>
-#endif
+#include <unistd.h>
 #endif
 
 enum {
+    THREADS_FUTEX_WAIT = 128, /* FUTEX_WAIT_PRIVATE and FUTEX_WAKE_PRIVATE: not every C library comes with Linux's headers */
+    THREADS_FUTEX_WAKE = 129,
     THREADS_SPIN = 4000,
     THREADS_LINE = 128,          /* two cache lines, which some processors fetch together */
     THREADS_STACK = 2 << 20,     /* bytes of a worker's stack */
@@ -33,7 +29,7 @@ enum {
 
 #if !defined(PEFT_NO_THREADS)
 typedef struct threads_worker {
-    pthread_t thread;
+    peft__sys_thread thread;
     struct peft__pool *pool; /* borrowed */
     int32_t index;           /* 1 .. size-1 */
 } threads_worker;
@@ -47,10 +43,10 @@ struct peft__pool {
 #if !defined(PEFT_NO_THREADS)
     bool tried;                        /* threads were asked for */
     int32_t started;                   /* threads that the system gave */
-    pid_t pid;                         /* process of those threads: a forked child has none */
+    int64_t pid;                       /* process of those threads: a forked child has none */
     threads_worker *workers;           /* owned, size - 1 */
-    pthread_mutex_t lock;              /* of `wake`, without futex */
-    pthread_cond_t wake;
+    peft__sys_lock lock;               /* of `wake`, without futex */
+    peft__sys_cond wake;
     peft__task_fn fn;                  /* the job; written by the caller between generations only */
     void *arg;
     int64_t first;                     /* number of the batch's first task */
@@ -137,11 +133,11 @@ static void threads_pause(void) {
 static void threads_sleep(peft__pool *p, uint32_t seen) {
     atomic_fetch_add(&p->sleepers, 1);
 #if defined(THREADS_FUTEX)
-    syscall(SYS_futex, &p->gen, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    syscall(SYS_futex, &p->gen, THREADS_FUTEX_WAIT, seen, NULL, NULL, 0);
 #else
-    pthread_mutex_lock(&p->lock);
-    if (atomic_load(&p->gen) == seen) { pthread_cond_wait(&p->wake, &p->lock); }
-    pthread_mutex_unlock(&p->lock);
+    peft__sys_lock_take(&p->lock);
+    if (atomic_load(&p->gen) == seen) { peft__sys_cond_wait(&p->wake, &p->lock); }
+    peft__sys_lock_leave(&p->lock);
 #endif
     atomic_fetch_sub(&p->sleepers, 1);
 }
@@ -151,13 +147,13 @@ static void threads_sleep(peft__pool *p, uint32_t seen) {
 static void threads_wake(peft__pool *p, uint32_t gen) {
 #if defined(THREADS_FUTEX)
     atomic_store(&p->gen, gen);
-    if (atomic_load(&p->sleepers) > 0) { syscall(SYS_futex, &p->gen, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }
+    if (atomic_load(&p->sleepers) > 0) { syscall(SYS_futex, &p->gen, THREADS_FUTEX_WAKE, INT32_MAX, NULL, NULL, 0); }
 #else
     atomic_store(&p->gen, gen);
     if (atomic_load(&p->sleepers) > 0) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->lock);
+        peft__sys_lock_take(&p->lock);
+        peft__sys_cond_wake_all(&p->wake);
+        peft__sys_lock_leave(&p->lock);
     }
 #endif
 }
@@ -178,7 +174,7 @@ static void threads_work(peft__pool *p, int32_t worker) {
     }
 }
 
-static void *threads_main(void *arg) {
+static void threads_main(void *arg) {
     const threads_worker *w = arg;
     peft__pool *p = w->pool;
     uint32_t seen = 0;
@@ -194,7 +190,7 @@ static void *threads_main(void *arg) {
             gen = atomic_load_explicit(&p->gen, memory_order_acquire);
         }
         seen = gen;
-        if (atomic_load_explicit(&p->quit, memory_order_relaxed)) { return NULL; }
+        if (atomic_load_explicit(&p->quit, memory_order_relaxed)) { return; }
         threads_work(p, w->index);
     }
 }
@@ -202,22 +198,14 @@ static void *threads_main(void *arg) {
 /* Fewer threads than wanted (a limit of the system) make a slower pool, not a failure. */
 static void threads_start(peft__pool *p) {
     p->tried = true;
-    p->pid = getpid();
-    pthread_attr_t attr;
-    if (pthread_attr_init(&attr) != 0) { return; }
-    (void)pthread_attr_setstacksize(&attr, THREADS_STACK);
-    sigset_t all, before; /* signals are the host's business: its threads get them, not ours */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    p->pid = peft__sys_pid();
     for (int32_t i = 1; i < p->size; i++) {
         threads_worker *w = &p->workers[i - 1];
         w->pool = p;
         w->index = i;
-        if (pthread_create(&w->thread, &attr, threads_main, w) != 0) { break; }
+        if (!peft__sys_thread_start(&w->thread, THREADS_STACK, threads_main, w)) { break; }
         p->started++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
 }
 
 /* ---- the pool ------------------------------------------------------------------------------------------------- */
@@ -243,7 +231,7 @@ peft_status peft__pool_create(peft__mem *mem, int32_t n, peft__pool **out) {
         peft__free(mem, block, sizeof *p + 2 * THREADS_LINE);
         return PEFT_E_NOMEM;
     }
-    if (pthread_mutex_init(&p->lock, NULL) != 0 || pthread_cond_init(&p->wake, NULL) != 0) {
+    if (!peft__sys_lock_make(&p->lock) || !peft__sys_cond_make(&p->wake)) {
         threads_free_pool(p);
         return peft__fail(PEFT_E_NOMEM, "the system has no resources for a thread pool");
     }
@@ -253,12 +241,12 @@ peft_status peft__pool_create(peft__mem *mem, int32_t n, peft__pool **out) {
 
 void peft__pool_free(peft__pool *p) {
     if (!p) { return; }
-    if (p->started > 0 && p->pid == getpid()) {
+    if (p->started > 0 && p->pid == peft__sys_pid()) {
         atomic_store_explicit(&p->quit, true, memory_order_relaxed);
         threads_wake(p, atomic_load(&p->gen) + 1);
-        for (int32_t i = 0; i < p->started; i++) { pthread_join(p->workers[i].thread, NULL); }
-        pthread_cond_destroy(&p->wake);
-        pthread_mutex_destroy(&p->lock);
+        for (int32_t i = 0; i < p->started; i++) { peft__sys_thread_join(&p->workers[i].thread); }
+        peft__sys_cond_free(&p->wake);
+        peft__sys_lock_free(&p->lock);
     }
     threads_free_pool(p);
 }
@@ -277,7 +265,7 @@ static void threads_batch(peft__pool *p, peft__task_fn fn, void *arg, int64_t fi
         if (spin < THREADS_SPIN) {
             threads_pause();
         } else {
-            sched_yield(); /* the worker with the last task may need this very CPU */
+            peft__sys_yield(); /* the worker with the last task may need this very CPU */
         }
     }
 }
@@ -300,13 +288,13 @@ void peft__pool_run(peft__pool *p, peft__task_fn fn, void *arg, int64_t tasks) {
 /* ---- mutex ---------------------------------------------------------------------------------------------------- */
 
 struct peft__mutex {
-    pthread_mutex_t lock;
+    peft__sys_lock lock;
 };
 
 peft_status peft__mutex_create(peft__mem *mem, peft__mutex **out) {
     peft__mutex *m = peft__alloc(mem, sizeof *m);
     if (!m) { return PEFT_E_NOMEM; }
-    if (pthread_mutex_init(&m->lock, NULL) != 0) {
+    if (!peft__sys_lock_make(&m->lock)) {
         peft__free(mem, m, sizeof *m);
         return peft__fail(PEFT_E_NOMEM, "the system has no resources for a mutex");
     }
@@ -316,16 +304,16 @@ peft_status peft__mutex_create(peft__mem *mem, peft__mutex **out) {
 
 void peft__mutex_free(peft__mem *mem, peft__mutex *m) {
     if (!m) { return; }
-    pthread_mutex_destroy(&m->lock);
+    peft__sys_lock_free(&m->lock);
     peft__free(mem, m, sizeof *m);
 }
 
 void peft__mutex_lock(peft__mutex *m) {
-    pthread_mutex_lock(&m->lock);
+    peft__sys_lock_take(&m->lock);
 }
 
 void peft__mutex_unlock(peft__mutex *m) {
-    pthread_mutex_unlock(&m->lock);
+    peft__sys_lock_leave(&m->lock);
 }
 
 #endif

@@ -40,7 +40,7 @@ struct peft_session {
     int64_t *wanted;      /* owned, [chunk]: which tokens' logits a pass is asked for */
     int64_t vocab;        /* the model's, and tokens that adapters add */
     float *logits;        /* owned, [vocab] */
-    atomic_bool cancel;   /* asked to end; taken back by the call that does */
+    atomic_int cancel;    /* asked to end; taken back by the call that does */
     struct peft__generation *generation; /* owned: started and asked for a token at a time; NULL: none */
     bool running;         /* inside a call: callbacks may not re-enter */
 };

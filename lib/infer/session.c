@@ -259,7 +259,7 @@ peft_status peft__session_check_ids(const struct peft_session *s, const int32_t 
 }
 
 bool peft__session_cancelled(struct peft_session *s) {
-    return atomic_exchange(&s->cancel, false);
+    return atomic_exchange(&s->cancel, false) != 0;
 }
 
 /* The frame of a pass over n_rows rows at offsets `in` of ids, of groups[r] each. `out` becomes their offsets with the group's

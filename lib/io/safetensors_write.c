@@ -69,7 +69,7 @@ static peft_status safetensors_put_header(peft__str *s, const peft__io_source *t
         size_t size = 0;
         size_t end = 0;
         st = safetensors_source_size(&tensors[i], &size);
-        if (st == PEFT_OK && (!peft__add(at, size, &end) || end > (uint64_t)INT64_MAX)) {
+        if (st == PEFT_OK && (!peft__add(at, size, &end) || end > (size_t)PTRDIFF_MAX)) {
             st = peft__fail(PEFT_E_SHAPE, "the file passes the address space");
         }
         if (st != PEFT_OK) {

@@ -8,6 +8,8 @@ static const peft__kernels *const dispatch_tables[] = {
     &peft__kernels_generic,
 #ifdef PEFT__X86
     &peft__kernels_avx2,
+#endif
+#ifdef PEFT__AVX512
     &peft__kernels_avx512,
 #endif
 };

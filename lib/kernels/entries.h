@@ -8,9 +8,17 @@
 
 #include "kernels/kernels.h"
 
-/* The x86 tables exist for x86-64 and compilers with per-function targets; the double build has the generic table only. */
+/* The x86 tables exist for x86-64 and compilers with per-function targets; the double build has the generic table only.
+ * GCC for Windows keeps the stack aligned to 16 bytes and yet spills wide registers by moves that want 32 (its bug 54412):
+ * there the assembler must turn these into unaligned ones, -Wa,-muse-unaligned-vector-move, and PEFT_UNALIGNED_MOVES says
+ * that it does. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(PEFT_DOUBLE)
+#if !defined(_WIN32) || defined(__clang__) || defined(PEFT_UNALIGNED_MOVES)
 #define PEFT__X86 1
+#ifndef PEFT_MINIMAL
+#define PEFT__AVX512 1
+#endif
+#endif
 #endif
 
 #define PEFT__KERNELS_DECLARE_(isa)                                                                                    \

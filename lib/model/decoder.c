@@ -30,6 +30,7 @@ peft_status peft__decoder_read(const peft__json *config, const char *what, const
     if (k->rotary_key != NULL) { TRY(peft__json_float(config, what, k->rotary_key, k->rotary, &part)); }
     if (!(part > 0 && part <= 1)) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" is not from 0 to 1", what, k->rotary_key); }
     c->rotary_dim = (int64_t)((double)c->head_dim * part);
+    if (c->rotary_dim == 0) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" leaves no column that turns", what, k->rotary_key); }
     TRY(peft__config_rope(config, what, k->theta, a, c));
 out:
     return st;

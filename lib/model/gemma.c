@@ -7,7 +7,7 @@
  * alternate with layers that see everything: every second (Gemma 2), five to one (Gemma 3), or as layer_types says. Scores are
  * scaled by query_pre_attn_scalar.
  *
- *   Gemma 2   scores and logits are capped: cap tanh(s / cap)
+ *   Gemma 2   scores and logits are capped: cap tanh(s / cap); virtual tokens are multiplied by sqrt(hidden) as tokens are
  *   Gemma 3   q and k are normed, each head by itself; layers with a window turn by rope_local_base_freq, unscaled
  *
  * GGUF files have 1 + w in place of w.
@@ -42,6 +42,22 @@ static peft_status gemma_cap(const peft__json *config, const char *what, const c
     return peft__json_float(config, what, key, dflt, out);
 }
 
+/* Positions of layers with a window: "rope_local_base_freq", in newer configs a member of "rope_parameters". */
+static peft_status gemma_read_local(const peft__json *config, const char *what, peft__config *c) {
+    peft_status st = PEFT_OK;
+    const char *type = NULL;
+    const peft__json *local = peft__json_find(peft__json_find(config, "rope_parameters"), "sliding_attention");
+    TRY(peft__json_float(config, what, "rope_local_base_freq", 10000, &c->rope_local_theta));
+    if (local == NULL) { goto out; }
+    TRY(peft__json_float(local, what, "rope_theta", c->rope_local_theta, &c->rope_local_theta));
+    TRY(peft__json_str(local, what, "rope_type", "default", &type));
+    if (strcmp(type, "default") != 0) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: layers with a window have the rope scaling \"%s\", only default is supported", what, type);
+    }
+out:
+    return st;
+}
+
 static peft_status gemma_read_config(const peft__json *config, const char *what, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;
     bool listed = false;
@@ -56,7 +72,7 @@ static peft_status gemma_read_config(const peft__json *config, const char *what,
     TRY(peft__json_bool(config, what, "attention_bias", false, &c->attention_bias));
     TRY(peft__config_only(config, what, "use_bidirectional_attention", false, false));
     if (c->qk_norm) {
-        TRY(peft__json_float(config, what, "rope_local_base_freq", 10000, &c->rope_local_theta));
+        TRY(gemma_read_local(config, what, c));
         TRY(peft__json_int(config, what, "sliding_window_pattern", 6, 1, INT32_MAX, &every));
     }
     if (!(scalar > 0)) { FAIL(PEFT_E_FORMAT, "%s: key \"query_pre_attn_scalar\" is not above 0", what); }
@@ -232,6 +248,7 @@ static peft_status gemma_sites(struct peft_model *m) {
     m->arch_data = d;
     peft__sites_begin(&b, m, 4 + (size_t)c->layers * 16);
     d->embed = peft__sites_embed(&b, PEFT__ROLE_TOKENS, "model.embed_tokens");
+    if (d->embed != NULL && c->qk_norm) { m->sites[d->embed->id].row_scale = c->embed_scale; }
     d->input = peft__sites_plain(&b, PEFT__SITE_INPUT, PEFT__ROLE_NONE, "", c->hidden_size);
     for (int64_t i = 0; i < c->layers; i++) {
         peft__sites_in(&b, (int32_t)i, peft__arena_printf(&m->arena, "model.layers.%lld", (long long)i));
@@ -266,7 +283,8 @@ static void gemma_record(const struct peft_model *m, peft__tape *t) {
     const gemma_model *d = m->arch_data;
     t->segments = (int32_t)c->layers + 2;
     t->segment = 0;
-    peft__val x = peft__site_input(t, d->input, peft__site_embed(t, d->embed, c->embed_scale));
+    peft__val x = peft__site_input(t, d->input, peft__site_embed(t, d->embed, c->qk_norm ? c->embed_scale : 1));
+    if (!c->qk_norm) { x = peft__op_scale_all(t, x, c->embed_scale, PEFT__NONE); } /* virtual tokens too */
     for (int32_t i = 0; i < (int32_t)c->layers; i++) {
         const gemma_layer *l = &d->layers[i];
         t->segment = i + 1;

@@ -109,6 +109,7 @@ typedef struct neox_model {
 static void neox_layer_sites(peft__sites *b, const peft__config *c, neox_layer *l) {
     l->norm = peft__sites_norm(b, PEFT__ROLE_ATTN, "input_layernorm", false, c->norm_eps);
     l->qkv = peft__sites_linear(b, PEFT__ROLE_QKV, "attention.query_key_value");
+    if (l->qkv != NULL) { b->m->sites[l->qkv->id].heads = c->heads; }
     l->kv = peft__sites_plain(b, PEFT__SITE_KV, PEFT__ROLE_ATTN, "attention", c->kv_heads * c->head_dim);
     l->o = peft__sites_linear(b, PEFT__ROLE_O, "attention.dense");
     l->attn = peft__sites_plain(b, PEFT__SITE_STREAM, PEFT__ROLE_ATTN, "attention", c->hidden_size);

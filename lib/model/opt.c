@@ -127,8 +127,8 @@ static peft_status opt_sites(struct peft_model *m) {
     m->arch_data = d;
     peft__sites_begin(&b, m, 7 + (size_t)c->layers * 11);
     d->embed = peft__sites_embed(&b, PEFT__ROLE_TOKENS, "model.decoder.embed_tokens");
+    d->input = peft__sites_plain(&b, PEFT__SITE_INPUT, PEFT__ROLE_NONE, "", c->embed_size);
     if (projected) { d->in = peft__sites_linear(&b, PEFT__ROLE_NONE, "model.decoder.project_in"); }
-    d->input = peft__sites_plain(&b, PEFT__SITE_INPUT, PEFT__ROLE_NONE, "", c->hidden_size);
     d->positions = peft__sites_embed(&b, PEFT__ROLE_POSITIONS, "model.decoder.embed_positions");
     for (int64_t i = 0; i < c->layers; i++) {
         peft__sites_in(&b, (int32_t)i, peft__arena_printf(&m->arena, "model.decoder.layers.%lld", (long long)i));
@@ -165,9 +165,8 @@ static void opt_record(const struct peft_model *m, peft__tape *t) {
     const opt_model *d = m->arch_data;
     t->segments = (int32_t)c->layers + 2;
     t->segment = 0;
-    peft__val x = peft__site_embed(t, d->embed, 1);
+    peft__val x = peft__site_input(t, d->input, peft__site_embed(t, d->embed, 1));
     if (d->in != NULL) { x = peft__site_linear(t, d->in, x); }
-    x = peft__site_input(t, d->input, x);
     x = peft__site_positions(t, d->positions, x, 2);
     for (int32_t i = 0; i < (int32_t)c->layers; i++) {
         t->segment = i + 1;

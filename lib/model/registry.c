@@ -3,8 +3,13 @@
 
 #include "model/parts.h"
 
-static const peft__arch *const arch_list[] = {&peft__arch_llama, &peft__arch_gpt2, &peft__arch_qwen, &peft__arch_gemma,
-                                             &peft__arch_phi3,  &peft__arch_olmo2, &peft__arch_neox, &peft__arch_opt};
+static const peft__arch *const arch_list[] = {
+    &peft__arch_llama,
+#ifndef PEFT_MINIMAL
+    &peft__arch_gpt2, &peft__arch_qwen, &peft__arch_gemma, &peft__arch_phi3, &peft__arch_olmo2,
+    &peft__arch_neox, &peft__arch_opt,
+#endif
+};
 
 const peft__arch *peft__arch_at(size_t index) { return index < PEFT__COUNT(arch_list) ? arch_list[index] : NULL; }
 
@@ -44,7 +49,7 @@ peft_status peft__arch_of_config(const peft__json *config, const char *what, con
     if (name == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"model_type\" is missing, expected one of %s", what, names); }
     *out = arch_find(name, false, type);
     if (*out == NULL) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: model_type \"%s\" is not supported, expected one of %s", what, name, names);
+        FAIL(PEFT_E_UNSUPPORTED, "%s: model_type \"%s\" is not supported" PEFT__OF_BUILD ", expected one of %s", what, name, names);
     }
     const peft__json *quantised = peft__json_find(config, "quantization_config");
     if (quantised != NULL) {

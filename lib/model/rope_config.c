@@ -123,6 +123,11 @@ peft_status peft__config_rope(const peft__json *config, const char *what, double
     peft_status st = PEFT_OK;
     const peft__json *s = peft__json_find(config, "rope_scaling");
     if (s == NULL) { s = peft__json_find(config, "rope_parameters"); }
+    const peft__json *full = peft__json_find(s, "full_attention"); /* each kind of layer has its own; gemma.c takes the other */
+    if (full != NULL && !peft__json_is(peft__json_get(config, "model_type"), "gemma3_text")) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: key \"rope_parameters\" differs between kinds of layers, which only gemma3_text models may", what);
+    }
+    if (full != NULL) { s = full; }
     TRY(peft__json_float(config, what, "rope_theta", theta, &c->rope_theta));
     c->rope_scaling = PEFT__ROPE_NONE;
     c->rope_factor = s != NULL ? 0 : 1;

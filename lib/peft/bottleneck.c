@@ -154,13 +154,10 @@ out:
     return st;
 }
 
-/* What the whole adapter has once; its keys stand where those of the layers begin: "model.". s: the first place. */
+/* What the whole adapter has once; its keys stand under the model without its head: "model.". s: the first place. */
 static peft_status bn_add_shared(peft__adapter *a, const peft__site *s, int64_t m) {
-    const char *end = s->path + strlen(s->path);
-    for (int cut = 0; cut < 3 && end > s->path; cut++) { /* "layers.0.mlp" */
-        do { end--; } while (end > s->path && *end != '.');
-    }
-    char *prefix = peft__arena_printf(&a->arena, "%.*s%s", (int)(end - s->path), s->path, end > s->path ? "." : "");
+    const char *dot = strchr(s->path, '.');
+    char *prefix = peft__arena_printf(&a->arena, "%.*s", dot != NULL ? (int)(dot - s->path) + 1 : 0, s->path);
     return prefix != NULL ? peft__phm_add_shared(a, prefix, s->out, m) : PEFT_E_NOMEM;
 }
 

@@ -18,7 +18,12 @@ char *peft__hub_named(peft__arena *arena, const char *name, const char *file);
 /* Initial values of a gate, parameter i: weight N(0, 0.02); bias, which follows its weight, as PyTorch's linears. */
 void peft__hub_init_gate(const peft__adapter *a, size_t i, bool bias, peft__rng *rng);
 
-/* ---- LoRA (lora_to_hub.c) --------------------------------------------------------------------------------------------------- */
+/* ---- LoRA (lora_hub.c, lora_to_hub.c) ---------------------------------------------------------------------------------------- */
+
+/* Are the FFN's matrices named the other way round: is the last one "intermediate"? */
+bool peft__lora_hub_turned(const peft__base_info *base);
+/* Row of a matrix of q, k and v in which element i of the part (0: q) is. */
+int64_t peft__lora_hub_row(const peft__site *s, int64_t part, int64_t i);
 
 peft_status peft__lora_hub_simplify(const peft__adapter *a, peft__adapter **out); /* to method lora; none with gates */
 peft_status peft__lora_hub_loaded(const peft__adapter *a, peft__adapter **out);   /* the same where it is a change of names */

@@ -7,8 +7,8 @@
  * (NICE: Dinh et al. 2015, 1410.8516; e(): op_couple.c). Networks: linear, the adapter's activation, linear; the inner width is
  * that of the half that is read over inv_adapter_reduction_factor. An odd row's second half is one longer.
  *
- * Embeddings are ready after the positions are added, where the model adds them (GPT-2). Files, as AdapterHub has them (2-D,
- * biases 1-D):  PREFIX.invertible_adapters.NAME.F.0.weight, F.0.bias, F.2.weight, F.2.bias, G...;  glow: s1, s2.
+ * Embeddings are those of the table of tokens; with GPT-2 those with positions added, as its class there has it. Files, as
+ * AdapterHub has them (2-D, biases 1-D):  PREFIX.invertible_adapters.NAME.F.0.weight, F.0.bias, F.2.weight, F.2.bias, G...;  glow: s1, s2.
  *
  * adapters 1.3.0 undoes the bijection in its flexible heads (LlamaAdapterModel) and in models known by their interface
  * (Qwen2ForCausalLM), but not in LlamaForCausalLM, MistralForCausalLM, GPT2LMHeadModel, GPTJForCausalLM: option inv_head, which
@@ -88,7 +88,8 @@ peft_status peft__invertible_build(peft__adapter *a) {
     peft__attachment *at = NULL;
     if (!peft__invertible_on(a)) { return PEFT_OK; }
     const peft__site *tokens = invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_TOKENS);
-    const peft__site *ready = invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_POSITIONS);
+    bool late = a->base->model_type != NULL && strcmp(a->base->model_type, "gpt2") == 0; /* that library's class adds positions first */
+    const peft__site *ready = late ? invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_POSITIONS) : NULL;
     const peft__site *head = invertible_site(a, PEFT__SITE_HEAD, PEFT__ROLE_NONE);
     if (ready == NULL) { ready = invertible_site(a, PEFT__SITE_INPUT, PEFT__ROLE_NONE); }
     if (tokens == NULL || ready == NULL || head == NULL) {
@@ -98,7 +99,7 @@ peft_status peft__invertible_build(peft__adapter *a) {
     bool nice = invertible_is(&a->opts, "nice");
     invertible_net nets[2] = {{nice ? "F" : "s1", nice ? second : first, nice ? first : 2 * second},
                               {nice ? "G" : "s2", nice ? first : second, nice ? second : 2 * first}};
-    const char *dot = strrchr(tokens->path, '.');
+    const char *dot = strchr(tokens->path, '.'); /* behind the name of the model without its head */
     int prefix = dot != NULL ? (int)(dot - tokens->path) + 1 : 0;
     const char *place = peft__arena_printf(&a->arena, "%.*sinvertible_adapters", prefix, tokens->path);
     if (place == NULL) { return PEFT_E_NOMEM; }

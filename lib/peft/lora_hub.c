@@ -3,9 +3,9 @@
  *   y + g_r B A drop(x)        g_r = mean over row r's tokens of sigmoid(w x + b)    (UniPELT, Mao et al. 2022, arXiv 2110.07577)
  *
  * where the gate stands in the place of alpha / r. Its places are named by what they are, not by module: attn_matrices of q, k, v,
- * and the two matrices that it calls intermediate and output (of a gated FFN those are the down- and the up-projection). Where one
- * matrix makes q, k and v (GPT-2), each chosen one has a pair and a gate of its own: lora_A [n r, in], lora_B [n out / 3, r],
- * gate [n, in].
+ * and the two matrices that it calls intermediate and output (of Llama and Mistral those are the down- and the up-projection). Where
+ * one matrix makes q, k and v (GPT-2), each chosen one has a pair and a gate of its own: lora_A [n r, in], lora_B [n out / 3, r],
+ * gate [n, in]. That of GPT-NeoX, whose heads have their q, k and v together, is meant so too; that library has no such model.
  *
  * Files: "<module>.loras.NAME.lora_A", ".lora_B", ".gate.weight", ".gate.bias". Without gates, and with one pair a module, it is
  * LoRA as anywhere else: such folders are read as method `lora`, and written from it (lora_to_hub, format "adapterhub").
@@ -25,8 +25,8 @@ static const peft__option lora_hub_options[] = {
     {"dropout", PEFT__OPT_FLOAT, "0.0", 0, 0.999, NULL, "part of the input that is dropped in training"},
     {"attn_matrices", PEFT__OPT_LIST, "[\"q\",\"v\"]", 1, 0, NULL, "which of q, k, v have one"},
     {"selfattn_lora", PEFT__OPT_BOOL, "true", 1, 0, NULL, "attn_matrices have one; else none does"},
-    {"intermediate_lora", PEFT__OPT_BOOL, "false", 1, 0, NULL, "the FFN's first matrix has one; of a gated FFN its last"},
-    {"output_lora", PEFT__OPT_BOOL, "false", 1, 0, NULL, "the FFN's last matrix has one; of a gated FFN its up-projection"},
+    {"intermediate_lora", PEFT__OPT_BOOL, "false", 1, 0, NULL, "the FFN's first matrix has one; of Llama and Mistral its last"},
+    {"output_lora", PEFT__OPT_BOOL, "false", 1, 0, NULL, "the FFN's last matrix has one; of Llama and Mistral its up-projection"},
     {"leave_out", PEFT__OPT_LIST, "", 1, 0, NULL, "numbers of layers without one"},
     {"init_weights", PEFT__OPT_STR, "lora", 1, 0, "lora|bert", "initial values: A uniform and B 0; or both N(0, 0.02)"},
     {"use_gating", PEFT__OPT_BOOL, "false", 1, 0, NULL, "a trained gate says how much a row takes of it"},
@@ -41,22 +41,24 @@ typedef struct lora_hub_places {
     bool up, down;               /* roles of the FFN */
 } lora_hub_places;
 
-/* Has the FFN a gate? Its matrices change their names with it. */
-static bool lora_hub_gated_ffn(const peft__base_info *base) {
-    for (size_t i = 0; i < base->n_sites; i++) {
-        if (base->sites[i].role == PEFT__ROLE_GATE) { return true; }
-    }
-    return false;
+bool peft__lora_hub_turned(const peft__base_info *base) { /* as that library's classes are, and not its other interfaces */
+    return base->model_type != NULL && (strcmp(base->model_type, "llama") == 0 || strcmp(base->model_type, "mistral") == 0);
+}
+
+int64_t peft__lora_hub_row(const peft__site *s, int64_t part, int64_t i) {
+    if (s->heads == 0) { return part * (s->out / 3) + i; }
+    int64_t d = s->out / 3 / s->heads;
+    return (i / d * 3 + part) * d + i % d;
 }
 
 static peft_status lora_hub_chosen(const peft__adapter *a, peft__arena *arena, lora_hub_places *out) {
     static const char *const letters[] = {"q", "k", "v"};
     peft_status st = PEFT_OK;
     peft__names names;
-    bool gated = lora_hub_gated_ffn(a->base);
+    bool turned = peft__lora_hub_turned(a->base);
     memset(out, 0, sizeof *out);
-    out->up = peft__opt_bool(&a->opts, gated ? "output_lora" : "intermediate_lora");
-    out->down = peft__opt_bool(&a->opts, gated ? "intermediate_lora" : "output_lora");
+    out->up = peft__opt_bool(&a->opts, turned ? "output_lora" : "intermediate_lora");
+    out->down = peft__opt_bool(&a->opts, turned ? "intermediate_lora" : "output_lora");
     if (!peft__opt_bool(&a->opts, "selfattn_lora")) { goto out; }
     TRY(peft__names_read(arena, peft__opt_str(&a->opts, "attn_matrices"), "attn_matrices", &names));
     for (size_t i = 0; i < names.count; i++) {
@@ -114,6 +116,17 @@ out:
     return st;
 }
 
+/* Parts of a matrix of q, k and v must be of one size. */
+static peft_status lora_hub_check_parts(const peft__adapter *a, const peft__site *s) {
+    for (size_t i = 0; i < a->base->n_sites && s->role == PEFT__ROLE_QKV; i++) {
+        const peft__site *kv = &a->base->sites[i];
+        if (kv->kind != PEFT__SITE_KV || kv->layer != s->layer || 3 * kv->out == s->out) { continue; }
+        return peft__fail(PEFT_E_UNSUPPORTED, "AdapterHub's LoRA cuts \"%s\" in three equal parts, and of its %lld rows keys have %lld: "
+                          "choose selfattn_lora=false, or method lora", s->path, (long long)s->out, (long long)kv->out);
+    }
+    return PEFT_OK;
+}
+
 static peft_status lora_hub_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
     lora_hub_places places;
@@ -126,6 +139,7 @@ static peft_status lora_hub_build(peft__adapter *a) {
         int64_t groups = lora_hub_groups(&places, s, first);
         bool left = false;
         if (groups == 0) { continue; }
+        TRY(lora_hub_check_parts(a, s));
         TRY(peft__hub_left_out(a, &arena, s->layer, &left));
         if (!left) { TRY(lora_hub_add(a, s, groups)); }
     }
@@ -179,7 +193,9 @@ static peft__val lora_hub_after(const peft__adapter *a, const peft__attachment *
     if (gate != PEFT__NONE) {
         h = peft__op_row_scale(t, h, peft__op_row_mean_gate(t, x, gate, peft__adapter_tape_param(a, at, LORA_HUB_GATE_B, t)));
     }
-    return peft__op_add_groups(t, y, h, pb, at->scale, first, n);
+    if (s->heads == 0) { return peft__op_add_groups(t, y, h, pb, at->scale, first, n); }
+    y = peft__op_add_groups(t, peft__op_regroup(t, y, s->heads, 3), h, pb, at->scale, first, n);
+    return peft__op_regroup(t, y, 3, s->heads);
 }
 
 static peft_status lora_hub_merge(const peft__adapter *a, const peft__attachment *at, const peft__site *s, const peft__run *run,
@@ -191,15 +207,16 @@ static peft_status lora_hub_merge(const peft__adapter *a, const peft__attachment
                           a->name);
     }
     if (n == 0) { return PEFT_E_NOMEM; }
-    int64_t width = pb->rows / n;
-    for (int64_t g = 0; g < n; g++) {
-        peft__gemm_args args = {.m = width,
+    int64_t width = pb->rows / n, run_of = s->heads > 0 ? width / s->heads : width; /* rows that stand together */
+    for (int64_t i = 0; i < pb->rows / run_of; i++) {
+        int64_t g = i * run_of / width, row = s->heads > 0 ? peft__lora_hub_row(s, first[g] / width, i * run_of % width) : first[g];
+        peft__gemm_args args = {.m = run_of,
                                 .n = s->in,
                                 .k = r,
-                                .a = pb->value + g * width * r,
+                                .a = pb->value + i * run_of * r,
                                 .lda = r,
                                 .b = peft__real_backward(pa->value + g * r * s->in, s->in),
-                                .c = weight + first[g] * s->in,
+                                .c = weight + row * s->in,
                                 .ldc = s->in,
                                 .alpha = PEFT__R(at->scale),
                                 .accumulate = true};

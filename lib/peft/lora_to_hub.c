@@ -26,7 +26,8 @@ static int64_t lora_hub_pairs(const peft__adapter *a, const peft__attachment *at
 }
 
 /* B by blocks, each times `factor`: those of a third that has no pair stay 0. */
-static void lora_hub_blocks(const peft__param *from, const peft__param *to, int64_t pairs, const bool attn[3], double factor) {
+static void lora_hub_blocks(const peft__site *s, const peft__param *from, const peft__param *to, int64_t pairs, const bool attn[3],
+                            double factor) {
     int64_t r = from->cols, width = from->rows / pairs, g = 0;
     for (int64_t third = 0; third < to->rows / width; third++) {
         if (pairs > 1 || to->rows > from->rows) {
@@ -34,7 +35,8 @@ static void lora_hub_blocks(const peft__param *from, const peft__param *to, int6
         }
         for (int64_t i = 0; i < width * r; i++) {
             double v = (double)from->value[g * width * r + i];
-            to->value[(third * width + i / r) * to->cols + g * r + i % r] = PEFT__R(factor * v);
+            int64_t row = s->role == PEFT__ROLE_QKV ? peft__lora_hub_row(s, third, i / r) : i / r;
+            to->value[row * to->cols + g * r + i % r] = PEFT__R(factor * v);
         }
         g++;
     }
@@ -80,7 +82,8 @@ peft_status peft__lora_hub_simplify(const peft__adapter *a, peft__adapter **out)
         const peft__param *pa = peft__lora_param(a, at, PEFT__LORA_A), *pb = peft__lora_param(a, at, PEFT__LORA_B);
         to->dropout = dropout;
         memcpy(peft__lora_param(made, to, PEFT__LORA_A)->value, pa->value, (size_t)(pa->rows * pa->cols) * sizeof *pa->value);
-        lora_hub_blocks(pb, peft__lora_param(made, to, PEFT__LORA_B), lora_hub_pairs(a, at), attn, alpha > 0 ? 1 : at->scale);
+        lora_hub_blocks(&a->base->sites[at->site], pb, peft__lora_param(made, to, PEFT__LORA_B), lora_hub_pairs(a, at), attn,
+                        alpha > 0 ? 1 : at->scale);
     }
     *out = made;
     made = NULL;
@@ -162,9 +165,9 @@ static peft_status lora_hub_options_of(const peft__adapter *a, lora_hub_plan *p,
         {1 << PEFT__ROLE_Q | 1 << PEFT__ROLE_QKV, "q"}, {1 << PEFT__ROLE_K | 1 << PEFT__ROLE_QKV, "k"},
         {1 << PEFT__ROLE_V | 1 << PEFT__ROLE_QKV, "v"}};
     peft_status st = PEFT_OK;
-    bool gated = false, up = (p->roles & 1u << PEFT__ROLE_UP) != 0, down = (p->roles & 1u << PEFT__ROLE_DOWN) != 0;
+    bool turned = peft__lora_hub_turned(a->base);
+    bool up = (p->roles & 1u << PEFT__ROLE_UP) != 0, down = (p->roles & 1u << PEFT__ROLE_DOWN) != 0;
     size_t n = 0;
-    for (size_t i = 0; i < a->base->n_sites; i++) { gated = gated || a->base->sites[i].role == PEFT__ROLE_GATE; }
     for (size_t i = 0; i < 3; i++) {
         if ((p->roles & letters[i].role) != 0) { peft__str_putf(&p->attn, "%s\"%s\"", n++ > 0 ? "," : "[", letters[i].letter); }
     }
@@ -175,8 +178,8 @@ static peft_status lora_hub_options_of(const peft__adapter *a, lora_hub_plan *p,
     TRY(peft__opt_set_float(o, "dropout", peft__opt_float(&a->opts, "lora_dropout")));
     TRY(peft__opt_set_bool(o, "selfattn_lora", n > 0));
     if (n > 0) { TRY(peft__opt_set_raw(o, "attn_matrices", peft__str_c(&p->attn))); }
-    TRY(peft__opt_set_bool(o, "intermediate_lora", gated ? down : up));
-    TRY(peft__opt_set_bool(o, "output_lora", gated ? up : down));
+    TRY(peft__opt_set_bool(o, "intermediate_lora", turned ? down : up));
+    TRY(peft__opt_set_bool(o, "output_lora", turned ? up : down));
     if (p->left.len > 0) { TRY(peft__opt_set_raw(o, "leave_out", peft__str_c(&p->left))); }
     TRY(peft__opt_set_str(o, "base_model_name_or_path", peft__opt_str(&a->opts, "base_model_name_or_path")));
 out:
@@ -202,7 +205,12 @@ static peft_status lora_hub_make(const peft__adapter *a, peft__adapter **out) {
         peft__real *ta = peft__lora_param(made, to, PEFT__LORA_A)->value, *tb = peft__lora_param(made, to, PEFT__LORA_B)->value;
         size_t n = (size_t)(pa->rows * pa->cols);
         for (int64_t g = 0; g < lora_hub_pairs(made, to); g++) { memcpy(ta + (size_t)g * n, pa->value, n * sizeof *ta); }
-        memcpy(tb, pb->value, (size_t)(pb->rows * pb->cols) * sizeof *tb);
+        const peft__site *s = &a->base->sites[to->site];
+        for (int64_t row = 0; row < pb->rows; row++) {
+            bool parts = s->role == PEFT__ROLE_QKV;
+            int64_t from = parts ? peft__lora_hub_row(s, row / (s->out / 3), row % (s->out / 3)) : row;
+            memcpy(tb + row * pb->cols, pb->value + from * pb->cols, (size_t)pb->cols * sizeof *tb);
+        }
     }
     *out = made;
     made = NULL;

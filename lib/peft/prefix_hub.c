@@ -1,6 +1,6 @@
 /* prefix_hub.c - prefix-tuning as AdapterHub's library has it: `prefix_tuning`, and `prefix_tuning_flat` with the option flat.
  *
- *   T = W2 f(W1 e + b1) + b2, e [n, hidden], or, flat, T itself:  [n, layers 2 D], as in prefix.c
+ *   T = W2 f(W1 e + b1) + b2, e [n, width of the model], or, flat, T itself:  [n, layers 2 D], as in prefix.c
  *   with use_gating   row r of a batch sees g_r K and g_r V, g_r = mean over its tokens of sigmoid(w x + b)
  *
  * x is what the layer's queries, keys and values are made of; with shared_gating=false keys and values have a gate each (UniPELT,
@@ -119,9 +119,9 @@ static peft_status prefix_hub_build(peft__adapter *a) {
         TRY(peft__hub_left_out(a, &arena, s->layer, &left));
         if (left) { continue; }
         TRY(peft__adapter_attach(a, s, &at));
-        if (layer == 0) { TRY(prefix_hub_add_table(a, at, s, layers, base.hidden)); } /* the first has the parameters of all */
+        if (layer == 0) { TRY(prefix_hub_add_table(a, at, s, layers, base.width)); } /* the first has the parameters of all */
         layer++;
-        if (peft__opt_bool(&a->opts, "use_gating")) { TRY(prefix_hub_add_gate(a, at, s, base.hidden)); }
+        if (peft__opt_bool(&a->opts, "use_gating")) { TRY(prefix_hub_add_gate(a, at, s, base.width)); }
     }
 out:
     peft__arena_free(&arena);

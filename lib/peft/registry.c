@@ -1,8 +1,9 @@
-/* registry.c - the methods that this library has. A new one is a line here and a file of its own. */
+/* registry.c - the methods that this library has. A new one is a line here and a file of its own; a minimal build has LoRA. */
 #include "peft/method.h"
 
 static const peft__method *const registry_methods[] = {
     &peft__method_lora,
+#ifndef PEFT_MINIMAL
     &peft__method_full,
     &peft__method_trainable_tokens,
     &peft__method_dora,
@@ -35,6 +36,7 @@ static const peft__method *const registry_methods[] = {
     &peft__method_unipelt,
     &peft__method_union,
     &peft__method_fusion,
+#endif
 };
 
 const peft__method *peft__method_at(size_t index) {

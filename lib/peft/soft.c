@@ -31,6 +31,7 @@ peft_status peft__soft_sizes_of(const peft__adapter *a, peft__soft_base *out) {
         const peft__site *s = &a->base->sites[i];
         if (s->kind == PEFT__SITE_INPUT) { out->input = s; }
         if (s->kind == PEFT__SITE_EMBED && s->role == PEFT__ROLE_TOKENS) { out->tokens = s; }
+        if (s->kind == PEFT__SITE_STREAM) { out->width = s->out; }
         if (s->kind != PEFT__SITE_KV) { continue; }
         out->layers++;
         if (out->first_kv == NULL) { out->first_kv = s; }
@@ -115,6 +116,9 @@ peft_status peft__soft_rows(const peft__adapter *a, const peft__init_text *text,
                  (long long)base.vocab - 1);
         }
         peft__weight_row(k, base.tokens->weight, id, out + i * base.hidden);
+        if (base.tokens->row_scale > 0) {
+            k->scale(out + i * base.hidden, PEFT__R(base.tokens->row_scale), out + i * base.hidden, base.hidden);
+        }
     }
 out:
     return st;

@@ -37,7 +37,8 @@
 typedef struct peft__soft_base {
     const peft__site *input, *tokens, *first_kv; /* NULL: the base has no such site */
     int64_t layers, heads, kv_heads;
-    int64_t hidden, kv_dim, vocab;
+    int64_t hidden, width;       /* of embeddings; of the residual stream, which may be another (OPT-350m) */
+    int64_t kv_dim, vocab;
 } peft__soft_base;
 /* PEFT_E_UNSUPPORTED when a site that every decoder has is missing. */
 peft_status peft__soft_sizes_of(const peft__adapter *a, peft__soft_base *out);

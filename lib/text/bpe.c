@@ -56,6 +56,8 @@ void peft__bpe_init(peft__bpe_work *w, peft__mem *mem) {
 
 void peft__bpe_free(peft__bpe_work *w) {
     peft__free(w->mem, w->ids, w->cap * sizeof *w->ids);
+    peft__free(w->mem, w->spans, w->cap * sizeof *w->spans);
+    peft__unigram_free(w);
     peft__free(w->mem, w->prev, w->link_cap * sizeof *w->prev);
     peft__free(w->mem, w->next, w->link_cap * sizeof *w->next);
     peft__free(w->mem, w->heap, w->heap_cap * sizeof *w->heap);
@@ -70,6 +72,16 @@ peft_status peft__bpe_reserve(peft__bpe_work *w, size_t n) {
     int32_t *ids = peft__realloc(w->mem, w->ids, w->cap * sizeof *ids, cap * sizeof *ids);
     if (ids == NULL) { return PEFT_E_NOMEM; }
     w->ids = ids;
+    peft__place *spans = peft__realloc(w->mem, w->spans, w->cap * sizeof *spans, cap * sizeof *spans);
+    if (spans == NULL) {
+        peft__free(w->mem, w->ids, cap * sizeof *ids); /* its size is no longer cap */
+        peft__free(w->mem, w->spans, w->cap * sizeof *spans);
+        w->ids = NULL;
+        w->spans = NULL;
+        w->cap = 0;
+        return PEFT_E_NOMEM;
+    }
+    w->spans = spans;
     w->cap = cap;
     return PEFT_OK;
 }

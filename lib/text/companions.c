@@ -2,8 +2,8 @@
  *
  * tokenizer_config.json, then special_tokens_map.json, name tokens; config.json and generation_config.json give ids;
  * chat_template.jinja, or "chat_template" in tokenizer_config.json, is the template. All are optional; what an earlier
- * one says is not changed by a later one. A name that is not in the vocabulary is passed over.
- * Left out: every other key, such as the class of the tokenizer or the padding side. */
+ * one says is not changed by a later one. A name that is not in the vocabulary is passed over. What the class of the
+ * tokenizer implies is in families.c. Left out: every other key, such as the padding side. */
 #include "text/parts.h"
 
 /* Parses dir/name; *out is NULL where there is no such file. */
@@ -38,6 +38,7 @@ static void companions_tokens(peft__tokenizer *t, const peft__json *obj) {
     companions_default(&t->eos, companions_token(t, obj, "eos_token"));
     companions_default(&t->pad, companions_token(t, obj, "pad_token"));
     companions_default(&t->unk, companions_token(t, obj, "unk_token"));
+    companions_default(&t->mask, companions_token(t, obj, "mask_token"));
 }
 
 /* An id given as a number or as a list of them, of which the first counts. Out of range: passed over. */
@@ -68,8 +69,10 @@ static peft_status companions_added(peft__tokenizer *t, const peft__json *config
         static const struct {
             const char *key;
             uint8_t bit;
-        } marks[] = {
-            {"lstrip", PEFT__TOKEN_LSTRIP}, {"rstrip", PEFT__TOKEN_RSTRIP}, {"single_word", PEFT__TOKEN_WHOLE}};
+        } marks[] = {{"lstrip", PEFT__TOKEN_LSTRIP},
+                     {"rstrip", PEFT__TOKEN_RSTRIP},
+                     {"single_word", PEFT__TOKEN_WHOLE},
+                     {"normalized", PEFT__TOKEN_LATE}};
         const peft__json *entry = &added->items[i], *content = peft__json_find(entry, "content");
         int64_t id = -1;
         bool special = false, on = false;
@@ -107,6 +110,18 @@ size_t peft__tok_companion_added(const peft__json *config) {
         }
     }
     return count;
+}
+
+peft_status peft__tok_companion_room(peft__arena *a, const char *dir, size_t pieces, bool unigram, size_t *count) {
+    peft_status st = PEFT_OK;
+    const peft__json *config = NULL, *ids = NULL;
+    TRY(companions_read(a, dir, "tokenizer_config.json", &config));
+    TRY(companions_read(a, dir, "config.json", &ids));
+    size_t listed = peft__tok_companion_added(config);
+    *count = listed < 2 * pieces + 65536 ? PEFT__MAX(listed, pieces) : pieces;
+    if (unigram && listed == 0) { *count = pieces + peft__tok_family_extra(config, ids); }
+out:
+    return st;
 }
 
 /* The template: a text, or a list of {"name", "template"} of which "default" counts, or the first. */
@@ -147,12 +162,15 @@ out:
 
 /* Puts a token around a text, or takes it away, where the configuration says so. Without a word of it what the
  * tokenizer's file put there stays, and `on` is the default. */
-static peft_status companions_affix(const peft__json *config, const char *key, int32_t id, int32_t *affix,
-                                    size_t *count, bool *on) {
+static peft_status companions_affix(peft__tokenizer *t, const peft__json *config, const char *key, int32_t id,
+                                    int32_t *affix, size_t *count, bool *on) {
     bool said = peft__json_find(config, key) != NULL;
     peft_status st = peft__json_bool(config, "tokenizer_config.json", key, *on, on);
     if (st != PEFT_OK) { return st; }
-    if (said) { *count = 0; }
+    if (said) {
+        *count = 0;
+        t->n_pair = 0; /* the template of two texts is made anew */
+    }
     if (*on && *count == 0 && id >= 0) { affix[(*count)++] = id; }
     *on = *count > 0;
     return st;
@@ -170,10 +188,11 @@ peft_status peft__tok_companions(peft__tokenizer *t, const char *dir, bool added
     if (added_tokens) { TRY(companions_added(t, config, dir)); }
     companions_tokens(t, config);
     companions_tokens(t, map);
+    TRY(peft__tok_family(t, config, ids));
     TRY(companions_ids(t, ids));
     TRY(companions_ids(t, generation));
-    TRY(companions_affix(config, "add_bos_token", t->bos, t->lead, &t->n_lead, &t->add_bos));
-    TRY(companions_affix(config, "add_eos_token", t->eos, t->trail, &t->n_trail, &t->add_eos));
+    TRY(companions_affix(t, config, "add_bos_token", t->bos, t->lead, &t->n_lead, &t->add_bos));
+    TRY(companions_affix(t, config, "add_eos_token", t->eos, t->trail, &t->n_trail, &t->add_eos));
     TRY(companions_chat(t, &a, dir, config));
 out:
     peft__arena_free(&a);

@@ -5,6 +5,32 @@
  * Left out: Hugging Face's "clean_up_tokenization_spaces", which changes the text, and its U+FFFD for broken bytes. */
 #include "text/parts.h"
 
+/* A piece of WordPiece: a space before it, unless it goes on with the word; none before a full stop and the like. */
+static peft_status decode_joined(const peft__tokenizer *t, const peft__token *k, bool *started, peft__str *out) {
+    static const char *const close[] = {".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re"};
+    size_t joint = strlen(t->joint), len = k->len;
+    bool inside = *started && joint <= len && memcmp(k->text, t->joint, joint) == 0;
+    const char *text = k->text + (inside ? joint : 0);
+    len -= inside ? joint : 0;
+    bool space = *started && !inside;
+    for (size_t i = 0; space && t->cleans && i < PEFT__COUNT(close); i++) {
+        size_t n = strlen(close[i]);
+        space = !(len >= n && memcmp(text, close[i], n) == 0); /* as in Hugging Face: also where more follows */
+    }
+    if (space) { peft__str_putc(out, ' '); }
+    peft__str_put(out, text, len);
+    *started = true;
+    return peft__str_status(out);
+}
+
+/* The first piece as the Metaspace decoder writes it: without any U+2581. */
+static void decode_unmarked(const peft__token *k, peft__str *out) {
+    for (size_t i = 0; i < k->n_bytes && k->bytes != k->text; i++) {
+        if (k->bytes[i] != ' ') { peft__str_putc(out, k->bytes[i]); }
+    }
+    if (k->bytes == k->text) { peft__str_put(out, k->text, k->len); }
+}
+
 /* Appends what an id decodes to. *started: text was written before. */
 static peft_status decode_piece(const peft__tokenizer *t, int32_t id, int32_t flags, bool *started, peft__str *out) {
     if (id < 0 || (size_t)id >= t->count) {
@@ -15,11 +41,17 @@ static peft_status decode_piece(const peft__tokenizer *t, int32_t id, int32_t fl
     if (control && !(flags & PEFT_TOKENIZE_SPECIAL)) { return PEFT_OK; }
     const char *bytes = k->bytes;
     size_t len = k->n_bytes;
+    if (t->joins) { return decode_joined(t, k, started, out); }
+    if (!*started && t->strip_marks) {
+        decode_unmarked(k, out);
+        *started = true;
+        return peft__str_status(out);
+    }
     if (!*started && t->strip_first && len > 0 && !control && bytes[0] == ' ') {
         bytes++;
         len--;
     }
-    *started = *started || k->n_bytes > 0;
+    *started = *started || (t->squeeze ? len : k->n_bytes) > 0; /* where spaces are squeezed, none stands in front */
     peft__str_put(out, bytes, len);
     return peft__str_status(out);
 }

@@ -2,15 +2,35 @@
  *
  * The keys of a GGUF's own tokenizer are copied as they are. A SentencePiece vocabulary from tokenizer.json has merges but
  * no scores: a token's score is then minus the rank of the first merge that makes it, which keeps the order.
- * Left out: tokenizer.model and vocab.json as targets; NFC and squeezed spaces have no key in GGUF. */
+ * WordPiece goes into a GGUF as llama.cpp wants it: U+2581 in front of words, nothing in front of pieces inside them.
+ * Left out: tokenizer.model, vocab.json and vocab.txt as targets; normal forms, which have no key in GGUF. */
 #include "text/parts.h"
 
-static void export_gguf_vocab(const peft__tokenizer *t, peft__gguf_out *w, int32_t *types) {
+static void export_gguf_wordpiece(const peft__tokenizer *t, peft__gguf_out *w, const peft__token *k, peft__str *line) {
+    bool bare = k->len >= 2 && k->text[0] == '[' && k->text[k->len - 1] == ']';
+    size_t joint = strlen(t->joint);
+    peft__str_clear(line);
+    if (bare) {
+        peft__str_put(line, k->text, k->len);
+    } else if (joint <= k->len && memcmp(k->text, t->joint, joint) == 0) {
+        peft__str_put(line, k->text + joint, k->len - joint);
+    } else {
+        peft__str_put(line, "\xE2\x96\x81", 3);
+        peft__str_put(line, k->text, k->len);
+    }
+    peft__gguf_array_str(w, peft__str_c(line), line->len);
+}
+
+static void export_gguf_vocab(const peft__tokenizer *t, peft__gguf_out *w, int32_t *types, peft__str *line) {
     peft__gguf_begin_str_array(w, "tokenizer.ggml.tokens", t->count);
     for (size_t i = 0; i < t->count; i++) {
         const peft__token *k = &t->tokens[i];
         types[i] = k->type == 0 ? PEFT__TOKEN_UNUSED : k->type;
-        peft__gguf_array_str(w, k->text, k->len);
+        if (t->kind == PEFT__TOK_WORDPIECE) {
+            export_gguf_wordpiece(t, w, k, line);
+        } else {
+            peft__gguf_array_str(w, k->text, k->len);
+        }
     }
     peft__gguf_put_array(w, "tokenizer.ggml.token_type", PEFT__GGUF_I32, t->count, types, t->count * sizeof *types);
 }
@@ -43,6 +63,42 @@ static void export_gguf_merges(const peft__tokenizer *t, peft__gguf_out *w, peft
     }
 }
 
+/* The steps of tokenizer.json that do what remove_extra_whitespaces does. */
+static bool export_gguf_squeezes(const peft__tokenizer *t) {
+    bool squeezes = t->late > 0 && t->pretok.stages[0].rule == PEFT__SPLIT_SPACE;
+    for (size_t i = 0; i < t->steps.len; i++) {
+        const peft__norm_step *step = &PEFT__VEC_AT(&t->steps, peft__norm_step, i);
+        squeezes = squeezes || (step->op == PEFT__NORM_REPLACE && step->flags > 0);
+    }
+    return squeezes;
+}
+
+/* What is lost would change ids. */
+static peft_status export_gguf_check(const peft__tokenizer *t) {
+    peft_status st = PEFT_OK;
+    bool spm = t->kind == PEFT__TOK_SPM, unigram = t->kind == PEFT__TOK_UNIGRAM, bert = t->kind == PEFT__TOK_WORDPIECE;
+    if (t->kind == PEFT__TOK_BYTES && t->pre_name == NULL) {
+        FAIL(PEFT_E_UNSUPPORTED, "the tokenizer's splitting rule has no name in GGUF");
+    }
+    if ((spm || unigram) && t->no_marks) {
+        FAIL(PEFT_E_UNSUPPORTED, "a tokenizer that keeps spaces as they are has no form in GGUF");
+    }
+    for (size_t i = 0; i < t->steps.len; i++) {
+        const peft__norm_step *step = &PEFT__VEC_AT(&t->steps, peft__norm_step, i);
+        bool spaces = step->op == PEFT__NORM_STRIP || (step->op == PEFT__NORM_REPLACE && step->flags > 0);
+        bool known = (unigram && (spaces || step->op == PEFT__NORM_CHARSMAP)) ||
+                     (bert && step->op == PEFT__NORM_BERT) ||
+                     (!unigram && !bert && step->op == PEFT__NORM_FORM && step->flags == 2);
+        if (!known) { FAIL(PEFT_E_UNSUPPORTED, "a normalizer of the tokenizer has no form in GGUF"); }
+    }
+    bool bert_split = t->pretok.count == 1 && t->pretok.stages[0].rule == PEFT__SPLIT_BERT;
+    if (bert && (!bert_split || strcmp(t->joint, "##") != 0)) {
+        FAIL(PEFT_E_UNSUPPORTED, "a WordPiece tokenizer that does not split words as BERT does has no form in GGUF");
+    }
+out:
+    return st;
+}
+
 static void export_gguf_ids(const peft__tokenizer *t, peft__gguf_out *w) {
     const struct {
         const char *key;
@@ -50,15 +106,19 @@ static void export_gguf_ids(const peft__tokenizer *t, peft__gguf_out *w) {
     } ids[] = {{"tokenizer.ggml.bos_token_id", t->bos},
                {"tokenizer.ggml.eos_token_id", t->eos},
                {"tokenizer.ggml.unknown_token_id", t->unk},
-               {"tokenizer.ggml.padding_token_id", t->pad}};
+               {"tokenizer.ggml.padding_token_id", t->pad},
+               {"tokenizer.ggml.mask_token_id", t->mask},
+               {"tokenizer.ggml.cls_token_id", t->kind == PEFT__TOK_WORDPIECE ? t->bos : -1},
+               {"tokenizer.ggml.seperator_token_id", t->kind == PEFT__TOK_WORDPIECE ? t->eos : -1}}; /* its spelling */
     for (size_t i = 0; i < PEFT__COUNT(ids); i++) {
         if (ids[i].id >= 0) { peft__gguf_put_u32(w, ids[i].key, (uint32_t)ids[i].id); }
     }
     peft__gguf_put_bool(w, "tokenizer.ggml.add_bos_token", t->n_lead > 0);
     peft__gguf_put_bool(w, "tokenizer.ggml.add_eos_token", t->n_trail > 0);
-    if (t->kind == PEFT__TOK_SPM) {
+    if (t->kind == PEFT__TOK_SPM || t->kind == PEFT__TOK_UNIGRAM) {
         peft__gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", t->prefix != PEFT__PREFIX_NEVER);
-        if (t->squeeze) { peft__gguf_put_bool(w, "tokenizer.ggml.remove_extra_whitespaces", true); }
+        bool squeeze = t->squeeze || (t->kind == PEFT__TOK_UNIGRAM && export_gguf_squeezes(t));
+        if (squeeze) { peft__gguf_put_bool(w, "tokenizer.ggml.remove_extra_whitespaces", true); }
     }
     if (t->chat_template != NULL) {
         peft__gguf_put_text(w, "tokenizer.chat_template", t->chat_template, strlen(t->chat_template));
@@ -69,7 +129,6 @@ peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w)
     peft_status st = PEFT_OK;
     peft__str line;
     int32_t *types = NULL;
-    bool spm = t->kind == PEFT__TOK_SPM;
     peft__str_init(&line, t->mem);
     if (t->from_gguf) {
         for (size_t i = 0; i < t->gguf.kv_count; i++) {
@@ -78,21 +137,22 @@ peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w)
         TRY(peft__str_status(&w->meta));
         goto out;
     }
-    const char *pre = spm ? "default" : t->pre_name;
-    if (pre == NULL) { FAIL(PEFT_E_UNSUPPORTED, "the tokenizer's splitting rule has no name in GGUF"); }
-    if (spm && t->no_marks) {
-        FAIL(PEFT_E_UNSUPPORTED, "a tokenizer that keeps spaces as they are has no form in GGUF");
-    }
+    TRY(export_gguf_check(t));
+    const char *pre = t->kind == PEFT__TOK_BYTES ? t->pre_name : "default";
     types = peft__alloc(t->mem, t->count * sizeof *types);
     if (types == NULL) { FAIL(PEFT_E_NOMEM, "no memory to write %zu tokens", t->count); }
-    const char *model = spm ? "llama" : "gpt2";
+    static const char *const models[] = {"gpt2", "llama", "bert", "t5"};
+    const char *model = models[t->kind];
     peft__gguf_put_text(w, "tokenizer.ggml.model", model, strlen(model));
     peft__gguf_put_text(w, "tokenizer.ggml.pre", pre, strlen(pre));
-    export_gguf_vocab(t, w, types);
-    if (spm) {
+    export_gguf_vocab(t, w, types, &line);
+    if (t->kind == PEFT__TOK_SPM || t->kind == PEFT__TOK_UNIGRAM) {
         export_gguf_scores(t, w, (float *)(void *)types); /* as large, and no longer needed as types */
-    } else {
-        export_gguf_merges(t, w, &line);
+    }
+    if (t->kind == PEFT__TOK_BYTES) { export_gguf_merges(t, w, &line); }
+    if (t->charsmap.units != NULL) {
+        peft__gguf_put_array(w, "tokenizer.ggml.precompiled_charsmap", PEFT__GGUF_U8, t->charsmap.blob_len,
+                             t->charsmap.blob, t->charsmap.blob_len);
     }
     export_gguf_ids(t, w);
     TRY(peft__str_status(&line));

@@ -171,6 +171,47 @@ static size_t split_mark(const char *s, size_t n, bool runs) {
     return end;
 }
 
+/* A run of white space, a punctuation mark, or a run of the rest (`marks` false: of all that is no white space). */
+static size_t split_bert(const char *s, size_t n, bool marks) {
+    peft__split_char c = split_read(s, n);
+    bool space = c.cls == PEFT__UNI_SPACE;
+    if (marks && peft__unicode_is_punct(c.cp)) { return c.len; }
+    for (size_t end = c.len;; end += c.len) {
+        c = split_read(s + end, n - end);
+        bool stop = (c.cls == PEFT__UNI_SPACE) != space || (marks && peft__unicode_is_punct(c.cp));
+        if (c.len == 0 || stop) { return end; }
+    }
+}
+
+/* 0: white space, 1: part of a word, 2: neither. */
+static int32_t split_word_kind(const peft__split_char *c) {
+    return c->cls == PEFT__UNI_SPACE ? 0 : peft__unicode_is_word(c->cp) ? 1 : 2;
+}
+
+static size_t split_words(const char *s, size_t n) {
+    peft__split_char c = split_read(s, n);
+    int32_t kind = split_word_kind(&c);
+    for (size_t end = c.len;; end += c.len) {
+        c = split_read(s + end, n - end);
+        if (c.len == 0 || split_word_kind(&c) != kind) { return end; }
+    }
+}
+
+static size_t split_signs(const char *s, size_t n, bool each) {
+    peft__split_char c = split_read(s, n);
+    bool sign = peft__unicode_is_punct(c.cp);
+    for (size_t end = c.len;; end += c.len) {
+        c = split_read(s + end, n - end);
+        if (c.len == 0 || (sign && each) || peft__unicode_is_punct(c.cp) != sign) { return end; }
+    }
+}
+
+/* A piece of this rule that is no word. */
+static bool split_drops(int32_t rule, const char *s, size_t n) {
+    bool drops = rule == PEFT__SPLIT_BERT || rule == PEFT__SPLIT_SPACE || rule == PEFT__SPLIT_WORDS;
+    return drops && split_read(s, n).cls == PEFT__UNI_SPACE;
+}
+
 /* Bytes of the first piece of s[0..n), n > 0: at least 1. */
 static size_t split_piece(const peft__split_stage *stage, const char *s, size_t n) {
     switch (stage->rule) {
@@ -181,27 +222,34 @@ static size_t split_piece(const peft__split_stage *stage, const char *s, size_t 
         case PEFT__SPLIT_TRIPLE: return split_triple(s, n);
         case PEFT__SPLIT_MARK: return split_mark(s, n, false);
         case PEFT__SPLIT_MARKS: return split_mark(s, n, true);
+        case PEFT__SPLIT_BERT: return split_bert(s, n, true);
+        case PEFT__SPLIT_SPACE: return split_bert(s, n, false);
+        case PEFT__SPLIT_WORDS: return split_words(s, n);
+        case PEFT__SPLIT_SIGNS: return split_signs(s, n, stage->max == 1);
         default: return n;
     }
 }
 
 void peft__pretok_begin(peft__pretok_walk *w, const peft__pretok *rules, const char *text, size_t len) {
-    *w = (peft__pretok_walk){.rules = rules, .text = text, .len = len};
+    *w = (peft__pretok_walk){.rules = rules, .text = text, .len = len, .to = rules->count};
 }
 
 bool peft__pretok_next(peft__pretok_walk *w, const char **word, size_t *len) {
-    if (w->pos >= w->len) { return false; }
-    size_t limit = w->len;
-    for (size_t k = 0; k < w->rules->count; k++) {
-        if (w->ends[k] <= w->pos) {
-            w->ends[k] = w->pos + split_piece(&w->rules->stages[k], w->text + w->pos, limit - w->pos);
+    while (w->pos < w->len) {
+        size_t limit = w->len;
+        bool dropped = false;
+        for (size_t k = w->from; k < w->to && !dropped; k++) {
+            const peft__split_stage *stage = &w->rules->stages[k];
+            if (w->ends[k] <= w->pos) { w->ends[k] = w->pos + split_piece(stage, w->text + w->pos, limit - w->pos); }
+            limit = w->ends[k];
+            dropped = split_drops(stage->rule, w->text + w->pos, limit - w->pos);
         }
-        limit = w->ends[k];
+        *word = w->text + w->pos;
+        *len = limit - w->pos;
+        w->pos = limit;
+        if (!dropped) { return true; }
     }
-    *word = w->text + w->pos;
-    *len = limit - w->pos;
-    w->pos = limit;
-    return true;
+    return false;
 }
 
 peft_status peft__pretok_add(peft__pretok *p, int32_t rule, int32_t max, const char *what) {

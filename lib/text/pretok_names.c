@@ -5,13 +5,6 @@
  * tokenizer.json. Left out: names whose rules tell upper from lower case (tekken, gpt-4o), and rarer ones. */
 #include "text/parts.h"
 
-typedef struct peft__pretok_named {
-    const char *name;
-    peft__pretok rules;
-    bool ignore_merges; /* a whole word that is a token needs no merging */
-    bool add_bos;       /* unless the file says otherwise */
-} peft__pretok_named;
-
 #define PRETOK_GPT2 \
     { {{PEFT__SPLIT_GPT2, 0}}, 1 }
 #define PRETOK_LLAMA3 \
@@ -26,20 +19,23 @@ typedef struct peft__pretok_named {
     { {{PEFT__SPLIT_PUNCT, 0}, {PEFT__SPLIT_GPT2, 0}, {PEFT__SPLIT_DIGITS, 0}, {PEFT__SPLIT_TRIPLE, 0}}, 4 }
 
 static const peft__pretok_named pretok_names[] = {
-    {"gpt-2", PRETOK_GPT2, false, false},        {"phi-2", PRETOK_GPT2, false, false},
-    {"mpt", PRETOK_GPT2, false, false},          {"olmo", PRETOK_GPT2, false, false},
-    {"roberta-bpe", PRETOK_GPT2, false, false},  {"modern-bert", PRETOK_GPT2, false, false},
-    {"gigachat", PRETOK_GPT2, false, false},     {"llama-bpe", PRETOK_LLAMA3, true, true},
-    {"llama3", PRETOK_LLAMA3, true, true},       {"llama-v3", PRETOK_LLAMA3, true, true},
-    {"falcon3", PRETOK_LLAMA3, true, true},      {"lfm2", PRETOK_LLAMA3, true, true},
-    {"dbrx", PRETOK_LLAMA3, false, false},       {"smaug-bpe", PRETOK_LLAMA3, false, false},
-    {"qwen2", PRETOK_QWEN2, false, false},       {"deepseek-r1-qwen", PRETOK_QWEN2, false, false},
-    {"megrez", PRETOK_QWEN2, false, false},      {"stablelm2", PRETOK_QWEN2, false, false},
-    {"smollm", PRETOK_DIGITS, false, false},     {"starcoder", PRETOK_DIGITS, false, false},
-    {"refact", PRETOK_DIGITS, false, false},     {"command-r", PRETOK_DIGITS, false, false},
-    {"codeshell", PRETOK_DIGITS, false, false},  {"exaone", PRETOK_DIGITS, false, false},
-    {"minerva-7b", PRETOK_DIGITS, false, false}, {"falcon", PRETOK_FALCON, false, false},
-    {"default", PRETOK_DEFAULT, false, false},
+    {"gpt-2", PRETOK_GPT2, false, false, false},        {"phi-2", PRETOK_GPT2, false, false, false},
+    {"mpt", PRETOK_GPT2, false, false, false},          {"olmo", PRETOK_GPT2, false, false, true},
+    {"roberta-bpe", PRETOK_GPT2, false, false, false},  {"modern-bert", PRETOK_GPT2, false, false, true},
+    {"gigachat", PRETOK_GPT2, false, false, false},     {"jina-v1-en", PRETOK_GPT2, false, false, false},
+    {"jina-v2-es", PRETOK_GPT2, false, false, false},   {"jina-v2-de", PRETOK_GPT2, false, false, false},
+    {"jina-v2-code", PRETOK_GPT2, false, false, false}, {"jina-es", PRETOK_GPT2, false, false, false},
+    {"jina-de", PRETOK_GPT2, false, false, false},      {"llama-bpe", PRETOK_LLAMA3, true, true, false},
+    {"llama3", PRETOK_LLAMA3, true, true, false},       {"llama-v3", PRETOK_LLAMA3, true, true, false},
+    {"falcon3", PRETOK_LLAMA3, true, true, false},      {"lfm2", PRETOK_LLAMA3, true, true, false},
+    {"dbrx", PRETOK_LLAMA3, false, false, false},       {"smaug-bpe", PRETOK_LLAMA3, false, false, false},
+    {"qwen2", PRETOK_QWEN2, false, false, true},        {"deepseek-r1-qwen", PRETOK_QWEN2, false, false, false},
+    {"megrez", PRETOK_QWEN2, false, false, false},      {"stablelm2", PRETOK_QWEN2, false, false, false},
+    {"smollm", PRETOK_DIGITS, false, false, false},     {"starcoder", PRETOK_DIGITS, false, false, false},
+    {"refact", PRETOK_DIGITS, false, false, false},     {"command-r", PRETOK_DIGITS, false, false, false},
+    {"codeshell", PRETOK_DIGITS, false, false, false},  {"exaone", PRETOK_DIGITS, false, false, false},
+    {"minerva-7b", PRETOK_DIGITS, false, false, false}, {"falcon", PRETOK_FALCON, false, false, false},
+    {"default", PRETOK_DEFAULT, false, false, false},
 };
 
 #define PRETOK_TAIL  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -73,16 +69,11 @@ static bool pretok_equal(const peft__pretok *a, const peft__pretok *b) {
     return true;
 }
 
-bool peft__pretok_by_name(const char *name, peft__pretok *out, bool *ignore_merges, bool *add_bos) {
+const peft__pretok_named *peft__pretok_by_name(const char *name) {
     for (size_t i = 0; i < PEFT__COUNT(pretok_names); i++) {
-        if (strcmp(pretok_names[i].name, name) == 0) {
-            *out = pretok_names[i].rules;
-            *ignore_merges = pretok_names[i].ignore_merges;
-            *add_bos = pretok_names[i].add_bos;
-            return true;
-        }
+        if (strcmp(pretok_names[i].name, name) == 0) { return &pretok_names[i]; }
     }
-    return false;
+    return NULL;
 }
 
 const char *peft__pretok_name(const peft__pretok *rules) {

@@ -1,9 +1,9 @@
 /* sentencepiece.c - tokenizer.model: a SentencePiece model, a protocol buffer, read by hand.
  *
  * Message and field numbers: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
- * ModelProto 1 pieces (1 text, 2 score, 3 type), 2 trainer_spec (3 model_type, 24 whitespace as suffix, 40-43 ids of
- * unk, bos, eos, pad), 3 normalizer_spec (1 name, 2 character map, 3 dummy prefix, 4 squeeze spaces, 5 escape spaces).
- * Left out: unigram, word and character models, and normalisation by a character map. */
+ * ModelProto 1 pieces (1 text, 2 score, 3 type), 2 trainer_spec (3 model_type, 24 spaces as suffix, 40-43 ids of
+ * unk, bos, eos, pad), 3 normalizer_spec (2 character map, 3 dummy prefix, 4 squeeze spaces, 5 escape spaces).
+ * What is done is what SentencePiece does. Left out: word and character models, spaces at the end of pieces. */
 #include "text/parts.h"
 
 typedef struct peft__spm_field { /* one field of a message */
@@ -19,8 +19,8 @@ typedef struct peft__spm_model {
     int64_t model_type; /* 1 unigram, 2 BPE, 3 word, 4 character */
     int64_t unk, bos, eos, pad;
     bool suffix, dummy_prefix, squeeze, escape;
-    const uint8_t *map_name; /* of the normalisation */
-    size_t map_name_len, map_len;
+    const uint8_t *map; /* the normalisation's character map */
+    size_t map_len;
     size_t pieces;
 } peft__spm_model;
 
@@ -97,8 +97,7 @@ static peft_status spm_normalizer(peft__spm_model *m, const uint8_t *at, size_t 
         peft__spm_field f;
         peft_status st = spm_next(&at, end, m->what, &f, &more);
         if (st != PEFT_OK) { return st; }
-        if (f.number == 1 && f.wire == 2) { m->map_name = f.data, m->map_name_len = f.len; }
-        if (f.number == 2 && f.wire == 2) { m->map_len = f.len; }
+        if (f.number == 2 && f.wire == 2) { m->map = f.data, m->map_len = f.len; }
         if (f.number == 3 && f.wire == 0) { m->dummy_prefix = f.value != 0; }
         if (f.number == 4 && f.wire == 0) { m->squeeze = f.value != 0; }
         if (f.number == 5 && f.wire == 0) { m->escape = f.value != 0; }
@@ -120,15 +119,11 @@ static peft_status spm_specs(peft__spm_model *m, const uint8_t *at, size_t len) 
         if (f.number == 3) { TRY(spm_normalizer(m, f.data, f.len)); }
     }
     if (m->pieces == 0) { FAIL(PEFT_E_FORMAT, "%s: no pieces: not a SentencePiece model", m->what); }
-    if (m->model_type != 2) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: a SentencePiece model of kind %s, only BPE is supported", m->what,
+    if (m->model_type != 1 && m->model_type != 2) {
+        FAIL(PEFT_E_UNSUPPORTED, "%s: a SentencePiece model of kind %s, supported are unigram and BPE", m->what,
              kinds[m->model_type >= 1 && m->model_type <= 4 ? m->model_type : 0]);
     }
     if (m->suffix) { FAIL(PEFT_E_UNSUPPORTED, "%s: spaces at the end of pieces are not supported", m->what); }
-    if (m->map_len > 0) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: normalisation \"%.*s\" is not supported, only identity", m->what,
-             (int)PEFT__MIN(m->map_name_len, 40), m->map_name == NULL ? "" : (const char *)m->map_name);
-    }
 out:
     return st;
 }
@@ -173,6 +168,49 @@ static int32_t spm_id(const peft__spm_model *m, int64_t id) {
     return id >= 0 && (uint64_t)id < m->pieces ? (int32_t)id : -1;
 }
 
+/* The pieces, and room for tokens that the configuration beside the file adds. */
+static peft_status spm_pieces(peft__tokenizer *t, const peft__spm_model *m, const peft__file *file, const char *dir) {
+    peft_status st = PEFT_OK;
+    peft__arena a;
+    const uint8_t *at = file->data, *end = file->data + file->size;
+    size_t id = 0, added = 0;
+    peft__arena_init(&a, t->mem);
+    TRY(peft__tok_companion_room(&a, dir, m->pieces, t->kind == PEFT__TOK_UNIGRAM, &added));
+    TRY(peft__tok_reserve(t, PEFT__MAX(m->pieces, added), m->what));
+    for (bool more = true; more;) {
+        peft__spm_field f;
+        TRY(spm_next(&at, end, m->what, &f, &more));
+        if (more && f.number == 1 && f.wire == 2) { TRY(spm_piece(t, m->what, id++, f.data, f.len)); }
+    }
+out:
+    peft__arena_free(&a);
+    return st;
+}
+
+static peft_status spm_rules(peft__tokenizer *t, const peft__spm_model *m) {
+    peft_status st = PEFT_OK;
+    t->prefix = m->dummy_prefix ? PEFT__PREFIX_ALWAYS : PEFT__PREFIX_NEVER;
+    t->strip_first = m->dummy_prefix;
+    t->squeeze = m->squeeze;
+    t->no_marks = !m->escape;
+    t->fuse_unk = true;
+    t->unk = spm_id(m, m->unk);
+    t->bos = spm_id(m, m->bos);
+    t->eos = spm_id(m, m->eos);
+    t->pad = spm_id(m, m->pad);
+    t->add_bos = t->bos >= 0;
+    t->users_inside = t->kind == PEFT__TOK_UNIGRAM;
+    if (m->map_len > 0) {
+        uint8_t *map = peft__arena_alloc(&t->arena, m->map_len);
+        if (map == NULL) { return PEFT_E_NOMEM; }
+        memcpy(map, m->map, m->map_len);
+        TRY(peft__charsmap_read(map, m->map_len, m->what, &t->charsmap));
+        TRY(peft__normalise_add(t, PEFT__NORM_CHARSMAP, 1));
+    }
+out:
+    return st;
+}
+
 peft_status peft__tokenizer_open_spm(peft__mem *mem, const char *path, const char *dir, peft__tokenizer **out) {
     peft_status st = PEFT_OK;
     peft__file file = {0};
@@ -188,26 +226,10 @@ peft_status peft__tokenizer_open_spm(peft__mem *mem, const char *path, const cha
                          .escape = true};
     TRY(peft__file_open(mem, path, false, &file));
     TRY(spm_specs(&m, file.data, file.size));
-    TRY(peft__tok_create(mem, PEFT__TOK_SPM, "tokenizer.model", &t));
-    TRY(peft__tok_reserve(t, m.pieces, path));
-    const uint8_t *at = file.data, *end = file.data + file.size;
-    size_t id = 0;
-    for (bool more = true; more;) {
-        peft__spm_field f;
-        TRY(spm_next(&at, end, path, &f, &more));
-        if (more && f.number == 1 && f.wire == 2) { TRY(spm_piece(t, path, id++, f.data, f.len)); }
-    }
-    t->prefix = m.dummy_prefix ? PEFT__PREFIX_ALWAYS : PEFT__PREFIX_NEVER;
-    t->strip_first = m.dummy_prefix;
-    t->squeeze = m.squeeze;
-    t->no_marks = !m.escape;
-    t->fuse_unk = true;
-    t->unk = spm_id(&m, m.unk);
-    t->bos = spm_id(&m, m.bos);
-    t->eos = spm_id(&m, m.eos);
-    t->pad = spm_id(&m, m.pad);
-    t->add_bos = t->bos >= 0;
-    TRY(peft__bpe_merges_from_scores(t));
+    TRY(peft__tok_create(mem, m.model_type == 1 ? PEFT__TOK_UNIGRAM : PEFT__TOK_SPM, "tokenizer.model", &t));
+    TRY(spm_pieces(t, &m, &file, dir));
+    TRY(spm_rules(t, &m));
+    if (t->kind == PEFT__TOK_SPM) { TRY(peft__bpe_merges_from_scores(t)); }
     TRY(peft__tok_companions(t, dir, true));
     TRY(peft__tok_finish(t, path));
     *out = t;

@@ -1,7 +1,8 @@
 /* text.h - layer 1: text to token ids and back, and chat formats.
  *
  * A tokenizer is: special and added tokens are cut out of the text, the rest is normalised, split into words by the
- * pre-tokenizer and encoded by the model (byte-level BPE or SentencePiece BPE). It is immutable once opened.
+ * pre-tokenizer and encoded by the model (byte-level BPE, SentencePiece BPE, WordPiece or unigram). It is immutable once
+ * opened.
  *
  * text/ reads its files through io/ (tokenizer.json, GGUF metadata) and knows nothing of tensors or models. */
 #ifndef PEFT_TEXT_H
@@ -21,6 +22,7 @@ int32_t peft__tokenizer_size(const peft__tokenizer *t);     /* ids are below thi
 int32_t peft__tokenizer_bos(const peft__tokenizer *t);      /* -1: none */
 int32_t peft__tokenizer_eos(const peft__tokenizer *t);      /* -1: none */
 int32_t peft__tokenizer_pad(const peft__tokenizer *t);      /* -1: none */
+int32_t peft__tokenizer_mask(const peft__tokenizer *t);     /* -1: none */
 bool peft__tokenizer_is_eog(const peft__tokenizer *t, int32_t id); /* ends generation: EOS, end-of-turn */
 int32_t peft__tokenizer_id(const peft__tokenizer *t, const char *token, size_t len); /* -1: absent */
 
@@ -29,6 +31,48 @@ enum { PEFT__TOKENIZE_INSIDE = 1 << 16 }; /* encode: the text goes on with other
 peft_status peft__tokenizer_encode(const peft__tokenizer *t, const char *text, size_t len, int32_t flags, peft__vec *out);
 /* Appends text to out. */
 peft_status peft__tokenizer_decode(const peft__tokenizer *t, const int32_t *ids, size_t n, int32_t flags, peft__str *out);
+
+/* ---- pair.c: what encoders read: two texts, token types, places and words ---------------------------------------- */
+
+typedef struct peft__encoded { /* a token and where it comes from */
+    int32_t id;
+    int32_t type;      /* token type, as the tokenizer numbers its segments: 0 or 1 */
+    int32_t part;      /* 0: of the first text, 1: of the second, -1: put there by the tokenizer */
+    int32_t word;      /* the pre-tokenizer's word that it is in, or the given one; -1: none */
+    size_t start, end; /* bytes of the text, or of the given word; 0 and 0 for part -1 */
+} peft__encoded;
+
+typedef struct peft__text_in { /* a text, or its words where it comes in words (Hugging Face's is_split_into_words) */
+    const char *text;          /* borrowed; UTF-8 */
+    size_t len;
+    const char *const *words; /* [n_words], borrowed; NULL: `text` counts */
+    const size_t *word_lens;  /* bytes of each */
+    size_t n_words;
+} peft__text_in;
+
+enum { /* which text loses tokens at its end */
+       PEFT__TRUNCATE_LONGEST = 0,
+       PEFT__TRUNCATE_FIRST = 1,
+       PEFT__TRUNCATE_SECOND = 2
+};
+
+typedef struct peft__pair_rule {
+    int32_t flags;    /* PEFT_TOKENIZE_*: SPECIAL; BOS_EOS: with the tokens of the model's template */
+    size_t max;       /* tokens in all; 0: any number */
+    int32_t truncate; /* PEFT__TRUNCATE_* */
+    /* TRUNCATE_FIRST and _SECOND: a text that is too long gives several windows. */
+    size_t stride; /* tokens that a window shares with the one before it */
+    size_t window; /* which one is wanted */
+} peft__pair_rule;
+
+/* Appends a text, or two, to out (elements peft__encoded), truncated as Hugging Face's fast tokenizers do; rule NULL: all
+ * zeros. *windows (may be NULL): how many there are, 1 where nothing is cut off or only the first is to be had. A text that
+ * has fewer tokens than have to go, and a window past the last one: PEFT_E_INVALID. */
+peft_status peft__tokenizer_encode_pair(const peft__tokenizer *t, const peft__text_in *first,
+                                        const peft__text_in *second /* NULL: one text */, const peft__pair_rule *rule,
+                                        peft__vec *out, size_t *windows);
+
+/* ---- decode.c ---------------------------------------------------------------------------------------------------- */
 
 /* Streaming decode: ids go in one by one, whole UTF-8 characters come out; the concatenation equals the decode of all. */
 typedef struct peft__detok {

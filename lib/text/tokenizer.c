@@ -1,16 +1,13 @@
 /* tokenizer.c - the handle: finding the files that a path names, and what a tokenizer tells about itself.
  *
- * A folder is searched for tokenizer.json, tokenizer.model, and vocab.json with merges.txt, in this order. A file is
- * taken by its name; anything that begins as a GGUF is one. */
+ * A folder is searched for tokenizer.json, tokenizer.model (or spiece.model, spm.model), vocab.json with merges.txt, and
+ * vocab.txt, in this order. A file is taken by its name; anything that begins as a GGUF is one. */
 #include "text/parts.h"
 
-static const char tokenizer_found_in[] =
-    "a folder with tokenizer.json, tokenizer.model, or vocab.json and merges.txt; one of these files; or a GGUF file";
-
-static const char *tokenizer_base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash == NULL ? path : slash + 1;
-}
+static const char tokenizer_found_in[] = "a folder with tokenizer.json, tokenizer.model, spiece.model, vocab.json and "
+                                         "merges.txt, or vocab.txt; one of these "
+                                         "files; or a GGUF file";
+static const char *const tokenizer_models[] = {"tokenizer.model", "spiece.model", "spm.model"};
 
 static bool tokenizer_ends(const char *path, const char *tail) {
     size_t n = strlen(path), k = strlen(tail);
@@ -28,7 +25,9 @@ static peft_status tokenizer_open_dir(peft__mem *mem, peft__arena *a, const char
     peft_status st = PEFT_OK;
     char *json = NULL, *spm = NULL, *vocab = NULL, *merges = NULL, *bert = NULL;
     TRY(tokenizer_file_in(a, dir, "tokenizer.json", &json));
-    TRY(tokenizer_file_in(a, dir, "tokenizer.model", &spm));
+    for (size_t i = 0; spm == NULL && i < PEFT__COUNT(tokenizer_models); i++) {
+        TRY(tokenizer_file_in(a, dir, tokenizer_models[i], &spm));
+    }
     TRY(tokenizer_file_in(a, dir, "vocab.json", &vocab));
     TRY(tokenizer_file_in(a, dir, "merges.txt", &merges));
     TRY(tokenizer_file_in(a, dir, "vocab.txt", &bert));
@@ -39,7 +38,7 @@ static peft_status tokenizer_open_dir(peft__mem *mem, peft__arena *a, const char
     } else if (vocab != NULL && merges != NULL) {
         TRY(peft__tokenizer_open_gpt2(mem, vocab, merges, dir, out));
     } else if (bert != NULL) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: a WordPiece tokenizer (vocab.txt); only BPE is supported", dir);
+        TRY(peft__tokenizer_open_bert(mem, bert, dir, out));
     } else {
         FAIL(PEFT_E_NOT_FOUND, "%s: no tokenizer there; expected %s", dir, tokenizer_found_in);
     }
@@ -49,7 +48,7 @@ out:
 
 static peft_status tokenizer_open_file(peft__mem *mem, peft__arena *a, const char *path, peft__tokenizer **out) {
     peft_status st = PEFT_OK;
-    const char *name = tokenizer_base_name(path);
+    const char *name = peft__path_name(path);
     char *vocab = NULL, *merges = NULL;
     char *dir = peft__arena_strdup(a, path, name == path ? 0 : (size_t)(name - path) - (name - path > 1 ? 1 : 0));
     if (dir == NULL) { return PEFT_E_NOMEM; }
@@ -66,7 +65,7 @@ static peft_status tokenizer_open_file(peft__mem *mem, peft__arena *a, const cha
     } else if (tokenizer_ends(name, ".json")) {
         TRY(peft__tokenizer_open_json(mem, path, dir, out));
     } else if (strcmp(name, "vocab.txt") == 0) {
-        FAIL(PEFT_E_UNSUPPORTED, "%s: a WordPiece tokenizer; only BPE is supported", path);
+        TRY(peft__tokenizer_open_bert(mem, path, dir, out));
     } else {
         FAIL(PEFT_E_UNSUPPORTED, "%s: not known as a tokenizer; expected %s", path, tokenizer_found_in);
     }
@@ -92,8 +91,9 @@ out:
 }
 
 bool peft__tokenizer_probe(const char *path) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"};
-    const char *name = tokenizer_base_name(path);
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "spiece.model", "spm.model",
+                                        "vocab.json",     "vocab.txt",       "merges.txt"};
+    const char *name = peft__path_name(path);
     char buf[4096];
     if (!peft__path_is_dir(path)) {
         for (size_t i = 0; i < PEFT__COUNT(names); i++) {
@@ -121,13 +121,14 @@ static void tokenizer_put_ids(peft__json_out *j, const char *key, const int32_t 
 }
 
 peft_status peft__tokenizer_info(const peft__tokenizer *t, peft__str *out) {
-    static const char *const keys[] = {"bos_id", "eos_id", "pad_id", "unk_id"};
-    const int32_t ids[] = {t->bos, t->eos, t->pad, t->unk};
+    static const char *const keys[] = {"bos_id", "eos_id", "pad_id", "unk_id", "mask_id"};
+    static const char *const kinds[] = {"byte-level-bpe", "sentencepiece-bpe", "wordpiece", "unigram"};
+    const int32_t ids[] = {t->bos, t->eos, t->pad, t->unk, t->mask};
     peft__json_out j;
     peft__json_begin(&j, out, 0);
     peft__json_object(&j);
     peft__json_key(&j, "kind");
-    peft__json_put_text(&j, t->kind == PEFT__TOK_SPM ? "sentencepiece-bpe" : "byte-level-bpe");
+    peft__json_put_text(&j, kinds[t->kind]);
     peft__json_key(&j, "source");
     peft__json_put_text(&j, t->source);
     peft__json_key(&j, "size");

@@ -2,7 +2,7 @@
  *
  * vocab.json maps the spelling of a token in the byte alphabet to its id; merges.txt lists merges, best first, after an
  * optional line "#version: 0.2". The splitting rule is GPT-2's. Special tokens come from the configuration beside the
- * files; without one, <|endoftext|> is BOS, EOS and unknown, as in GPT-2. */
+ * files; without one, <|endoftext|> is BOS, EOS and unknown, as in GPT-2. RoBERTa, BART and OPT: see families.c. */
 #include "text/parts.h"
 
 static peft_status gpt2_vocab(peft__tokenizer *t, const char *path, const char *dir) {

@@ -3,8 +3,6 @@
  * Byte-level BPE spells bytes in GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other 68 bytes
  * for U+0100 and up. A SentencePiece vocabulary spells spaces as U+2581 and single bytes as <0x41>.
  * Left out: what the files look like (one reader each). */
-#include <stdlib.h>
-
 #include "text/parts.h"
 
 uint32_t peft__tok_byte_char(uint32_t byte) {
@@ -27,13 +25,16 @@ peft_status peft__tok_create(peft__mem *mem, int32_t kind, const char *source, p
     t->mem = mem;
     t->kind = kind;
     t->source = source;
-    t->bos = t->eos = t->pad = t->unk = -1;
+    t->bos = t->eos = t->pad = t->unk = t->mask = -1;
+    t->joint = "";
     t->chat_format = -1;
     peft__arena_init(&t->arena, mem);
     peft__map_init(&t->index, mem);
     peft__vec_init(&t->merges, mem, sizeof(peft__merge));
     peft__vec_init(&t->eog, mem, sizeof(int32_t));
-    peft__vec_init(&t->added, mem, sizeof(int32_t));
+    peft__vec_init(&t->steps, mem, sizeof(peft__norm_step));
+    peft__vec_init(&t->added.items, mem, sizeof(peft__added));
+    peft__vec_init(&t->added_late.items, mem, sizeof(peft__added));
     *out = t;
     return PEFT_OK;
 }
@@ -44,7 +45,11 @@ void peft__tokenizer_free(peft__tokenizer *t) {
     peft__map_free(&t->index);
     peft__vec_free(&t->merges);
     peft__vec_free(&t->eog);
-    peft__vec_free(&t->added);
+    peft__vec_free(&t->steps);
+    peft__vec_free(&t->added.items);
+    peft__vec_free(&t->added_late.items);
+    peft__trie_free(&t->trie);
+    peft__free(mem, t->scores, t->count * sizeof *t->scores);
     peft__free(mem, t->tokens, t->count * sizeof *t->tokens);
     peft__free(mem, t->pairs, t->pair_cap * sizeof *t->pairs);
     peft__arena_free(&t->arena);
@@ -146,8 +151,10 @@ static char *vocab_decode(const peft__tokenizer *t, peft__token *k, char *to) {
     if (k->type == PEFT__TOKEN_CONTROL || k->type == PEFT__TOKEN_USER || k->type == PEFT__TOKEN_UNKNOWN) { return to; }
     if (k->type == PEFT__TOKEN_BYTE) {
         *at++ = (char)(unsigned char)vocab_byte_value(k);
-    } else if (t->kind == PEFT__TOK_SPM) {
-        if (t->no_marks || memchr(k->text, '\xE2', k->len) == NULL) { return to; }
+    } else if (t->kind == PEFT__TOK_WORDPIECE) {
+        return to; /* decoding looks at the text */
+    } else if (t->kind != PEFT__TOK_BYTES) {
+        if ((t->no_marks && t->kind == PEFT__TOK_SPM) || memchr(k->text, '\xE2', k->len) == NULL) { return to; }
         for (size_t i = 0; i < k->len;) {
             bool mark = k->len - i >= 3 && memcmp(k->text + i, "\xE2\x96\x81", 3) == 0;
             *at++ = mark ? ' ' : k->text[i];
@@ -197,7 +204,7 @@ static void vocab_symbols(peft__tokenizer *t) {
             t->ascii_ids[b] = (int32_t)peft__map_get(&t->index, text, 1);
         }
     }
-    if (t->kind != PEFT__TOK_SPM) { return; }
+    if (t->kind != PEFT__TOK_SPM && t->kind != PEFT__TOK_UNIGRAM) { return; }
     t->cut_at_marks = !t->no_marks;
     for (size_t i = 0; i < t->count; i++) {
         const peft__token *k = &t->tokens[i];
@@ -210,47 +217,6 @@ static void vocab_symbols(peft__tokenizer *t) {
             p += mark ? 2 : 0;
         }
     }
-}
-
-typedef struct peft__vocab_added { /* key of the order of added tokens */
-    const char *text;
-    uint32_t len;
-    int32_t id;
-} peft__vocab_added;
-
-static int vocab_added_order(const void *a, const void *b) {
-    const peft__vocab_added *x = a, *y = b;
-    unsigned char cx = (unsigned char)x->text[0], cy = (unsigned char)y->text[0];
-    if (cx != cy) { return cx < cy ? -1 : 1; }
-    if (x->len != y->len) { return x->len > y->len ? -1 : 1; }
-    return x->id < y->id ? -1 : 1;
-}
-
-/* The tokens that are cut out of a text, by first byte, longest first. */
-static peft_status vocab_added_index(peft__tokenizer *t) {
-    peft_status st = PEFT_OK;
-    peft__vec keys;
-    peft__vec_init(&keys, t->mem, sizeof(peft__vocab_added));
-    for (size_t i = 0; i < t->count; i++) {
-        const peft__token *k = &t->tokens[i];
-        bool cut = k->type == PEFT__TOKEN_CONTROL || k->type == PEFT__TOKEN_USER || k->type == PEFT__TOKEN_UNKNOWN;
-        if (!cut || k->len == 0) { continue; }
-        peft__vocab_added a = {k->text, k->len, (int32_t)i};
-        TRY(peft__vec_push(&keys, &a));
-    }
-    if (keys.len > 1) { qsort(keys.data, keys.len, sizeof(peft__vocab_added), vocab_added_order); }
-    size_t at = 0;
-    for (uint32_t b = 0; b < 256; b++) {
-        t->added_at[b] = (uint32_t)at;
-        while (at < keys.len && (unsigned char)PEFT__VEC_AT(&keys, peft__vocab_added, at).text[0] == b) {
-            TRY(peft__vec_push(&t->added, &PEFT__VEC_AT(&keys, peft__vocab_added, at).id));
-            at++;
-        }
-    }
-    t->added_at[256] = (uint32_t)at;
-out:
-    peft__vec_free(&keys);
-    return st;
 }
 
 /* Names of the marks that end a turn or a text in the common model families. */
@@ -284,11 +250,15 @@ peft_status peft__tok_finish(peft__tokenizer *t, const char *what) {
     TRY(vocab_check_id(t, t->eos, "EOS", what));
     TRY(vocab_check_id(t, t->pad, "padding", what));
     TRY(vocab_check_id(t, t->unk, "unknown", what));
+    TRY(vocab_check_id(t, t->mask, "mask", what));
     TRY(vocab_decode_all(t));
     vocab_symbols(t);
     TRY(peft__bpe_index(t));
-    TRY(vocab_added_index(t));
+    TRY(peft__added_build(t));
+    if (t->kind == PEFT__TOK_WORDPIECE) { TRY(peft__wordpiece_finish(t, what)); }
+    if (t->kind == PEFT__TOK_UNIGRAM) { TRY(peft__unigram_finish(t)); }
     TRY(vocab_eog(t));
+    peft__tok_pair_template(t);
     if (t->pre_name == NULL) { t->pre_name = peft__pretok_name(&t->pretok); }
     if (t->kind == PEFT__TOK_SPM && t->cut_at_marks && t->pretok.count == 0) {
         TRY(peft__pretok_add(&t->pretok, PEFT__SPLIT_MARKS, 0, what)); /* no merge crosses there: it only saves time */
@@ -312,6 +282,9 @@ int32_t peft__tokenizer_eos(const peft__tokenizer *t) {
 }
 int32_t peft__tokenizer_pad(const peft__tokenizer *t) {
     return t->pad;
+}
+int32_t peft__tokenizer_mask(const peft__tokenizer *t) {
+    return t->mask;
 }
 
 bool peft__tokenizer_is_eog(const peft__tokenizer *t, int32_t id) {

@@ -41,7 +41,7 @@ static bool evaluate_add(peft__frame_room *room, const struct peft_dataset *d, c
     return peft__frame_add(room, ids + r->first, labels + r->first, NULL, r->n, r->key);
 }
 
-peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_bool *cancel,
+peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_int *cancel,
                            peft__metrics *out) {
     peft_status st = PEFT_OK;
     memset(out, 0, sizeof *out);
@@ -72,7 +72,7 @@ peft_status peft__caps_check(const peft__caps *caps, const peft__config *config)
 enum { EVALUATE_TOKENS = 512, EVALUATE_ROWS = 64 };
 
 peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
-                                 const struct peft_dataset *d, atomic_bool *cancel, peft__metrics *out) {
+                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &m->ctx->mem;
     peft__pool *pool = NULL;

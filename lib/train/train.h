@@ -98,11 +98,11 @@ typedef struct peft__metrics {
 } peft__metrics;
 peft_status peft__metrics_json(const peft__metrics *m, peft__str *out); /* {"loss","perplexity","accuracy","tokens","rows"} */
 /* Runs a data set through x in batches of at most the plan's caps. cancel: checked between batches; NULL: never. */
-peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_bool *cancel,
+peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_int *cancel,
                            peft__metrics *out);
 /* The same with a tape of its own, for sessions: model with adapters (may be none). */
 peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
-                                 const struct peft_dataset *d, atomic_bool *cancel, peft__metrics *out);
+                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out);
 /* Rows and what stands before them (virtual tokens, a prefix that counts) fit the model's positions: PEFT_E_SHAPE. */
 peft_status peft__caps_check(const peft__caps *caps, const peft__config *config);
 /* Ids and vocabulary fit, rows are not empty: PEFT_E_SHAPE / PEFT_E_INVALID otherwise. */
@@ -147,7 +147,7 @@ struct peft_trainer {
     peft__frame_room room;
     peft_progress_fn progress;
     void *progress_user;
-    atomic_bool cancel;
+    atomic_int cancel;      /* asked to stop; as large as every processor can exchange without a library */
     bool running;            /* inside peft__trainer_run: callbacks may not re-enter */
     int64_t step, max_steps; /* optimiser steps done, and in all */
     int64_t accumulated;     /* labelled tokens whose gradients are in grads */

@@ -8,49 +8,10 @@ import glob
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 
-DUMP = sys.argv[1]
-DATA = os.environ["PEFT_TESTDATA"]
-MODELS = os.path.join(DATA, "models")
-TOKENIZERS = os.path.join(MODELS, "tokenizers")
-passed = failed = 0
-
-
-def run(*args, lines=None):
-    text = None if lines is None else "".join(json.dumps(x) + "\n" for x in lines)
-    done = subprocess.run([DUMP, *map(str, args)], input=text, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip())
-    return done.stdout
-
-
-def encode(path, texts, flags=0):
-    return [json.loads(line) for line in run("ids", path, flags, lines=texts).rstrip("\n").split("\n")]
-
-
-def decode(path, ids, flags=0):
-    return [json.loads(line) for line in run("text", path, flags, lines=ids).rstrip("\n").split("\n")]
-
-
-def report(name, good, total, examples=()):
-    global passed, failed
-    print("%-6s %-58s %6d of %6d" % ("ok" if good == total else "FAIL", name, good, total), flush=True)
-    for e in list(examples)[:3]:
-        print("    " + str(e)[:400])
-    passed += good == total
-    failed += good != total
-
-
-def missing(error):
-    report("missing: %s" % error, 0, 1)
-
-
-def compare(name, texts, ours, theirs):
-    bad = [(t, a, b) for t, a, b in zip(texts, ours, theirs) if a != b]
-    report(name, len(texts) - len(bad), len(texts), bad)
+from toklib import DATA, MODELS, TOKENIZERS, compare, data_lines, decode, encode, finish, missing, noise, report, run
 
 
 def smollm_gguf():
@@ -77,40 +38,6 @@ def vectors(tmp):
             run(form, path, out)
             compare("vectors: %s, exported as %s" % (name, form), texts, encode(out, texts), ids)
         yield path, os.path.join(tmp, name.replace(" ", "_") + ".hf")
-
-
-def strings(node):
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict):
-        for v in node.values():
-            yield from strings(v)
-    elif isinstance(node, list):
-        for v in node:
-            yield from strings(v)
-
-
-def data_lines():
-    """Lines of every set: 200 of each of its files, from both ends."""
-    lines = []
-    for path in sorted(glob.glob(os.path.join(DATA, "data", "*", "*.*"))):
-        if path.endswith(".jsonl"):
-            rows = open(path, encoding="utf-8").read().rstrip("\n").split("\n")
-            for row in rows[:100] + rows[-100:]:
-                lines += [s for s in strings(json.loads(row)) if s]
-        elif path.endswith(".txt"):
-            rows = open(path, encoding="utf-8").read().split("\n\n")
-            lines += rows[:100] + rows[-100:]
-    return lines
-
-
-def noise(count, seed):
-    """Texts of characters that the splitting rules tell apart, glued at random."""
-    rng = random.Random(seed)
-    parts = ["'s", "'S", "'re", "'LL", "’s", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "a", "Zürich", "É", "e\u0301",
-             "word", " word", "1", "23", "4567", "½", "²", "٣", "一二", "日本語", "ไทย", "हिन्दी", "한글", "🦙", "👩‍👩‍👧", "...", "--", "!?",
-             "$", "+=", "`", "_", "\u0000", "\x1c", "\x85", "\u200b", "\ufeff", "<|x|>", "<", "ſ", "'ſ", "ŉ", "ǅ", "Ⅷ", "\u2028"]
-    return ["".join(rng.choice(parts) for _ in range(rng.randint(1, 14))) for _ in range(count)]
 
 
 def peers(pairs):
@@ -287,5 +214,4 @@ with tempfile.TemporaryDirectory() as folder:
     nfc(folder)
     built(folder)
     chats(folder)
-print("%d passed, %d failed" % (passed, failed))
-sys.exit(failed != 0)
+finish()

@@ -2,6 +2,8 @@
  *
  *   tok_dump ids <tokenizer> [flags]     JSON texts on stdin, one a line; their ids as JSON lists on stdout
  *   tok_dump text <tokenizer> [flags]    JSON lists of ids on stdin; the texts on stdout
+ *   tok_dump pair <tokenizer> [flags]    {"a": text or words, "b": the same or null, "max", "truncate", "stride", "window"}
+ *                                        a line; [[id, type, part, word, start, end], ...] on stdout, or {"error": true}
  *   tok_dump chat <tokenizer>            {"messages": [...], "prompt": bool} a line; {"text", "spans"} on stdout
  *   tok_dump gguf|hf <tokenizer> <path>  exports it to a GGUF without tensors, or into a folder
  *   tok_dump time <tokenizer> <text file> seconds to open, and megabytes a second of encoding
@@ -65,6 +67,59 @@ out:
     return st;
 }
 
+enum { DUMP_WORDS = 512 };
+
+typedef struct dump_words {
+    const char *words[DUMP_WORDS];
+    size_t lens[DUMP_WORDS];
+} dump_words;
+
+static peft__text_in dump_text_in(const peft__json *node, dump_words *room) {
+    peft__text_in in = {0};
+    if (node->kind == PEFT__JSON_STRING) {
+        in.text = node->str;
+        in.len = node->len;
+        return in;
+    }
+    in.words = room->words;
+    in.word_lens = room->lens;
+    for (size_t i = 0; i < node->len && i < DUMP_WORDS; i++, in.n_words++) {
+        room->words[i] = node->items[i].str;
+        room->lens[i] = node->items[i].len;
+    }
+    return in;
+}
+
+static size_t dump_number(const peft__json *node, const char *key) {
+    const peft__json *n = peft__json_find(node, key);
+    return n == NULL ? 0 : (size_t)n->i;
+}
+
+static peft_status dump_pair(peft__mem *mem, const peft__tokenizer *t, const peft__json *node, int32_t flags) {
+    static dump_words rooms[2];
+    const peft__json *b = peft__json_find(node, "b");
+    peft__text_in first = dump_text_in(peft__json_find(node, "a"), &rooms[0]), second = {0};
+    if (b != NULL) { second = dump_text_in(b, &rooms[1]); }
+    peft__pair_rule rule = {flags, dump_number(node, "max"), (int32_t)dump_number(node, "truncate"),
+                            dump_number(node, "stride"), dump_number(node, "window")};
+    peft__vec out;
+    peft__vec_init(&out, mem, sizeof(peft__encoded));
+    peft_status st = peft__tokenizer_encode_pair(t, &first, b == NULL ? NULL : &second, &rule, &out, NULL);
+    if (st == PEFT_OK) {
+        putchar('[');
+        for (size_t i = 0; i < out.len; i++) {
+            const peft__encoded *x = &PEFT__VEC_AT(&out, peft__encoded, i);
+            printf("%s[%d,%d,%d,%d,%zu,%zu]", i ? "," : "", (int)x->id, (int)x->type, (int)x->part, (int)x->word, x->start,
+                   x->end);
+        }
+        puts("]");
+    } else {
+        puts("{\"error\": true}");
+    }
+    peft__vec_free(&out);
+    return PEFT_OK;
+}
+
 static peft_status dump_chat(peft__mem *mem, const peft__tokenizer *t, const peft__json *node) {
     peft_status st = PEFT_OK;
     peft__chat_message m[64];
@@ -110,6 +165,7 @@ static peft_status dump_lines(peft__mem *mem, const peft__tokenizer *t, const ch
         st = peft__json_parse(&a, line, (size_t)n, "stdin", &node);
         if (st == PEFT_OK) {
             st = strcmp(mode, "ids") == 0    ? dump_ids(mem, t, node, flags)
+                 : strcmp(mode, "pair") == 0 ? dump_pair(mem, t, node, flags)
                  : strcmp(mode, "chat") == 0 ? dump_chat(mem, t, node)
                                              : dump_text(mem, t, node, flags);
         }

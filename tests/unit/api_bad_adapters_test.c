@@ -5,8 +5,6 @@
  * peft_format_test.c, of AdapterHub in peft_compacter_test.c, of unions and fusions in api_compose_test.c, of GGUF in
  * api_save_test.c, sizes in peft_oft_test.c and peft_compacter_test.c, expressions in api_compose_test.c; for every method
  * EXISTS, NOT_FOUND, BUSY and the merge of what cannot be merged in peft_properties_test.c. */
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "api/api.h"
 #include "api_kit.h"
@@ -195,7 +193,7 @@ static bool bad_write(const char *dir, const char *name, const void *data, size_
 static bool bad_tensors(const char *dir, const char *name, const char *header, int floats, int nan, size_t cut) {
     static unsigned char file[4096];
     size_t n = strlen(header), at = 8;
-    for (size_t i = 0; i < 8; i++) { file[i] = (unsigned char)(n >> (8 * i)); }
+    for (size_t i = 0; i < 8; i++) { file[i] = (unsigned char)((uint64_t)n >> (8 * i)); }
     for (size_t i = 0; i < n; i++) { file[at++] = header[i] == '\'' ? '"' : (unsigned char)header[i]; }
     for (int i = 0; i < floats; i++) {
         float v = i == nan ? NAN : 0.01F * (float)(i % 7 - 3);
@@ -289,7 +287,7 @@ TEST(bad_adapters_read) {
         (void)snprintf(name, sizeof name, "f%zu", i);
         const char *dir = runner_path(w.dir, name);
         const char *tensors = strstr(c->config, "'config'") != NULL ? "adapter.safetensors" : "adapter_model.safetensors";
-        bool put = mkdir(dir, 0755) == 0 && bad_text(dir, "adapter_config.json", c->config) &&
+        bool put = peft__dir_make(dir) == PEFT_OK && bad_text(dir, "adapter_config.json", c->config) &&
                    (c->header == NULL || bad_tensors(dir, tensors, c->header, c->floats, c->nan, c->cut));
         CHECK(put);
         peft_status st = peft_adapters_load(w.a, "x", dir, NULL);
@@ -330,11 +328,11 @@ TEST(bad_adapters_pickles_say_how_to_convert) {
                                                   "use_safetensors=True"};
     CHECK_OK(bad_open(&w));
     const char *dir = runner_path(w.dir, "peft");
-    CHECK(mkdir(dir, 0755) == 0 && bad_write(dir, "adapter_model.bin", pickle, 6));
+    CHECK(peft__dir_make(dir) == PEFT_OK && bad_write(dir, "adapter_model.bin", pickle, 6));
     CHECK(bad_text(dir, "adapter_config.json", BAD_LORA));
     CHECK(bad_is(&w, "a pickle of PEFT", peft_adapters_load(w.a, "x", dir, NULL), PEFT_E_UNSUPPORTED, words));
     dir = runner_path(w.dir, "hub");
-    CHECK(mkdir(dir, 0755) == 0 && bad_write(dir, "pytorch_adapter.bin", pickle, 6));
+    CHECK(peft__dir_make(dir) == PEFT_OK && bad_write(dir, "pytorch_adapter.bin", pickle, 6));
     CHECK(bad_text(dir, "adapter_config.json", "{'config':{'mh_adapter':false},'hidden_size':16,'name':'n'}"));
     CHECK(bad_is(&w, "a pickle of AdapterHub", peft_adapters_load(w.a, "x", dir, NULL), PEFT_E_UNSUPPORTED, others));
     bad_close(&w);
@@ -445,7 +443,7 @@ TEST(bad_adapters_merged) {
         (void)snprintf(text, sizeof text, "%s", peft_last_error());
         if (c->method != NULL) { CHECK_OK(peft_adapters_remove(w.a, "x")); }
         (void)peft__fail(st, "%s", text);
-        bool silent = access(runner_path(dir, "config.json"), F_OK) != 0; /* nothing was written */
+        bool silent = !peft__path_exists(runner_path(dir, "config.json")); /* nothing was written */
         if (!silent) { printf("  %s has been written\n", c->expression); }
         bad += !bad_is(&w, c->method != NULL ? c->method : c->expression, st, c->code, c->words) || !silent;
     }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "runner.h"
+#include "base/system.h"
 #include "text_build.h"
 
 typedef struct api_host { /* behind a context's allocator */
@@ -18,14 +19,14 @@ typedef struct api_host { /* behind a context's allocator */
 static inline void *api_host_alloc(void *user, size_t size, size_t align) {
     api_host *h = user;
     void *p = NULL;
-    if (++h->calls == h->fail_at || posix_memalign(&p, align, size) != 0) { return NULL; }
+    if (++h->calls == h->fail_at || (p = peft__sys_alloc(size, align, false)) == NULL) { return NULL; }
     h->now += size;
     return p;
 }
 
 static inline void api_host_release(void *user, void *p, size_t size) {
     ((api_host *)user)->now -= size;
-    free(p);
+    peft__sys_free(p);
 }
 
 static inline peft_status api_context(api_host *h, peft_context **out) {

@@ -1,7 +1,6 @@
 /* The error text: one a thread, cut at 1 KiB on a whole character, prefixed by upper layers. */
+#include "base/system.h"
 #include "runner.h"
-
-#include <pthread.h>
 
 TEST(base_status_fail_sets_text_and_returns_code) {
     CHECK_INT(peft__fail(PEFT_E_KEY, "key \"%s\" is %d", "rank", 7), PEFT_E_KEY);
@@ -52,19 +51,18 @@ TEST(base_status_prefix_longer_than_the_room) {
     CHECK_INT(peft__fail_text()[1022], 'p');
 }
 
-static void *status_other_thread(void *arg) {
+static void status_other_thread(void *arg) {
     bool *empty = arg;
     *empty = peft__fail_text()[0] == '\0';
     peft__fail(PEFT_E_IO, "from the other thread");
-    return NULL;
 }
 
 TEST(base_status_text_belongs_to_the_thread) {
     bool empty = false;
-    pthread_t thread;
+    peft__sys_thread thread;
     peft__fail(PEFT_E_IO, "mine");
-    CHECK_INT(pthread_create(&thread, NULL, status_other_thread, &empty), 0);
-    CHECK_INT(pthread_join(thread, NULL), 0);
+    CHECK(peft__sys_thread_start(&thread, 1 << 18, status_other_thread, &empty));
+    peft__sys_thread_join(&thread);
     CHECK(empty);
     CHECK_STR(peft__fail_text(), "mine");
 }

@@ -26,8 +26,8 @@ TEST(base_pool_condvar_wakes_and_finishes) {
         _Atomic int64_t sum = 0;
         peft__pool_run(p, condvar_add, &sum, 6);
         CHECK_INT(atomic_load(&sum), 15);
-        if (round % 1000 == 0) { usleep(3000); }
+        if (round % 1000 == 0) { runner_sleep(0.003); }
     }
-    usleep(3000);
+    runner_sleep(0.003);
     peft__pool_free(p);
 }

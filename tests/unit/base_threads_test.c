@@ -1,11 +1,13 @@
 /* The pool with 1, 2 and more threads and with a host's; the mutex; the processor. base_threads_condvar_test.c and
  * base_threads_serial_test.c run the same code as other systems compile it. */
+#include "base/system.h"
 #include "runner.h"
 
-#include <sched.h>
 #include <stdlib.h>
+#if !defined(_WIN32)
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 typedef struct threads_log {
     atomic_int *runs;      /* of each task */
@@ -56,7 +58,7 @@ TEST(base_pool_survives_many_short_runs_and_sleep) {
         _Atomic int64_t sum = 0;
         peft__pool_run(p, threads_add, &sum, 5);
         CHECK_INT(atomic_load(&sum), 10);
-        if (round % 4000 == 0) { usleep(3000); } /* long enough for the workers to fall asleep */
+        if (round % 4000 == 0) { runner_sleep(0.003); } /* long enough for the workers to fall asleep */
     }
     peft__pool_free(p);
 }
@@ -76,7 +78,7 @@ static void threads_wait_for_other(void *arg, int64_t task, int32_t worker) {
             atomic_store(&meet->timeout, true);
             return;
         }
-        sched_yield();
+        peft__sys_yield();
     }
 }
 
@@ -151,6 +153,7 @@ TEST(base_pool_refuses_no_threads_and_no_memory) {
     peft__pool_free(NULL);
 }
 
+#if !defined(_WIN32) /* has no fork */
 TEST(base_pool_forked_child_works_alone) {
     peft__mem *mem = runner_mem();
     peft__pool *p = NULL;
@@ -169,6 +172,7 @@ TEST(base_pool_forked_child_works_alone) {
     CHECK_INT(code, 0);
     peft__pool_free(p);
 }
+#endif
 
 typedef struct threads_shared {
     peft__mutex *mutex;
@@ -214,7 +218,7 @@ TEST(base_cpu_facts) {
     CHECK_INT((f & PEFT__CPU_AVX512_BF16) != 0, __builtin_cpu_supports("avx512bf16") && (f & PEFT__CPU_AVX512));
 #endif
     double a = peft__clock();
-    usleep(2000);
+    runner_sleep(0.002);
     double b = peft__clock();
     CHECK(b - a >= 0.002 && b - a < 10);
 }

@@ -154,7 +154,7 @@ TEST(gguf_writer_refuses_tensors) {
          PEFT_E_SHAPE,
          "tensor \"t\": dimension 0 is 0"},
         {{.name = "t", .dtype = 8, .ndim = 1, .dims = {40}, .data = data}, PEFT_E_SHAPE, "rows of 40 elements"},
-        {{.name = "t", .dtype = 0, .ndim = 1, .dims = {INT64_MAX / 4}, .data = data},
+        {{.name = "t", .dtype = 0, .ndim = 1, .dims = {PTRDIFF_MAX / 4}, .data = data},
          PEFT_E_SHAPE,
          "tensor \"t\": the file passes"},
         {{.name = "t", .dtype = 0, .ndim = 1, .dims = {4}}, PEFT_E_INVALID, "neither data nor a producer"},

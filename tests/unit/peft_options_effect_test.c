@@ -4,10 +4,10 @@
  * else is let count: logits and training start from the same values in both, so that only the option can make the difference.
  * Where it changes what the adapter computes, a saved one has to compute the same when it is read back. An option that is
  * registered and has no line fails the test, and so does a line for what is not registered. */
-#include <unistd.h>
 
 #include "api/api.h"
 #include "api_kit.h"
+#include "base/system.h"
 #include "options_effect.h"
 #include "peft/method.h"
 
@@ -43,10 +43,10 @@ typedef struct effect_side {        /* one of the two that a line compares */
 static effect_world effect_w;
 
 /* A disk that is not waited for: a save's time is mostly fsync's. */
-static int64_t effect_disk_read(int fd, void *data, size_t size) { return (int64_t)read(fd, data, size); }
-static int64_t effect_disk_write(int fd, const void *data, size_t size) { return (int64_t)write(fd, data, size); }
+static int64_t effect_disk_read(int fd, void *data, size_t size) { return peft__sys_read(fd, data, size); }
+static int64_t effect_disk_write(int fd, const void *data, size_t size) { return peft__sys_write(fd, data, size); }
 static int effect_disk_sync(int fd) { return fd < 0; }
-static int effect_disk_rename(const char *from, const char *to) { return rename(from, to); }
+static int effect_disk_rename(const char *from, const char *to) { return peft__sys_rename(from, to); }
 static const peft__file_ops effect_disk = {effect_disk_read, effect_disk_write, effect_disk_sync, effect_disk_rename};
 
 /* JSON with ' for " and folders for $name. */

@@ -88,13 +88,23 @@ TEST(text_info) {
     CHECK_STR(peft__str_c(&s),
               "{\"kind\":\"sentencepiece-bpe\",\"source\":\"tokenizer.json\",\"size\":11,\"merges\":3,\"bos_id\":1,"
               "\"eos_id\":2,"
-              "\"pad_id\":-1,\"unk_id\":0,\"eog_ids\":[2],\"prefix_ids\":[1],\"suffix_ids\":[],\"pre_tokenizer\":null,"
-              "\"chat_format\":null,\"chat_template\":null}");
+              "\"pad_id\":-1,\"unk_id\":0,\"mask_id\":-1,\"eog_ids\":[2],\"prefix_ids\":[1],\"suffix_ids\":[],"
+              "\"pre_tokenizer\":null,\"chat_format\":null,\"chat_template\":null}");
     peft__str_free(&s);
     peft__tokenizer_free(t);
 }
 
 /* ---- failing allocations ---- */
+
+static peft_status sweep_pair(const peft__tokenizer *t) {
+    peft__vec v;
+    peft__text_in a = {.text = export_text, .len = strlen(export_text)};
+    peft__pair_rule rule = {.flags = 3, .max = 16, .truncate = PEFT__TRUNCATE_LONGEST};
+    peft__vec_init(&v, t->mem, sizeof(peft__encoded));
+    peft_status st = peft__tokenizer_encode_pair(t, &a, &a, &rule, &v, NULL);
+    peft__vec_free(&v);
+    return st;
+}
 
 /* Everything a tokenizer can do, once. */
 static peft_status sweep_all(peft__mem *mem, const char *dir, const char *to) {
@@ -114,6 +124,7 @@ static peft_status sweep_all(peft__mem *mem, const char *dir, const char *to) {
     TRY(peft__tokenizer_encode(t, text, 200, 3, &ids));
     TRY(peft__tokenizer_decode(t, ids.data, ids.len, 1, &s));
     TRY(peft__tokenizer_info(t, &s));
+    TRY(sweep_pair(t));
     if (peft__chat_format(t) != NULL) {
         peft__chat_message m[2] = {{"user", "x", 4, 1}, {"assistant", "y", 9, 1}};
         peft__vec spans;
@@ -151,7 +162,20 @@ static void sweep(const char *json, const char *config) {
     CHECK(failures >= 40 && failures < 4000);
 }
 
+#define EXPORT_WORDPIECE                                                                                             \
+    TEXT_JSON("[{\"id\":3,\"content\":\"A B\",\"normalized\":true}]", "{\"type\":\"BertNormalizer\"}",                   \
+              "{\"type\":\"BertPreTokenizer\"}", "null", "{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}", \
+              "{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"vocab\":{\"[UNK]\":0,\"a\":1,\"##a\":2}}")
+#define EXPORT_UNIGRAM                                                                                             \
+    TEXT_JSON("[]",                                                                                                \
+              "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\",\"strip_left\":false,\"strip_right\":true}," \
+              "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"}]}",                           \
+              "{\"type\":\"Metaspace\"}", "null", "{\"type\":\"Metaspace\"}",                                       \
+              "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"a\",-1],[\"b\",-2],[\"ab\",-2.5]]}")
+
 TEST(text_allocations_that_fail) {
+    sweep(EXPORT_WORDPIECE, "{\"unk_token\":\"[UNK]\"}");
+    sweep(EXPORT_UNIGRAM, "{\"pad_token\":\"?\"}");
     sweep(EXPORT_BYTES, "{\"eos_token\":\"<|end|>\",\"chat_template\":\"<|im_start|>system\\nBe.<|im_end|>\"}");
     sweep(TEXT_SPM, "{\"eos_token\":\"</s>\",\"add_eos_token\":true}");
 }

@@ -20,8 +20,7 @@ TEST(text_json_refuses_with_the_culprit) {
         const char *says;
     } cases[] = {
         {"[]", PEFT_E_FORMAT, "no object \"model\""},
-        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", PEFT_E_UNSUPPORTED, "kind \"WordPiece\""},
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", PEFT_E_UNSUPPORTED, "kind \"Unigram\""},
+        {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", PEFT_E_UNSUPPORTED, "kind \"WordLevel\""},
         {"{\"model\":{\"type\":\"BPE\",\"merges\":[]}}", PEFT_E_FORMAT, "no object \"vocab\""},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", PEFT_E_FORMAT, "no list \"merges\""},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", PEFT_E_FORMAT, "vocabulary is empty"},
@@ -44,9 +43,9 @@ TEST(text_json_refuses_with_the_culprit) {
         {"{\"added_tokens\":[{\"id\":0,\"content\":\"b\"}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":["
          "]}}",
          PEFT_E_FORMAT, "added token \"b\" has the id 0 of \"a\""},
-        {TEXT_JSON("[]", "{\"type\":\"Lowercase\"}", "null", "null", "null", FILES_MODEL), PEFT_E_UNSUPPORTED,
-         "normalizer \"Lowercase\""},
-        {FILES_PRE("{\"type\":\"BertPreTokenizer\"}"), PEFT_E_UNSUPPORTED, "pre_tokenizer \"BertPreTokenizer\""},
+        {TEXT_JSON("[]", "{\"type\":\"ByteLevel\"}", "null", "null", "null", FILES_MODEL), PEFT_E_UNSUPPORTED,
+         "normalizer \"ByteLevel\""},
+        {FILES_PRE("{\"type\":\"UnicodeScripts\"}"), PEFT_E_UNSUPPORTED, "pre_tokenizer \"UnicodeScripts\""},
         {FILES_PRE("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a-z]+\"},\"behavior\":\"Isolated\"}"),
          PEFT_E_UNSUPPORTED, "splits by [a-z]+, which is not among"},
         {FILES_PRE("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}\"},\"behavior\":\"Removed\"}"),
@@ -88,9 +87,11 @@ TEST(text_open_finds_files) {
     CHECK_ERROR_HAS("no tokenizer there");
     CHECK(!peft__tokenizer_probe(dir));
     CHECK_OK(text_write(mem, dir, "vocab.txt", "[PAD]\n"));
-    CHECK_STATUS(peft__tokenizer_open(mem, dir, &t), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("WordPiece");
-    CHECK_STATUS(peft__tokenizer_open(mem, runner_path(dir, "vocab.txt"), &t), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(peft__tokenizer_open(mem, dir, &t), PEFT_E_FORMAT);
+    CHECK_ERROR_HAS("unknown token of WordPiece is not in the vocabulary");
+    CHECK(peft__tokenizer_probe(dir));
+    CHECK_OK(peft__file_remove(runner_path(dir, "vocab.txt")));
+    CHECK(!peft__tokenizer_probe(dir));
     CHECK_OK(text_write(mem, dir, "odd.bin", "x"));
     CHECK_STATUS(peft__tokenizer_open(mem, runner_path(dir, "odd.bin"), &t), PEFT_E_UNSUPPORTED);
     CHECK_OK(text_write(mem, dir, "tokenizer.json", TEXT_BYTES));
@@ -199,10 +200,10 @@ TEST(text_spm_model) {
 TEST(text_spm_model_refused) {
     peft__mem *mem = runner_mem();
     peft__tokenizer *t = NULL;
-    CHECK_STATUS(spm_try(mem, "", 0, "", 0, &t), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("kind unigram");
-    CHECK_STATUS(spm_try(mem, "\x18\x02", 2, "\x0A\x04nfkc\x12\x01x", 9, &t), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("\"nfkc\"");
+    CHECK_STATUS(spm_try(mem, "\x18\x04", 2, "", 0, &t), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("kind character");
+    CHECK_STATUS(spm_try(mem, "\x18\x02", 2, "\x0A\x04nfkc\x12\x01x", 9, &t), PEFT_E_FORMAT);
+    CHECK_ERROR_HAS("its trie has 0 bytes, and is 1 bytes in all");
     const char *path = runner_path(runner_tmpdir(), "a.model");
     static const struct {
         const char *bytes;
@@ -296,8 +297,9 @@ TEST(text_gguf_refused) {
         const char *says;
     } cases[] = {
         {{.eos = -1}, PEFT_E_NOT_FOUND, "tokenizer.ggml.model is missing"},
-        {{.model = "bert", .eos = -1}, PEFT_E_UNSUPPORTED, "\"bert\" (WordPiece)"},
-        {{.model = "t5", .eos = -1}, PEFT_E_UNSUPPORTED, "\"t5\" (unigram)"},
+        {{.model = "rwkv", .eos = -1}, PEFT_E_UNSUPPORTED, "of kind \"rwkv\""},
+        {{.model = "bert", .tokens = tokens, .count = 3, .eos = -1}, PEFT_E_FORMAT, "unknown token of WordPiece"},
+        {{.model = "t5", .tokens = tokens, .count = 3, .eos = -1}, PEFT_E_FORMAT, "tokenizer.ggml.scores is missing"},
         {{.model = "gpt2", .pre = "odd", .eos = -1}, PEFT_E_UNSUPPORTED, "tokenizer.ggml.pre is \"odd\""},
         {{.model = "gpt2", .eos = -1}, PEFT_E_FORMAT, "tokenizer.ggml.tokens is missing"},
         {{.model = "gpt2", .tokens = tokens, .count = 3, .eos = -1}, PEFT_E_FORMAT, "tokenizer.ggml.merges is missing"},

@@ -15,9 +15,8 @@ static const char *pretok_split_as(const peft__pretok *rules, const char *text) 
 }
 
 static const char *pretok_split(const char *name, const char *text) {
-    peft__pretok rules;
-    bool ignore = false, bos = false;
-    return peft__pretok_by_name(name, &rules, &ignore, &bos) ? pretok_split_as(&rules, text) : "unknown name";
+    const peft__pretok_named *named = peft__pretok_by_name(name);
+    return named != NULL ? pretok_split_as(&named->rules, text) : "unknown name";
 }
 
 TEST(text_pretok_gpt2) {
@@ -82,24 +81,23 @@ TEST(text_pretok_marks) {
 }
 
 TEST(text_pretok_names_and_expressions) {
-    peft__pretok rules;
     peft__split_stage stage;
-    bool ignore = false, bos = true;
-    CHECK(!peft__pretok_by_name("tekken", &rules, &ignore, &bos));
-    CHECK(peft__pretok_by_name("llama3", &rules, &ignore, &bos));
-    CHECK(ignore && bos);
-    CHECK_STR(peft__pretok_name(&rules), "llama-bpe");
-    CHECK(peft__pretok_by_name("starcoder", &rules, &ignore, &bos));
-    CHECK(!ignore && !bos);
-    CHECK_STR(peft__pretok_name(&rules), "smollm");
+    const peft__pretok_named *named = peft__pretok_by_name("llama3");
+    CHECK(peft__pretok_by_name("tekken") == NULL);
+    CHECK(named->ignore_merges && named->add_bos && !named->nfc);
+    CHECK_STR(peft__pretok_name(&named->rules), "llama-bpe");
+    CHECK(peft__pretok_by_name("qwen2")->nfc);
+    named = peft__pretok_by_name("starcoder");
+    CHECK(!named->ignore_merges && !named->add_bos);
+    CHECK_STR(peft__pretok_name(&named->rules), "smollm");
+    peft__pretok rules = named->rules;
     CHECK(peft__pretok_by_regex("\\p{N}{1,3}", &stage));
     CHECK_INT(stage.rule, PEFT__SPLIT_DIGITS);
     CHECK_INT(stage.max, 3);
     CHECK(!peft__pretok_by_regex("\\w+", &stage));
-    CHECK_OK(peft__pretok_add(&rules, PEFT__SPLIT_TRIPLE, 0, "t"));
-    CHECK_OK(peft__pretok_add(&rules, PEFT__SPLIT_TRIPLE, 0, "t"));
+    for (int i = 0; i < 4; i++) { CHECK_OK(peft__pretok_add(&rules, PEFT__SPLIT_TRIPLE, 0, "t")); }
     CHECK_STATUS(peft__pretok_add(&rules, PEFT__SPLIT_TRIPLE, 0, "t"), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("more than 4 steps");
+    CHECK_ERROR_HAS("more than 6 steps");
 }
 
 TEST(text_unicode_classes) {
@@ -120,14 +118,22 @@ TEST(text_unicode_classes) {
     CHECK_INT(peft__unicode_class(UINT32_MAX), PEFT__UNI_OTHER);
 }
 
+static const char *form_of(peft__mem *mem, const char *text, bool compat, bool compose) {
+    static char buf[256];
+    peft__aligned in, out;
+    peft__place none = {0, 0};
+    peft__aligned_init(&in, mem, false);
+    peft__aligned_init(&out, mem, false);
+    peft_status st = peft__aligned_put(&in, text, strlen(text), none);
+    if (st == PEFT_OK) { st = peft__unicode_form(mem, &in, compat, compose, &out); }
+    (void)snprintf(buf, sizeof buf, "%s", peft__str_c(&out.text));
+    peft__aligned_free(&in);
+    peft__aligned_free(&out);
+    return st == PEFT_OK ? buf : "failed";
+}
+
 static const char *nfc_of(peft__mem *mem, const char *text) {
-    static char out[256];
-    peft__str s;
-    peft__str_init(&s, mem);
-    peft_status st = peft__nfc(mem, text, strlen(text), &s);
-    (void)snprintf(out, sizeof out, "%s", peft__str_c(&s));
-    peft__str_free(&s);
-    return st == PEFT_OK ? out : "failed";
+    return form_of(mem, text, false, true);
 }
 
 TEST(text_nfc) {

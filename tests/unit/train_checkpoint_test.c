@@ -285,7 +285,7 @@ TEST(train_checkpoint_damaged) {
 static int checkpoint_left; /* calls that still succeed */
 
 static int64_t checkpoint_write(int fd, const void *data, size_t size) {
-    if (checkpoint_left-- > 0) { return (int64_t)write(fd, data, size); }
+    if (checkpoint_left-- > 0) { return peft__sys_write(fd, data, size); }
     errno = ENOSPC;
     return -1;
 }
@@ -298,7 +298,7 @@ static int checkpoint_sync(int fd) {
 }
 
 static int checkpoint_rename(const char *from, const char *to) {
-    if (checkpoint_left-- > 0) { return rename(from, to); }
+    if (checkpoint_left-- > 0) { return peft__sys_rename(from, to); }
     errno = EACCES;
     return -1;
 }

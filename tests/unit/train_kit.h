@@ -2,7 +2,6 @@
 #ifndef TRAIN_KIT_H
 #define TRAIN_KIT_H
 
-#include <unistd.h>
 
 #include "api_kit.h"
 #include "train/loop.h"
@@ -179,16 +178,16 @@ static inline peft_status train_whole(const train_spec *s, peft__real **values, 
 }
 
 static inline int64_t train_disk_read(int fd, void *data, size_t size) {
-    return (int64_t)read(fd, data, size);
+    return peft__sys_read(fd, data, size);
 }
 static inline int64_t train_disk_write(int fd, const void *data, size_t size) {
-    return (int64_t)write(fd, data, size);
+    return peft__sys_write(fd, data, size);
 }
 static inline int train_disk_sync(int fd) {
     return fd < 0;
 }
 static inline int train_disk_rename(const char *from, const char *to) {
-    return rename(from, to);
+    return peft__sys_rename(from, to);
 }
 
 /* A disk that is not waited for (true), or the system again: many saves take their time in fsync. */

@@ -1,7 +1,5 @@
 /* train_stop_test.c - runs that end early: numbers that are none, cancelling, callbacks; and how they go on. */
-#include <pthread.h>
-#include <time.h>
-
+#include "base/system.h"
 #include "train_kit.h"
 
 TEST(train_stops_at_a_nan_in_the_base) {
@@ -115,25 +113,23 @@ TEST(train_cancel_before_and_after_a_run) {
     train_end(&k);
 }
 
-static void *stop_thread(void *arg) {
-    struct timespec wait = {0, 3000000};
-    nanosleep(&wait, NULL);
+static void stop_thread(void *arg) {
+    runner_sleep(0.003);
     peft_trainer_cancel(arg);
-    return NULL;
 }
 
 TEST(train_cancel_from_another_thread) {
     train_kit k;
-    pthread_t thread;
+    peft__sys_thread thread;
     peft__real *whole = NULL;
     train_log log;
     char trainer[64];
     train_spec s = {.trainer = "{'max_steps':1000000,'batch_size':4}",
                     .optimizer = "{'learning_rate':1e-3,'lr_scheduler_type':'constant'}"};
     CHECK_OK(train_begin(&k, &s));
-    CHECK_INT(pthread_create(&thread, NULL, stop_thread, k.t), 0);
+    CHECK(peft__sys_thread_start(&thread, 1 << 18, stop_thread, k.t));
     CHECK_STATUS(peft_trainer_run(k.t), PEFT_E_CANCELLED);
-    CHECK_INT(pthread_join(thread, NULL), 0);
+    peft__sys_thread_join(&thread);
     CHECK(k.t->step < 1000000);
     (void)snprintf(trainer, sizeof trainer, "{'max_steps':%lld,'batch_size':4}", (long long)PEFT__MAX(k.t->step, 1));
     s.trainer = trainer;
