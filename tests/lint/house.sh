@@ -25,9 +25,9 @@ for source in $(cat lib/sources.txt); do
     [ -f "$object" ] || continue
     calls=$(nm -u "$object" | awk '{sub(/@.*/, "", $NF); print $NF}' | sed 's/^__\(.*\)_chk$/\1/; s/^_*\(printf\|puts\)_unlocked$/\1/')
     forbidden=$never
-    [ "$source" = base/mem.c ] || forbidden="$forbidden $only_mem"
-    [ "$source" = base/file.c ] || forbidden="$forbidden $only_file"
-    [ "$source" = base/threads.c ] || forbidden="$forbidden $only_threads"
+    [ "$source" = base/system_posix.c ] || forbidden="$forbidden $only_mem"
+    [ "$source" = base/files_posix.c ] || forbidden="$forbidden $only_file"
+    [ "$source" = base/system_posix.c ] || forbidden="$forbidden $only_threads"
     for call in $calls; do
         case " $(echo $forbidden) " in
             *" $call "*) complain "lib/$source uses $call" ;;

@@ -14,10 +14,13 @@ from adapters.configuration import AdapterFusionConfig
 from adapters.methods.modeling import GLOWCouplingBlock
 from peft import AdaLoraConfig, BOFTConfig, IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, VeraConfig
 from peft import MultitaskPromptTuningConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, TrainableTokensConfig
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, lorafa
 from peft.tuners.boft import layer as boft_layer
+from peft.utils import constants
 
 import hf
+import hub_plugin
 import peftlib
 import test_adalora
 import test_invertible
@@ -33,8 +36,29 @@ TASKS = [1, 0, 2]
 SIZES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
 ADAMW = dict(learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=0, weight_decay=0)
 FLEXIBLE = dict(llama=hub.LlamaAdapterModel, mistral=hub.MistralAdapterModel, gpt2=hub.GPT2AdapterModel)
-ARCHS = [("Llama", hf.llama(**SIZES)), ("Mistral", hf.mistral(sliding_window=6, **SIZES)),
-         ("GPT-2", hf.gpt2(n_embd=32, n_layer=2))]
+ARCHS = [
+    ("Llama", hf.llama(**SIZES)),
+    ("Mistral", hf.mistral(sliding_window=6, **SIZES)),
+    ("GPT-2", hf.gpt2(n_embd=32, n_layer=2)),
+    ("Qwen2", hf.qwen2(**SIZES)),
+    ("Qwen3", hf.qwen3(**SIZES)),
+    ("Gemma 2", hf.gemma2(**dict(SIZES, sliding_window=6))),
+    ("Gemma 3", hf.gemma3(**dict(SIZES, sliding_window=6))),
+    ("Phi-3", hf.phi3(**SIZES)),
+    ("OLMo 2", hf.olmo2(**SIZES)),
+    ("NeoX", hf.neox(**SIZES)),
+    ("OPT", hf.opt(**SIZES)),
+]
+BOTH_ROWS = ("Llama", "Mistral", "GPT-2")  # which have rows of equal length too
+MAPPINGS = {IA3Config: constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING}  # else the tuner's class has it
+# What PEFT has no default for: projections, norms.
+TARGETS = dict(phi3=["qkv_proj"], olmo2=["q_proj", "v_proj"])
+NORMS = dict(phi3=["input_layernorm", "post_attention_layernorm", "norm"], gpt_neox=["input_layernorm", "post_attention_layernorm"],
+             olmo2=["post_attention_layernorm", "post_feedforward_layernorm", "q_norm", "k_norm"],
+             opt=["self_attn_layer_norm", "final_layer_norm"])
+UNBIASED = ("Mistral", "Phi-3")
+MAY_BE_BIASED = {"Qwen3": hf.qwen3, "Gemma 2": hf.gemma2, "Gemma 3": hf.gemma3, "OLMo 2": hf.olmo2}
+UNGROUPED = {"Phi-3": hf.phi3(**dict(SIZES, num_key_value_heads=4))}
 BIASED = hf.llama(attention_bias=True, mlp_bias=True, **SIZES)
 TYPES = ("q8_0", "q4_0")
 
@@ -103,9 +127,21 @@ def taken(adapters, folder, method, options, names):
 
 # ---- HF PEFT
 
+def usual_targets(base, cls, options):
+    """target_modules where PEFT has no default for the family."""
+    mapping = MAPPINGS.get(cls) or PEFT_TYPE_TO_TUNER_MAPPING[cls(**options).peft_type].target_module_mapping
+    if options.get("target_modules") is not None or base.family in mapping:
+        return {}
+    if cls is IA3Config:
+        return dict(target_modules=TARGETS[base.family] + ["down_proj"], feedforward_modules=["down_proj"])
+    return dict(target_modules=(NORMS if cls is LNTuningConfig else TARGETS)[base.family])
+
+
 def in_peft(base, method, cls, options, ours=None, amount=0.1, prepare=None):
     """A tuner of PEFT's. ours: options here, of an adapter that is made and written; None: PEFT's folder is loaded. prepare: called
     with the peer before its tensors are moved."""
+    usual = {} if cls is TrainableTokensConfig else usual_targets(base, cls, options)
+    options, ours = dict(options, **usual), ours and dict(ours, **usual)
     boft_layer.get_fbd_cuda = lambda: test_oft.Blocks if options.get("boft_n_butterfly_factor", 1) > 1 else None
     theirs = peft.get_peft_model(base.plain(), cls(task_type="CAUSAL_LM", **options))
     if prepare is not None:
@@ -117,6 +153,22 @@ def in_peft(base, method, cls, options, ours=None, amount=0.1, prepare=None):
     names = {test_methods.file_name(n): p for n, p in theirs.named_parameters() if p.requires_grad}
     taken(adapters, base.scratch() if ours is None else None, method, ours or options, names)
     return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask)), theirs
+
+
+def default_targets(base, method, cls, **options):
+    """Modules that PEFT chooses where none are said, and those of libpeft; None: the family has no default."""
+    sides = []
+    try:
+        sides.append(sorted(peft.get_peft_model(base.plain(), cls(task_type="CAUSAL_LM", **options)).targeted_module_names))
+    except (ValueError, TypeError) as error:
+        sides.append(None if "target_modules" in str(error) else "refused")  # Conv1D, by some
+    adapters = peftlib.Adapters(base.ours)
+    try:
+        adapters.add("a", method)
+        sides.append(sorted(site["path"] for site in adapters.info("a")["sites"]))
+    except peftlib.Error as error:
+        sides.append(None if "PEFT_E_NOT_FOUND: target_modules must be given" in str(error) else str(error))
+    return sides
 
 
 def lora_plus(base):
@@ -142,6 +194,7 @@ def pissa(base):
     """The product that both start with is compared, and then libpeft's is off both bases: where singular values lie near each other,
     the peer's decomposition in single precision has a part of the next one in it, and all that follows would."""
     options = dict(r=4, lora_alpha=6, init_lora_weights="pissa")
+    options.update(usual_targets(base, LoraConfig, options))
     fresh = peftlib.Adapters(base.ours)
     fresh.add("a", "lora", options)
 
@@ -189,7 +242,7 @@ def their_olora(base):
 def adalora(base):
     """Steps add the orthonormal term and take triplets away."""
     options = dict(init_r=4, target_r=2, tinit=1, tfinal=5, deltaT=2, total_step=24,
-                   target_modules=["c_attn"] if base.conv else ["q_proj", "v_proj"])
+                   **({} if base.family != "mistral" else dict(target_modules=["q_proj", "v_proj"])))
     s, theirs = in_peft(base, "adalora", AdaLoraConfig, options, amount=0.3)
     s.step_loss = lambda rows, labels: test_adalora.whole_loss(theirs, rows, labels)
     s.after = theirs.base_model.update_and_allocate
@@ -234,11 +287,11 @@ def hub_names(theirs):
 
 
 def in_hub_model(base, config, flexible):
-    if flexible:
+    if flexible and hub_plugin.knows(base.family):
         theirs = FLEXIBLE[base.family].from_pretrained(base.folder, attn_implementation="eager", dtype=torch.float32)
     else:
         theirs = base.plain()
-        hub.init(theirs)
+        hub_plugin.init(theirs)
     theirs.add_adapter("a", config=config)
     theirs.train_adapter("a")
     theirs.set_active_adapters("a")
@@ -255,7 +308,7 @@ def in_hub(method, options, config, flexible=None):
         theirs, names = in_hub_model(base, config, flexible)
         test_unions.save_theirs(theirs, base.scratch())
         adapters = peftlib.Adapters(base.ours)
-        more = {} if flexible is None else dict(inv_head=flexible)
+        more = {} if flexible is None else dict(inv_head=flexible or ("inv_adapter" in options and not hub_plugin.knows(base.family)))
         taken(adapters, base.scratch(), method, dict(options, **more), names)
         return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
     return build
@@ -276,7 +329,7 @@ def union(base):
 
 def fusion(base):
     theirs = base.plain()
-    hub.init(theirs)
+    hub_plugin.init(theirs)
     adapters, gen = peftlib.Adapters(base.ours), torch.Generator().manual_seed(base.seed + 1)
     for name, factor in (("a", 4), ("b", 8)):
         theirs.add_adapter(name, config=hub.SeqBnConfig(reduction_factor=factor))
@@ -304,7 +357,8 @@ def of_the_base(method):
         theirs, adapters = base.plain(), peftlib.Adapters(base.ours)
         adapters.add("a", method)
         if method == "head":  # a tied one is untied
-            theirs.lm_head.weight = torch.nn.Parameter(theirs.lm_head.weight.detach().clone())
+            head = theirs.get_output_embeddings()
+            head.weight = torch.nn.Parameter(head.weight.detach().clone())
         names = {n: p for n, p in theirs.named_parameters(remove_duplicate=False) if n in adapters.shapes("a")}
         for p in theirs.parameters():
             p.requires_grad_(any(p is q for q in names.values()))
@@ -392,6 +446,19 @@ OLORA_CONV = ("PEFT factors a Conv1D's weight the wrong way round, and its tenso
               "has taken the product")
 
 
+PLUGIN = [t for t, pair in ARCHS if not hub_plugin.knows(pair[1].model_type)]
+THIRDS = "of as many key heads as query heads: the peer cuts the matrix of q, k and v in three"
+HEADS = "the peer's three parts of the matrix of q, k and v are put where heads have theirs"
+FUSED = {"Phi-3": THIRDS, "NeoX": HEADS}
+
+
+DEFAULTS = [("lora", LoraConfig, {}), ("adalora", AdaLoraConfig, dict(total_step=24)), ("vera", VeraConfig, {}), ("loha", LoHaConfig, {}),
+            ("lokr", LoKrConfig, {}), ("oft", OFTConfig, {}), ("boft", BOFTConfig, {}), ("ia3", IA3Config, {}),
+            ("ln_tuning", LNTuningConfig, {})]
+
+MORE_DEFAULTS = {("Mistral", "adalora")}  # which PEFT has not
+
+
 class Case:
     """A row. special: {base title: (build or None, note)}; alone: why the peer takes unequal rows one by one; refused: {base title:
     what must fail for the note to hold}; changes: {base title: another model there}."""
@@ -413,7 +480,21 @@ def tuner(title, method, cls, conv=None, note=None, amount=0.1, **options):
 
 
 def bottleneck(title, method, config, note=None, alone=None, flexible=None, **options):
-    return Case(title, method, HUB, in_hub(method, options, config, flexible), note, alone=alone)
+    build = in_hub(method, options, config, flexible)
+    if method in ("lora_hub", "unipelt"):
+        return fused(Case(title, method, HUB, build, note, alone=alone))
+    if flexible is False and "inv_adapter" not in options:
+        return Case(title, method, HUB, build, note, alone=alone, refused={t: build for t in PLUGIN},
+                    special={t: (None, NO_FIXED_HEAD) for t in PLUGIN})
+    return Case(title, method, HUB, build, note, alone=alone)
+
+
+def fused(case):
+    """A row of LoRAs on q, k and v by name, which in some models are one matrix."""
+    case.changes = UNGROUPED
+    case.refused = {"Phi-3": case.build}  # with groups
+    case.special = {t: (case.build, note) for t, note in FUSED.items()}
+    return case
 
 
 def base_trained(title, method, note=None, **more):
@@ -430,6 +511,7 @@ HUB_LORA = dict(r=3, alpha=6, attn_matrices=["q", "v"], intermediate_lora=True)
 GLOW = dict(inv_adapter="glow", inv_adapter_reduction_factor=2, reduction_factor=8)
 FIXED_HEAD = "the peer's class with a fixed head, which does not undo the bijection before the head (`inv_head=false`)"
 FLEXIBLE_HEAD = "the peer's class with a flexible head, which undoes the bijection before the head"
+NO_FIXED_HEAD = "the peer has no class with a fixed head, and libpeft refuses `inv_head=false`"
 GLOW_NOTE = "the peer's coupling block cuts the wrong axis and does not run; the few lines of its formula stand in for it"
 
 CASES = [
@@ -456,9 +538,11 @@ CASES = [
           note="PEFT's CUDA extension is replaced by a few lines of torch"),
     tuner("ia3", "ia3", IA3Config),
     tuner("ln_tuning", "ln_tuning", LNTuningConfig),
-    base_trained("bitfit", "bitfit", "Llama here has biases of attention and feed-forward", refused={"Mistral": of_the_base("bitfit")},
-                 changes={"Llama": BIASED, "Q8_0": BIASED, "Q4_0": BIASED},
-                 special={"Mistral": (None, "this model has no biases")}),
+    base_trained("bitfit", "bitfit", "Llama, Qwen3, Gemma and OLMo 2 here have biases of attention, Llama of the feed-forward too",
+                 changes={"Llama": BIASED, "Q8_0": BIASED, "Q4_0": BIASED,
+                          **{t: maker(attention_bias=True, **SIZES) for t, maker in MAY_BE_BIASED.items()}},
+                 refused={t: of_the_base("bitfit") for t in UNBIASED},
+                 special={t: (None, "this model has no biases") for t in UNBIASED}),
     tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS),
     base_trained("head", "head"),
     base_trained("full", "full"),
@@ -491,6 +575,6 @@ CASES = [
     bottleneck("unipelt", "unipelt", hub.UniPELTConfig(hub.PrefixTuningConfig(prefix_length=4, bottleneck_size=8),
                                                        hub.SeqBnConfig(reduction_factor=8), hub.LoRAConfig(r=3, alpha=6)),
                alone=GATES, **UNIPELT),
-    Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck"),
+    fused(Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck")),
     Case("fusion", "fusion", HUB, fusion, "steps with the regularisation"),
 ]

@@ -5,6 +5,9 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
@@ -29,6 +32,25 @@ def gpt2(**changes):
     return GPT2LMHeadModel, GPT2Config(**{**GPT2, **changes})
 
 
+def family(model, config, keys=None, **usual):
+    """A maker of models of another family; keys: of SIZES, those that it has, and its own names for them."""
+    own = {new: SIZES[old] for old, new in (keys or {k: k for k in SIZES}).items()}
+    return lambda **changes: (model, config(**{**own, **usual, **{(keys or {}).get(k, k): v for k, v in changes.items()}}))
+
+
+WINDOWS = dict(sliding_window=16, query_pre_attn_scalar=24, layer_types=["sliding_attention", "full_attention"],
+               num_hidden_layers=2, head_dim=16)
+NO_GROUPS = {k: k for k in SIZES if k != "num_key_value_heads"}
+qwen2 = family(Qwen2ForCausalLM, Qwen2Config)
+qwen3 = family(Qwen3ForCausalLM, Qwen3Config, head_dim=16)
+gemma2 = family(Gemma2ForCausalLM, Gemma2Config, **WINDOWS)
+gemma3 = family(Gemma3ForCausalLM, Gemma3TextConfig, **WINDOWS)
+phi3 = family(Phi3ForCausalLM, Phi3Config, pad_token_id=0)
+olmo2 = family(Olmo2ForCausalLM, Olmo2Config)
+neox = family(GPTNeoXForCausalLM, GPTNeoXConfig, NO_GROUPS)
+opt = family(OPTForCausalLM, OPTConfig, {**NO_GROUPS, "intermediate_size": "ffn_dim"})
+
+
 def make(pair, seed):
     """A model whose every tensor is random, gains and biases too, so that no term is hidden by a zero or a one."""
     cls, config = pair
@@ -37,7 +59,7 @@ def make(pair, seed):
     gen = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            gain = p.dim() == 1 and name.endswith("weight")
+            gain = p.dim() == 1 and name.endswith("weight") and not config.model_type.startswith("gemma")  # whose gains are 1 + w
             p.copy_(torch.randn(p.shape, generator=gen) * (0.1 if p.dim() == 1 else 0.08) + (1.0 if gain else 0.0))
     return model.eval()
 

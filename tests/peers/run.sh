@@ -97,7 +97,7 @@ set_up
 python=$venv/bin/python
 for name in "$@"; do
     case $name in
-        tokenizers) helper tok_dump; one "$name" "$python" "$peers/test_tokenizers.py" "$BUILD/tests/tok_dump" ;;
+        tokenizers | subwords) helper tok_dump; one "$name" "$python" "$peers/test_$name.py" "$BUILD/tests/tok_dump" ;;
         models) helper model_dump; one "$name" "$python" "$peers/test_models.py" "$BUILD/tests/model_dump" ;;
         cli) one "$name" "$python" "$peers/test_cli.py" "${log_out[@]}" ;;
         *) one "$name" "$python" "$peers/test_$name.py" ;;

@@ -5,7 +5,7 @@ bases, against its peer. Logits of every token, the gradient of every trained te
 docs/conformance.md is written by this file (--write); without the option the committed text must be what it would write. So that
 the text is the same on every machine it has orders of magnitude, and a committed one stands while what is measured is near it.
 
-    test_conformance.py [--write] [--only "TITLE[;TITLE...]"]
+    test_conformance.py [--write] [--only "TITLE[;TITLE...]"] [--bases "TITLE[;TITLE...]"]
 """
 import logging
 import math
@@ -32,7 +32,7 @@ LOGITS, GRADIENTS, LOSSES = 1e-5, 1e-4, 1e-4
 LEAST = 1e-7
 FLOOR, STEPS = 1e-7, 5
 ROWS = {"equal": (13, 13, 13), "padded": (11, 20, 14)}
-only = None
+only = wanted_bases = None
 
 
 def rows_of(kind, seed):
@@ -148,7 +148,7 @@ def column(title, build, base, kind, case, note):
         found, faults, where = measure(build(base), base, kind, case.alone)
     except Exception as error:
         check(title, False, "%s: %s" % (type(error).__name__, str(error)[:300]))
-        if only is not None:
+        if only is not None or wanted_bases is not None:
             traceback.print_exc(file=sys.stdout)
         return Cell("FAIL")
     good = not faults and found[0] <= LOGITS and found[1] <= GRADIENTS and found[2] <= LOSSES
@@ -169,15 +169,27 @@ def run_case(case, bases, changed):
     """The cells of a row."""
     cells = []
     for base in bases:
-        base = changed.get((case.title, base.title), base)
         build, note = case.special.get(base.title, (case.build, None))
         if base.title in case.refused:
             is_refused(case, base)
-        for kind in ("padded",) if base.quantised else ROWS:
+        base = changed.get((case.title, base.title), base)
+        for kind in ROWS if base.title in conform.BOTH_ROWS else ("padded",):
             said = note or (case.alone if kind == "padded" else None)
             title = "%s, %s, %s rows" % (case.title, base.title, kind)
             cells.append(Cell("—", note) if build is None else column(title, build, base, kind, case, said))
     return cells
+
+
+def same_defaults(bases):
+    """Modules that are adapted where none are said."""
+    for method, cls, options in conform.DEFAULTS:
+        odd, seen = {}, 0
+        for base in bases:
+            theirs, ours = conform.default_targets(base, method, cls, **options)
+            seen += isinstance(theirs, list)
+            if theirs != "refused" and theirs != ours and (base.title, method) not in conform.MORE_DEFAULTS:
+                odd[base.title] = theirs, ours
+        check("%s: default modules of %d families" % (method, seen), not odd and seen > 5, str(odd)[:300] if odd else "")
 
 
 def make_bases(ctx, top):
@@ -198,20 +210,25 @@ def make_bases(ctx, top):
 
 HEAD = """# Conformance
 
-Every method of the library against a library that also has it, on small random models (two layers, width 32; Mistral with a window
-of 6 tokens) whose every tensor is random, with adapters whose every tensor is random too, in float32, dropout 0, eager attention:
-HF PEFT %s, AdapterHub's adapters %s, torch %s. `tests/peers/test_conformance.py` writes this file and checks it on each
-`make check-peers`.
+Every method of the library against a library that also has it, on small random models (two layers, width 32; Mistral and Gemma with
+windows of 6 tokens, Qwen3 and Gemma with heads of 16 columns) whose every tensor is random, with adapters whose every tensor is
+random too, in float32, dropout 0, eager attention: HF PEFT %s, AdapterHub's adapters %s, torch %s.
+`tests/peers/test_conformance.py` writes this file and checks it on each `make check-peers`. The modules that PEFT adapts where none
+are named are compared too; where it has no default for a family, the rows name them.
 
 One `ok` is three comparisons: the logits of every token within 1e-5 of the largest, the gradient of every trained tensor within
 1e-4 of its largest (and 1e-7 for those that are zero in theory), and the losses of five steps of AdamW, at a constant rate of 5e-3
-without clipping and decay, within 1e-4. Rows are of *equal* length, or of unequal length: then the peer pads and masks, and libpeft
-packs. *Q8_0* and *Q4_0* are Llama in GGUF files that `peft merge` wrote; the peer has the values that libpeft reads of them. The
-three columns at the end are the largest deviations of a row as orders of magnitude, as shares in the same sense. What is not a plain
-comparison, or is not there, has a number, explained below.
+without clipping and decay, within 1e-4. Rows are of *equal* length, or of unequal length, as in all columns that do not say it: then
+the peer pads and masks, and libpeft packs. *Q8_0* and *Q4_0* are Llama in GGUF files that `peft merge` wrote; the peer has the values
+that libpeft reads of them. The three columns at the end are the largest deviations of a row as orders of magnitude, as shares in the
+same sense. What is not a plain comparison, or is not there, has a number, explained below.
+
+AdapterHub's library has classes for Llama, Mistral and GPT-2. The other families are given to it through its plug-in interface, its
+hooks at what attention and feed-forward give to the residual stream; `tests/peers/hub_plugin.py` says what is added to it.
 
 """
-COLUMNS = ["Llama equal", "padded", "Mistral equal", "padded", "GPT-2 equal", "padded", "Q8_0", "Q4_0"]
+COLUMNS = [c for title, _ in conform.ARCHS for c in ([title + " equal", "padded"] if title in conform.BOTH_ROWS else [title])]
+COLUMNS += [t.upper() for t in conform.TYPES]
 
 
 def committed():
@@ -221,7 +238,7 @@ def committed():
         with open(DOC, encoding="utf-8") as f:
             for line in f:
                 cells = [c.strip() for c in line.strip().strip("|").split("|")]
-                if len(cells) == 13 and cells[-1].startswith("1e-"):
+                if len(cells) == len(COLUMNS) + 5 and cells[-1].startswith("1e-"):
                     out[cells[0]] = [float(c) for c in cells[-3:]]
     return out
 
@@ -293,12 +310,15 @@ def matrix():
     table = []
     with tempfile.TemporaryDirectory() as top:
         bases, changed = make_bases(ctx, top)
+        bases = [b for b in bases if wanted_bases is None or b.title in wanted_bases]
+        if only is None:
+            same_defaults([b for b in bases if not b.quantised])
         for i, case in enumerate(c for c in conform.CASES if only is None or c.title in only):
             table.append((case, run_case(case, bases, changed)))
             print("       %d of %d rows, %.0f s" % (i + 1, len(conform.CASES), time.time() - begun), flush=True)
     table.sort(key=lambda row: methods.index(row[0].method))
     written = text(table)
-    if only is None:
+    if only is None and wanted_bases is None:
         compare_text(written)
     else:
         print(written)
@@ -308,4 +328,6 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     if "--only" in sys.argv:
         only = sys.argv[sys.argv.index("--only") + 1].split(";")
+    if "--bases" in sys.argv:
+        wanted_bases = sys.argv[sys.argv.index("--bases") + 1].split(";")
     main(matrix)

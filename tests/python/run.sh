@@ -45,7 +45,7 @@ python=$venv/bin/python
 LIBPEFT_LIBRARY=$(find "$BUILD" -maxdepth 1 -name 'libpeft.so' -o -maxdepth 1 -name 'libpeft.dylib' | head -n 1)
 LIBPEFT_TOOL=$BUILD/peft
 PYTHONPATH=$package
-export LIBPEFT_LIBRARY LIBPEFT_TOOL PYTHONPATH PYTHONDONTWRITEBYTECODE=1
+export LIBPEFT_LIBRARY LIBPEFT_TOOL PYTHONPATH PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY="$BUILD/hypothesis"
 
 # As Python 3.9 sees it, unless NumPy's own types need a later one.
 types() {
@@ -55,7 +55,7 @@ types() {
     done
 }
 
-# An installed package has its bytecode. The best of ten is what the import itself takes, whatever else the machine does.
+# An installed package has its bytecode. The best of a few is what the import itself takes, whatever else the machine does.
 quick_import() {
     copy=$BUILD/python-copy
     rm -rf "$copy" && mkdir -p "$copy" && cp -R "$package/libpeft" "$copy" && "$python" -m compileall -q "$copy" &&
@@ -64,7 +64,11 @@ import subprocess
 import sys
 
 CODE = "import time; t = time.process_time(); import libpeft; print(time.process_time() - t)"
-best = min(float(subprocess.check_output([sys.executable, "-c", CODE])) for _ in range(10))
+best = 9.0
+for _ in range(30):
+    best = min(best, float(subprocess.check_output([sys.executable, "-c", CODE])))
+    if best < 0.045:
+        break
 print("import libpeft: %.1f ms of processor time" % (1000 * best))
 sys.exit(best >= 0.050)
 END

@@ -39,6 +39,41 @@ def junk(rng, handles):
     ])
 
 
+LIKELY = {  # what a parameter of the name may well be
+    "adapter": ["a", "b", "c", "größer"], "method": libpeft.methods(), "expression": ["a", "b", "a, b", "0.5 * a", "", "parallel(a, b)"],
+    "sources": [{"a": 0.5}, "a:2, b", {"a": 1, "a2": -1}], "place": ["place", pathlib.Path("place"), b"file.gguf", "rows.jsonl"],
+    "tensor": ["model.norm.weight", "model.layers.0.self_attn.q_proj.lora_A.weight"], "ids": [[1, 2, 3], range(5), [39]],
+    "rows": [[[1, 2], [3]], numpy.arange(6).reshape(2, 3)], "row": [[1, 2], {"input_ids": [4]}],
+    "prompt": [[1, 2, 3], [3], range(60), range(64)],
+    "data": [[[1, 2, 3]], None], "input_ids": [[[1, 2], [3]], numpy.ones((2, 2), int)], "labels": [[[1, 2], [-100]]],
+    "values": [[0.0] * 32, numpy.zeros((2, 16), numpy.float32)], "schema": libpeft.schemas(), "config": [LLAMA], "key": KEYS,
+    "seed": [0, 1, 2**64 - 1], "json_text": ['{"r": 3}', "{"], "text": ["3", "true"], "on_token": [lambda *a: None, lambda *a: 1 / 0],
+    "progress": [lambda step: None, lambda step: 1 / 0, False], "index": [0, -1, 3], "what": [None], "batch": [[[1, 2], [3]]],
+}
+
+
+def arguments_of(rng, handles, function):
+    """As many arguments as it takes, rarely another number; each likely, a handle of the right kind by chance, or anything."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in plain if p.default is p.empty or rng.random() < 0.4]
+    wanted = 0.75 if rng.random() < 0.7 else 0.0
+
+    def one(name):
+        return rng.choice(LIKELY[name]) if name in LIKELY and rng.random() < wanted else junk(rng, handles)
+
+    arguments = [one(p.name) for p in needed]
+    if rng.random() < 0.1 or not parameters:
+        arguments = [junk(rng, handles) for _ in range(rng.choice([0, 1, 2, 3]))]
+    options = {p.name: one(p.name) for p in parameters if p.kind is p.KEYWORD_ONLY and rng.random() < 0.15}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and rng.random() < 0.4:
+        options[rng.choice(KEYS)] = junk(rng, handles) if rng.random() < 0.5 else rng.choice([0, 1, 2, 0.5, True, "lora", [1]])
+    return arguments, options
+
+
 def new_handles(rng):
     context = libpeft.Context(threads=rng.choice([1, 2]), log=rng.choice([None, "debug"]))
     model = libpeft.Model.random(LLAMA, rng.randrange(3), context=context)
@@ -81,13 +116,15 @@ def main(seed, calls):
             handles = handles[:6] + new_handles(rng)
         if i % 37 == 0:
             gc.collect()
-        arguments = [junk(rng, handles) for _ in range(rng.choice([0, 1, 1, 2, 2, 3]))]
-        options = {rng.choice(KEYS): junk(rng, handles) for _ in range(rng.choice([0, 0, 0, 1]))}
+        arguments, options, name = [], {}, ""
         try:
             function, name = target(rng, handles)
+            arguments, options = arguments_of(rng, handles, function)
             result = function(*arguments, **options)
             done += 1
-            if isinstance(result, libpeft.Model) or hasattr(result, "__next__"):
+            if isinstance(result, libpeft.Trainer):
+                result.close()  # it might have many steps
+            elif isinstance(result, (libpeft.Model, libpeft.Session, libpeft.Batch)) or hasattr(result, "__next__"):
                 handles.append(result)
         except Exception as error:
             counts[type(error).__name__] += 1
