@@ -131,7 +131,8 @@ typedef struct peft__operand {
     int64_t row_bytes;     /* from one stored row to the next */
     bool trans;            /* true: stored [n][k] (a Linear's weight in its forward pass); false: stored [k][n] */
     int32_t interleave;    /* 0, or head_dim D: logical row h*D + j*D/2 + i is stored at h*D + 2i + j (GGUF's llama q, k) */
-    int32_t heads, part;   /* 0, or H heads of D = part rows: logical row (h*3 + p)*D + i is stored at (p*H + h)*D + i (GGUF's gptneox qkv) */
+    int32_t heads, part;   /* 0, or H heads of D = part rows: logical row (h*3 + p)*D + i is stored at (p*H + h)*D + i
+                              (GGUF's gptneox qkv) */
     int64_t first;         /* element offset within each stored row: a column range of a wider matrix (block-aligned) */
 } peft__operand;
 

@@ -37,7 +37,8 @@ TEST(api_options_setters_check_key_type_and_range) {
     CHECK_OK(peft_options_set_str(o, "stop", "[\"\\n\", \"User:\"]"));
     CHECK_STR(options_json(o),
               "{\"max_new_tokens\":5,\"temperature\":0.5,\"top_k\":40,\"top_p\":1.0,\"min_p\":0.0,"
-              "\"repetition_penalty\":1.0,\"seed\":0,\"stop\":[\"\\n\",\"User:\"],\"num_beams\":1,\"length_penalty\":1.0,\"early_stopping\":\"false\",\"ignore_eos\":true}");
+              "\"repetition_penalty\":1.0,\"seed\":0,\"stop\":[\"\\n\",\"User:\"],\"num_beams\":1,"
+              "\"length_penalty\":1.0,\"early_stopping\":\"false\",\"ignore_eos\":true}");
     CHECK_STATUS(peft_options_set_int(o, "max_new_token", 5), PEFT_E_KEY);
     CHECK_ERROR_HAS("did you mean \"max_new_tokens\"");
     CHECK_STATUS(peft_options_set_float(o, "temperature", -1), PEFT_E_KEY);
