@@ -43,7 +43,7 @@ void peft__decoder_write(const peft__config *c, const peft__decoder_keys *k, pef
     } sizes[] = {{"hidden_size", c->hidden_size}, {"intermediate_size", c->intermediate_size},
                  {"num_hidden_layers", c->layers}, {"num_attention_heads", c->heads},
                  {"num_key_value_heads", c->kv_heads}, {"head_dim", c->head_dim}, {"vocab_size", c->vocab_size},
-                 {"max_position_embeddings", c->max_positions}};
+                 {"max_position_embeddings", peft__config_stated(c)}};
     for (size_t i = 0; i < PEFT__COUNT(sizes); i++) {
         peft__json_key(j, sizes[i].key);
         peft__json_put_int(j, sizes[i].value);
@@ -163,7 +163,7 @@ peft_status peft__decoder_write_gguf(const peft__config *c, const char *arch, co
     const struct {
         const char *key;
         int64_t value;
-    } sizes[] = {{"vocab_size", c->vocab_size}, {"context_length", c->max_positions}, {"embedding_length", c->hidden_size},
+    } sizes[] = {{"vocab_size", c->vocab_size}, {"context_length", peft__config_stated(c)}, {"embedding_length", c->hidden_size},
                  {"block_count", c->layers}, {"feed_forward_length", c->intermediate_size},
                  {"attention.head_count", c->heads}, {"attention.head_count_kv", c->kv_heads},
                  {"attention.key_length", c->head_dim}, {"attention.value_length", c->head_dim}};

@@ -15,7 +15,8 @@ enum { PEFT__ROPE_NONE = 0, PEFT__ROPE_LINEAR = 1, PEFT__ROPE_DYNAMIC = 2, PEFT_
 /* Sizes of any architecture, from config.json or GGUF metadata. */
 typedef struct peft__config {
     int64_t hidden_size, layers, heads, kv_heads, head_dim, intermediate_size, vocab_size;
-    int64_t max_positions;       /* context length */
+    int64_t max_positions;       /* context length, with what a rope scaling adds */
+    int64_t stated_positions;    /* config.json's max_position_embeddings, where a scaling goes beyond it; 0: max_positions */
     double norm_eps;
     int64_t rotary_dim;          /* columns of a head that rotary positions turn; 0: all */
     double rope_theta;

@@ -37,7 +37,7 @@ double peft__rope_factor(const peft__config *c, int64_t rotary, int64_t i) {
 }
 
 int64_t peft__rope_original(const peft__config *c) {
-    return c->rope_original_positions > 0 ? c->rope_original_positions : c->max_positions;
+    return c->rope_original_positions > 0 ? c->rope_original_positions : peft__config_stated(c);
 }
 
 /* ---- yarn ---------------------------------------------------------------------------------------------------------------- */
@@ -74,7 +74,7 @@ double peft__rope_attention(const peft__config *c) {
     }
     if (c->rope_scaling == PEFT__ROPE_LONGROPE) {
         double n = (double)peft__rope_original(c);
-        double factor = c->rope_original_positions > 0 ? (double)c->max_positions / n : c->rope_factor;
+        double factor = c->rope_original_positions > 0 ? (double)peft__config_stated(c) / n : c->rope_factor;
         return factor <= 1 ? 1 : sqrt(1 + log(factor) / log(n));
     }
     return 1;
@@ -114,7 +114,7 @@ bool peft__rope_make(const peft__config *c, int64_t rotary, peft__arena *a, peft
         return out->freq != NULL && out->far != NULL;
     }
     if (c->rope_scaling == PEFT__ROPE_DYNAMIC) {
-        out->beyond = c->max_positions;
+        out->beyond = peft__config_stated(c);
         out->theta = c->rope_theta;
         out->factor = c->rope_factor;
     }

@@ -119,6 +119,15 @@ out:
     return st;
 }
 
+/* dynamic and yarn let rows be as many times as long as their factor says. */
+static void rope_stretch(peft__config *c) {
+    if (c->rope_scaling != PEFT__ROPE_DYNAMIC && c->rope_scaling != PEFT__ROPE_YARN) { return; }
+    double longest = c->rope_factor * (double)peft__rope_original(c);
+    if (!(longest > (double)c->max_positions)) { return; }
+    c->stated_positions = c->max_positions;
+    c->max_positions = longest < (double)PEFT__MODEL_MAX_POSITIONS ? (int64_t)longest : PEFT__MODEL_MAX_POSITIONS;
+}
+
 peft_status peft__config_rope(const peft__json *config, const char *what, double theta, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;
     const peft__json *s = peft__json_find(config, "rope_scaling");
@@ -133,6 +142,7 @@ peft_status peft__config_rope(const peft__json *config, const char *what, double
     c->rope_factor = s != NULL ? 0 : 1;
     if (s != NULL) { TRY(rope_read_scaling(config, s, what, a, c)); }
     if (!(c->rope_theta > 0)) { FAIL(PEFT_E_FORMAT, "%s: key \"rope_theta\" is not above 0", what); }
+    rope_stretch(c);
     if (peft__config_rotary(c) % 2 != 0) {
         FAIL(PEFT_E_FORMAT, "%s: %lld columns of a head cannot be rotated in halves", what, (long long)peft__config_rotary(c));
     }

@@ -316,6 +316,51 @@ TEST(api_pieces_bad_tensors) {
     pieces_close(&w);
 }
 
+/* Frequencies that depend on a row's length are those of the whole row, however it is read. */
+static peft_status pieces_row(peft_context *ctx, peft_model *m, const char *json, float *out) {
+    peft_status st = PEFT_OK;
+    peft_session *s = NULL;
+    peft_options *o = NULL;
+    peft_batch *b = NULL;
+    int32_t ids[20];
+    for (int32_t i = 0; i < 20; i++) { ids[i] = i * 5 % API_VOCAB; }
+    TRY(api_options(ctx, "session", json, &o));
+    TRY(peft_session_create(m, NULL, NULL, o, &s));
+    TRY(api_batch(ctx, ids, (const int64_t[]){20}, 1, &b));
+    TRY(peft_session_logits(s, b, out, 20 * API_VOCAB, NULL));
+out:
+    peft_batch_free(b);
+    peft_options_free(o);
+    peft_session_free(s);
+    return st;
+}
+
+TEST(api_pieces_long_rows_turn_as_a_whole) {
+    static const char *const scalings[3] = {"\"type\":\"dynamic\",\"factor\":4",
+                                            "\"type\":\"longrope\",\"factor\":1,\"short_factor\":[1,1,1,1],\"long_factor\":[3,4,5,6]",
+                                            "\"type\":\"yarn\",\"factor\":4"};
+    pieces_world w;
+    static float whole[20 * API_VOCAB], parts[20 * API_VOCAB], plain[20 * API_VOCAB];
+    CHECK_OK(pieces_open(&w));
+    CHECK_OK(pieces_row(w.ctx, w.m, "{}", plain));
+    for (size_t i = 0; i < 3; i++) {
+        char config[640];
+        peft_model *m = NULL;
+        int64_t positions = i == 1 ? 48 : 8;
+        (void)snprintf(config, sizeof config, "{\"model_type\":\"llama\",\"hidden_size\":16,\"intermediate_size\":24,"
+                       "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"num_key_value_heads\":1,\"vocab_size\":14,"
+                       "\"max_position_embeddings\":%d,\"original_max_position_embeddings\":8,\"rope_scaling\":{%s}}",
+                       (int)positions, scalings[i]);
+        CHECK_OK(api_model(w.ctx, config, &m));
+        CHECK_OK(pieces_row(w.ctx, m, "{}", whole));
+        CHECK_OK(pieces_row(w.ctx, m, "{'chunk':3}", parts));
+        CHECK(api_distance(whole, parts, 20 * API_VOCAB) < 1e-5);
+        CHECK(api_distance(whole, plain, 20 * API_VOCAB) > 1e-5);
+        peft_model_free(m);
+    }
+    pieces_close(&w);
+}
+
 TEST(api_pieces_build_info) {
     char want[64];
     (void)snprintf(want, sizeof want, "version=%s isa=generic", peft_version_string());
