@@ -16,11 +16,6 @@ static const char *adapters_gguf_name(void *owner, size_t index, int32_t *interl
     return m->tensors[index].gguf_name;
 }
 
-/* The base's architecture as GGUF files name it; NULL: they do not. */
-static const char *adapters_gguf_architecture(const struct peft_model *m) {
-    return m->arch->gguf_archs[0] != NULL ? m->arch->gguf_arch(&m->config) : NULL;
-}
-
 static const peft__weight *adapters_base_tensor(void *owner, size_t index, int32_t *ndim) {
     const struct peft_model *m = owner;
     *ndim = m->tensors[index].ndim;
@@ -42,7 +37,7 @@ peft__base_info peft__base_of_model(struct peft_model *m) {
         .n_tensors = m->n_tensors,
         .tensor = adapters_base_tensor,
         .gguf_name = adapters_gguf_name,
-        .gguf_architecture = adapters_gguf_architecture(m),
+        .gguf_architecture = peft__arch_gguf_name(m->arch, &m->config),
     };
 }
 

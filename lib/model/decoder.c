@@ -1,5 +1,6 @@
 /* decoder.c - what decoders of Llama's kind share: the keys of their config.json (transformers' names) and of their GGUF metadata
- * ("ARCH.embedding_length" and so on), which layers have a window, and their tensors as a table of modules.
+ * ("ARCH.embedding_length" and so on), which layers have a window, attention and gated units, and their tensors as a table of
+ * modules.
  *
  * Left out: what makes a family a family: its keys, modules and forward pass are in its own file. */
 #include <math.h>
@@ -99,7 +100,9 @@ void peft__config_write_layer_types(const peft__config *c, peft__json_out *j) {
     peft__json_array_end(j);
 }
 
-peft__attn_spec peft__decoder_attention(const peft__config *c, int32_t layer) {
+peft__val peft__decoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
+                                  peft__val v, int32_t layer) {
+    peft__past past = peft__site_kv(t, kv, h);
     peft__attn_spec spec;
     memset(&spec, 0, sizeof spec);
     spec.heads = c->heads;
@@ -110,7 +113,13 @@ peft__attn_spec peft__decoder_attention(const peft__config *c, int32_t layer) {
     spec.window = peft__config_windowed(c, layer) ? c->window : 0;
     spec.softcap = c->attn_softcap;
     spec.layer = layer;
-    return spec;
+    return peft__op_attention(t, q, k, v, &past, &spec);
+}
+
+peft__val peft__decoder_glu(const peft__config *c, const peft__site *gate, const peft__site *up, peft__tape *t, peft__val h) {
+    peft__val g = peft__site_linear(t, gate, h);
+    peft__val u = peft__site_linear(t, up, h);
+    return peft__op_glu(t, c->act, g, u);
 }
 
 /* ---- GGUF metadata --------------------------------------------------------------------------------------------------------- */

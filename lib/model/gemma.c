@@ -273,9 +273,7 @@ static peft__val gemma_attention(const peft__config *c, const gemma_model *d, co
     }
     q = peft__op_rope(t, q, c->head_dim, rope);
     k = peft__op_rope(t, k, c->head_dim, rope);
-    peft__past past = peft__site_kv(t, l->kv, h);
-    peft__attn_spec spec = peft__decoder_attention(c, layer);
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
+    return peft__site_linear(t, l->o, peft__decoder_attention(c, l->kv, t, h, q, k, v, layer));
 }
 
 static void gemma_record(const struct peft_model *m, peft__tape *t) {
@@ -291,9 +289,7 @@ static void gemma_record(const struct peft_model *m, peft__tape *t) {
         peft__val h = gemma_attention(c, d, l, t, peft__site_norm(t, l->norm, x), i);
         x = peft__op_add(t, x, peft__site_stream(t, l->attn, peft__site_norm(t, l->after, h), x));
         h = peft__site_norm(t, l->ffn_norm, x);
-        peft__val gate = peft__site_linear(t, l->gate, h);
-        peft__val up = peft__site_linear(t, l->up, h);
-        h = peft__site_linear(t, l->down, peft__op_glu(t, c->act, gate, up));
+        h = peft__site_linear(t, l->down, peft__decoder_glu(c, l->gate, l->up, t, h));
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, peft__site_norm(t, l->ffn_after, h), x));
     }
     t->segment = (int32_t)c->layers + 1;

@@ -66,11 +66,6 @@ out:
     return st;
 }
 
-static size_t gpt2_gguf_type(const peft__config *c) {
-    (void)c;
-    return 0;
-}
-
 static void gpt2_write_config(const peft__config *c, peft__json_out *j) {
     const struct {
         const char *key;
@@ -86,11 +81,6 @@ static void gpt2_write_config(const peft__config *c, peft__json_out *j) {
     peft__json_put_float(j, c->norm_eps);
     peft__json_key(j, "activation_function");
     peft__json_put_text(j, c->act == PEFT__ACT_GELU_TANH ? "gelu_new" : peft__config_act_name(c->act));
-}
-
-static const char *gpt2_gguf_arch(const peft__config *c) {
-    (void)c;
-    return "gpt2";
 }
 
 static peft_status gpt2_write_gguf(const struct peft_model *m, peft__gguf_out *w) {
@@ -246,9 +236,7 @@ const peft__arch peft__arch_gpt2 = {
     .gguf_act = PEFT__ACT_GELU_TANH,
     .read_config = gpt2_read_config,
     .read_gguf = gpt2_read_gguf,
-    .gguf_type = gpt2_gguf_type,
     .write_config = gpt2_write_config,
-    .gguf_arch = gpt2_gguf_arch,
     .write_gguf = gpt2_write_gguf,
     .tensor = gpt2_tensor,
     .sites = gpt2_sites,

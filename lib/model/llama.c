@@ -65,11 +65,6 @@ static void llama_write_config(const peft__config *c, peft__json_out *j) {
     }
 }
 
-static const char *llama_gguf_arch(const peft__config *c) {
-    (void)c;
-    return "llama";
-}
-
 static peft_status llama_write_gguf(const struct peft_model *m, peft__gguf_out *w) {
     return peft__decoder_write_gguf(&m->config, "llama", &llama_keys, w);
 }
@@ -154,9 +149,7 @@ static peft__val llama_attention(const peft__config *c, const llama_model *d, co
     peft__val v = peft__site_linear(t, l->v, h);
     q = peft__op_rope(t, q, c->head_dim, &d->rope);
     k = peft__op_rope(t, k, c->head_dim, &d->rope);
-    peft__past past = peft__site_kv(t, l->kv, h);
-    peft__attn_spec spec = peft__decoder_attention(c, layer);
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
+    return peft__site_linear(t, l->o, peft__decoder_attention(c, l->kv, t, h, q, k, v, layer));
 }
 
 static void llama_record(const struct peft_model *m, peft__tape *t) {
@@ -172,9 +165,7 @@ static void llama_record(const struct peft_model *m, peft__tape *t) {
         peft__val h = llama_attention(c, d, l, t, peft__site_norm(t, l->norm, x), i);
         x = peft__op_add(t, x, peft__site_stream(t, l->attn, h, x));
         h = peft__site_norm(t, l->ffn_norm, x);
-        peft__val gate = peft__site_linear(t, l->gate, h);
-        peft__val up = peft__site_linear(t, l->up, h);
-        h = peft__site_linear(t, l->down, peft__op_glu(t, c->act, gate, up));
+        h = peft__site_linear(t, l->down, peft__decoder_glu(c, l->gate, l->up, t, h));
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
     t->segment = (int32_t)c->layers + 1;
@@ -191,7 +182,6 @@ const peft__arch peft__arch_llama = {
     .read_gguf = llama_read_gguf,
     .gguf_type = llama_gguf_type,
     .write_config = llama_write_config,
-    .gguf_arch = llama_gguf_arch,
     .write_gguf = llama_write_gguf,
     .tensor = llama_tensor,
     .sites = llama_sites,

@@ -90,24 +90,9 @@ static bool load_gguf_llama3_scaling(peft__config *c, const double *factors) {
 static peft_status load_gguf_rope_factors(struct peft_model *m) {
     peft_status st = PEFT_OK;
     peft__config *c = &m->config;
-    const peft__io_tensor *t = peft__gguf_find(m->gguf, "rope_freqs.weight");
-    int64_t half = c->head_dim / 2;
-    if (t == NULL || strcmp(m->arch->name, "llama") != 0) { goto out; }
-    if (t->dtype != PEFT_DTYPE_F32 || t->ndim != 1 || t->dims[0] != half) {
-        FAIL(PEFT_E_SHAPE, "tensor \"rope_freqs.weight\" is no F32 vector of %lld elements", (long long)half);
-    }
-    double *factors = peft__arena_alloc(&m->arena, (size_t)half * sizeof *factors);
-    if (factors == NULL) {
-        st = PEFT_E_NOMEM;
-        goto out;
-    }
-    for (int64_t i = 0; i < half; i++) {
-        uint32_t bits = peft__get_u32(t->data + 4 * i);
-        float v;
-        memcpy(&v, &bits, sizeof v);
-        if (!(v > 0) || !isfinite(v)) { FAIL(PEFT_E_FORMAT, "tensor \"rope_freqs.weight\" has an element not above 0"); }
-        factors[i] = (double)v;
-    }
+    const double *factors = NULL;
+    if (strcmp(m->arch->name, "llama") != 0 || peft__gguf_find(m->gguf, "rope_freqs.weight") == NULL) { goto out; }
+    TRY(peft__config_rope_vector(m->gguf, "rope_freqs.weight", c->head_dim / 2, &m->arena, &factors));
     if (!load_gguf_llama3_scaling(c, factors)) {
         peft__log(m->ctx, PEFT_LOG_WARN, "%s: rope_freqs.weight is used, but is no scaling that config.json can express",
                   m->path);
@@ -124,7 +109,7 @@ static peft_status load_gguf_config(struct peft_model *m) {
     TRY(peft__arch_of_gguf(m->gguf, &m->arena, &m->arch));
     TRY(m->arch->read_gguf(m->gguf, &m->arena, &m->config));
     TRY(load_gguf_rope_factors(m));
-    size_t type = m->arch->gguf_type(&m->config);
+    size_t type = m->arch->gguf_type != NULL ? m->arch->gguf_type(&m->config) : 0;
     m->model_type = m->arch->model_types[type];
     TRY(peft__config_text(m->arch, type, &m->config, &text));
     m->config_json = peft__arena_strdup(&m->arena, peft__str_c(&text), text.len);

@@ -99,12 +99,12 @@ typedef struct peft__arch {
     /* Fill config; errors name the key. */
     peft_status (*read_config)(const peft__json *config, const char *what, peft__arena *a, peft__config *out);
     peft_status (*read_gguf)(const peft__gguf *g, peft__arena *a, peft__config *out);
-    /* Which of model_types a config read from a GGUF file is. */
+    /* Which of model_types a config read from a GGUF file is; NULL: the first. */
     size_t (*gguf_type)(const peft__config *c);
     /* Writes the keys of config.json that read_config reads; "architectures" and "model_type" are the caller's. */
     void (*write_config)(const peft__config *c, peft__json_out *j);
-    /* The general.architecture of a config, and its hyper-parameters ("llama.block_count", ...); PEFT_E_UNSUPPORTED for what GGUF
-     * cannot say. */
+    /* The general.architecture of a config (NULL: the first of gguf_archs; ask peft__arch_gguf_name), and its hyper-parameters
+     * ("llama.block_count", ...); PEFT_E_UNSUPPORTED for what GGUF cannot say. */
     const char *(*gguf_arch)(const peft__config *c);
     peft_status (*write_gguf)(const struct peft_model *m, peft__gguf_out *w);
     /* Tensors that a model of this config has, by index from 0: HF name, GGUF name (both printf'd into the arena), logical
@@ -130,6 +130,7 @@ struct peft__tensor_spec {
 extern const peft__arch peft__arch_llama, peft__arch_gpt2, peft__arch_qwen, peft__arch_gemma, peft__arch_phi3,
     peft__arch_olmo2, peft__arch_neox, peft__arch_opt;
 const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
+const char *peft__arch_gguf_name(const peft__arch *arch, const peft__config *c); /* NULL: llama.cpp does not know it */
 
 /* load.c, load_hf.c, load_gguf.c */
 peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, struct peft_model **out);

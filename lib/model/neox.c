@@ -35,11 +35,6 @@ out:
     return st;
 }
 
-static const char *neox_gguf_arch(const peft__config *c) {
-    (void)c;
-    return "gptneox";
-}
-
 static peft_status neox_read_gguf(const peft__gguf *g, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;
     TRY(peft__decoder_read_gguf(g, "gptneox", &neox_keys, a, c));
@@ -48,11 +43,6 @@ static peft_status neox_read_gguf(const peft__gguf *g, peft__arena *a, peft__con
     c->act = PEFT__ACT_GELU;
 out:
     return st;
-}
-
-static size_t neox_gguf_type(const peft__config *c) {
-    (void)c;
-    return 0;
 }
 
 static void neox_write_config(const peft__config *c, peft__json_out *j) {
@@ -147,9 +137,7 @@ static peft__val neox_attention(const peft__config *c, const neox_model *d, cons
     peft__val q = peft__op_rope(t, peft__tape_view(t, qkv, 0, w), c->head_dim, &d->rope);
     peft__val k = peft__op_rope(t, peft__tape_view(t, qkv, w, w), c->head_dim, &d->rope);
     peft__val v = peft__tape_view(t, qkv, 2 * w, w);
-    peft__past past = peft__site_kv(t, l->kv, h);
-    peft__attn_spec spec = peft__decoder_attention(c, layer);
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
+    return peft__site_linear(t, l->o, peft__decoder_attention(c, l->kv, t, h, q, k, v, layer));
 }
 
 static peft__val neox_mlp(const peft__config *c, const neox_layer *l, peft__tape *t, peft__val x) {
@@ -183,9 +171,7 @@ const peft__arch peft__arch_neox = {
     .gguf_act = PEFT__ACT_GELU,
     .read_config = neox_read_config,
     .read_gguf = neox_read_gguf,
-    .gguf_type = neox_gguf_type,
     .write_config = neox_write_config,
-    .gguf_arch = neox_gguf_arch,
     .write_gguf = neox_write_gguf,
     .tensor = neox_tensor,
     .sites = neox_sites,

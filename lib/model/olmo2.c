@@ -24,20 +24,10 @@ out:
     return st;
 }
 
-static const char *olmo2_gguf_arch(const peft__config *c) {
-    (void)c;
-    return "olmo2";
-}
-
 static peft_status olmo2_read_gguf(const peft__gguf *g, peft__arena *a, peft__config *c) {
     peft_status st = peft__decoder_read_gguf(g, "olmo2", &olmo2_keys, a, c);
     c->act = PEFT__ACT_SILU;
     return st;
-}
-
-static size_t olmo2_gguf_type(const peft__config *c) {
-    (void)c;
-    return 0;
 }
 
 static void olmo2_write_config(const peft__config *c, peft__json_out *j) {
@@ -135,9 +125,7 @@ static peft__val olmo2_attention(const peft__config *c, const olmo2_model *d, co
     peft__val v = peft__site_linear(t, l->v, h);
     q = peft__op_rope(t, peft__site_norm(t, l->q_norm, q), c->head_dim, &d->rope);
     k = peft__op_rope(t, peft__site_norm(t, l->k_norm, k), c->head_dim, &d->rope);
-    peft__past past = peft__site_kv(t, l->kv, h);
-    peft__attn_spec spec = peft__decoder_attention(c, layer);
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
+    return peft__site_linear(t, l->o, peft__decoder_attention(c, l->kv, t, h, q, k, v, layer));
 }
 
 static void olmo2_record(const struct peft_model *m, peft__tape *t) {
@@ -151,9 +139,7 @@ static void olmo2_record(const struct peft_model *m, peft__tape *t) {
         t->segment = i + 1;
         peft__val h = peft__site_norm(t, l->after, olmo2_attention(c, d, l, t, x, i));
         x = peft__op_add(t, x, peft__site_stream(t, l->attn, h, x));
-        peft__val gate = peft__site_linear(t, l->gate, x);
-        peft__val up = peft__site_linear(t, l->up, x);
-        h = peft__site_linear(t, l->down, peft__op_glu(t, c->act, gate, up));
+        h = peft__site_linear(t, l->down, peft__decoder_glu(c, l->gate, l->up, t, x));
         h = peft__site_norm(t, l->ffn_after, h);
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
@@ -169,9 +155,7 @@ const peft__arch peft__arch_olmo2 = {
     .gguf_act = PEFT__ACT_SILU,
     .read_config = olmo2_read_config,
     .read_gguf = olmo2_read_gguf,
-    .gguf_type = olmo2_gguf_type,
     .write_config = olmo2_write_config,
-    .gguf_arch = olmo2_gguf_arch,
     .write_gguf = olmo2_write_gguf,
     .tensor = olmo2_tensor,
     .sites = olmo2_sites,

@@ -145,9 +145,7 @@ static peft__val opt_attention(const peft__config *c, const opt_layer *l, peft__
     peft__val q = peft__site_linear(t, l->q, h);
     peft__val k = peft__site_linear(t, l->k, h);
     peft__val v = peft__site_linear(t, l->v, h);
-    peft__past past = peft__site_kv(t, l->kv, h);
-    peft__attn_spec spec = peft__decoder_attention(c, layer);
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
+    return peft__site_linear(t, l->o, peft__decoder_attention(c, l->kv, t, h, q, k, v, layer));
 }
 
 static peft__val opt_layer_record(const peft__config *c, const opt_layer *l, peft__tape *t, peft__val x, int32_t layer) {

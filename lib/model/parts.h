@@ -51,6 +51,8 @@ static inline int64_t peft__config_stated(const peft__config *c) { return c->sta
 peft_status peft__config_rope(const peft__json *config, const char *what, double theta, peft__arena *a, peft__config *c);
 void peft__config_write_rope(const peft__config *c, peft__json_out *j);
 peft_status peft__config_rope_gguf(const peft__gguf *g, const char *arch, peft__arena *a, peft__config *c);
+/* A tensor of `half` factors, which stand beside the weights. */
+peft_status peft__config_rope_vector(const peft__gguf *g, const char *name, int64_t half, peft__arena *a, const double **out);
 peft_status peft__config_write_rope_gguf(const peft__config *c, const char *arch, peft__gguf_out *w);
 
 /* ---- decoder.c ----------------------------------------------------------------------------------------------------------- */
@@ -71,8 +73,11 @@ void peft__decoder_write(const peft__config *c, const peft__decoder_keys *k, pef
 peft_status peft__decoder_read_gguf(const peft__gguf *g, const char *arch, const peft__decoder_keys *k, peft__arena *a,
                                     peft__config *c);
 peft_status peft__decoder_write_gguf(const peft__config *c, const char *arch, const peft__decoder_keys *k, peft__gguf_out *w);
-/* Causal attention of a layer, as the config says. */
-peft__attn_spec peft__decoder_attention(const peft__config *c, int32_t layer);
+/* Causal attention of a layer, as the config says; h: what q, k and v are made of. */
+peft__val peft__decoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
+                                  peft__val v, int32_t layer);
+/* act(h Wg') * h Wu' */
+peft__val peft__decoder_glu(const peft__config *c, const peft__site *gate, const peft__site *up, peft__tape *t, peft__val h);
 bool peft__config_windowed(const peft__config *c, int64_t layer);
 void peft__config_set_windowed(peft__config *c, int64_t layer, bool windowed);
 /* "layer_types"; *found false: there is no such key. */

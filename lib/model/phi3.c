@@ -28,38 +28,14 @@ out:
     return st;
 }
 
-static const char *phi3_gguf_arch(const peft__config *c) {
-    (void)c;
-    return "phi3";
-}
-
-/* Factors of longrope: two vectors beside the weights. */
-static peft_status phi3_gguf_factors(const peft__gguf *g, const char *name, int64_t half, peft__arena *a, const double **out) {
-    const peft__io_tensor *t = peft__gguf_find(g, name);
-    if (t == NULL || t->dtype != PEFT_DTYPE_F32 || t->ndim != 1 || t->dims[0] != half) {
-        return peft__fail(PEFT_E_SHAPE, "tensor \"%s\" is no F32 vector of %lld elements", name, (long long)half);
-    }
-    double *v = peft__arena_alloc(a, (size_t)half * sizeof *v);
-    if (v == NULL) { return PEFT_E_NOMEM; }
-    for (int64_t i = 0; i < half; i++) {
-        uint32_t bits = peft__get_u32(t->data + 4 * i);
-        float f;
-        memcpy(&f, &bits, sizeof f);
-        if (!(f > 0)) { return peft__fail(PEFT_E_FORMAT, "tensor \"%s\" has an element not above 0", name); }
-        v[i] = (double)f;
-    }
-    *out = v;
-    return PEFT_OK;
-}
-
 static peft_status phi3_read_gguf(const peft__gguf *g, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;
     TRY(peft__decoder_read_gguf(g, "phi3", &phi3_keys, a, c));
     c->act = PEFT__ACT_SILU;
     if (peft__gguf_find(g, "rope_factors_long.weight") == NULL) { return PEFT_OK; }
     c->rope_scaling = PEFT__ROPE_LONGROPE;
-    TRY(phi3_gguf_factors(g, "rope_factors_short.weight", peft__config_rotary(c) / 2, a, &c->rope_short));
-    TRY(phi3_gguf_factors(g, "rope_factors_long.weight", peft__config_rotary(c) / 2, a, &c->rope_long));
+    TRY(peft__config_rope_vector(g, "rope_factors_short.weight", peft__config_rotary(c) / 2, a, &c->rope_short));
+    TRY(peft__config_rope_vector(g, "rope_factors_long.weight", peft__config_rotary(c) / 2, a, &c->rope_long));
     TRY(peft__gguf_int(g, "phi3.rope.scaling.original_context_length", 0, 0, PEFT__MODEL_MAX_POSITIONS, &c->rope_original_positions));
     c->rope_factor = 0; /* the contexts say it */
     double scale = 0;
@@ -67,11 +43,6 @@ static peft_status phi3_read_gguf(const peft__gguf *g, peft__arena *a, peft__con
     if (fabs(scale - peft__rope_attention(c)) > 1e-6) { c->rope_attention = scale; }
 out:
     return st;
-}
-
-static size_t phi3_gguf_type(const peft__config *c) {
-    (void)c;
-    return 0;
 }
 
 static void phi3_write_config(const peft__config *c, peft__json_out *j) {
@@ -171,9 +142,7 @@ static peft__val phi3_attention(const peft__config *c, const phi3_model *d, cons
     peft__val v = peft__tape_view(t, qkv, wide + narrow, narrow);
     q = peft__op_rope(t, q, c->head_dim, &d->rope);
     k = peft__op_rope(t, k, c->head_dim, &d->rope);
-    peft__past past = peft__site_kv(t, l->kv, h);
-    peft__attn_spec spec = peft__decoder_attention(c, layer);
-    return peft__site_linear(t, l->o, peft__op_attention(t, q, k, v, &past, &spec));
+    return peft__site_linear(t, l->o, peft__decoder_attention(c, l->kv, t, h, q, k, v, layer));
 }
 
 static void phi3_record(const struct peft_model *m, peft__tape *t) {
@@ -206,9 +175,7 @@ const peft__arch peft__arch_phi3 = {
     .gguf_act = PEFT__ACT_SILU,
     .read_config = phi3_read_config,
     .read_gguf = phi3_read_gguf,
-    .gguf_type = phi3_gguf_type,
     .write_config = phi3_write_config,
-    .gguf_arch = phi3_gguf_arch,
     .write_gguf = phi3_write_gguf,
     .tensor = phi3_tensor,
     .sites = phi3_sites,

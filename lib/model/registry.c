@@ -83,3 +83,7 @@ peft_status peft__arch_of_gguf(const peft__gguf *g, peft__arena *a, const peft__
 out:
     return st;
 }
+
+const char *peft__arch_gguf_name(const peft__arch *arch, const peft__config *c) {
+    return arch->gguf_arch != NULL ? arch->gguf_arch(c) : arch->gguf_archs[0];
+}

@@ -3,6 +3,8 @@
  *
  * A scaling that is not known is refused by name, and so is one whose keys are missing: positions that turn otherwise than the
  * model's would make sense nowhere. */
+#include <math.h>
+
 #include "model/parts.h"
 
 static const char *const rope_names[] = {"default", "linear", "dynamic", "llama3", "yarn", "longrope"};
@@ -204,6 +206,24 @@ void peft__config_write_rope(const peft__config *c, peft__json_out *j) {
 }
 
 /* ---- GGUF -------------------------------------------------------------------------------------------------------------------- */
+
+peft_status peft__config_rope_vector(const peft__gguf *g, const char *name, int64_t half, peft__arena *a, const double **out) {
+    const peft__io_tensor *t = peft__gguf_find(g, name);
+    if (t == NULL || t->dtype != PEFT_DTYPE_F32 || t->ndim != 1 || t->dims[0] != half) {
+        return peft__fail(PEFT_E_SHAPE, "tensor \"%s\" is no F32 vector of %lld elements", name, (long long)half);
+    }
+    double *v = peft__arena_alloc(a, (size_t)half * sizeof *v);
+    if (v == NULL) { return PEFT_E_NOMEM; }
+    for (int64_t i = 0; i < half; i++) {
+        uint32_t bits = peft__get_u32(t->data + 4 * i);
+        float f;
+        memcpy(&f, &bits, sizeof f);
+        if (!(f > 0) || !isfinite(f)) { return peft__fail(PEFT_E_FORMAT, "tensor \"%s\" has an element not above 0", name); }
+        v[i] = (double)f;
+    }
+    *out = v;
+    return PEFT_OK;
+}
 
 peft_status peft__config_rope_gguf(const peft__gguf *g, const char *arch, peft__arena *a, peft__config *c) {
     peft_status st = PEFT_OK;

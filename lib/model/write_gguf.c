@@ -66,10 +66,8 @@ static peft_status save_gguf_put_meta(const peft__write_job *job, bool tokenizer
     if (m->gguf != NULL) {
         save_gguf_copy_meta(m, tokenizer, w);
     } else {
-        if (m->arch->gguf_archs[0] == NULL) {
-            return peft__fail(PEFT_E_UNSUPPORTED, "GGUF has no %s models", m->model_type);
-        }
-        const char *name = m->arch->gguf_arch(&m->config);
+        const char *name = peft__arch_gguf_name(m->arch, &m->config);
+        if (name == NULL) { return peft__fail(PEFT_E_UNSUPPORTED, "GGUF has no %s models", m->model_type); }
         peft__gguf_put_text(w, "general.architecture", name, strlen(name));
         peft__gguf_put_text(w, "general.type", "model", 5);
         save_gguf_put_name(m->path, w);
@@ -82,49 +80,41 @@ static peft_status save_gguf_put_meta(const peft__write_job *job, bool tokenizer
     return PEFT_OK;
 }
 
-/* Adds rope_freqs.weight where there is one. */
-static peft_status save_gguf_add_rope(peft__write_job *job) {
-    const struct peft_model *m = job->m;
-    const peft__config *c = &m->config;
-    const peft__io_tensor *base = m->gguf != NULL ? peft__gguf_find(m->gguf, "rope_freqs.weight") : NULL;
-    if ((base == NULL && c->rope_scaling != PEFT__ROPE_LLAMA3) || c->rope_scaling == PEFT__ROPE_LONGROPE) { return PEFT_OK; }
-    int64_t half = c->head_dim / 2;
-    uint8_t *factors = peft__arena_alloc(&job->arena, (size_t)half * sizeof(float));
-    if (factors == NULL) { return PEFT_E_NOMEM; }
+/* Adds a vector of `half` floats beside the model's tensors; value(c, i) is element i. */
+static peft_status save_gguf_add_vector(peft__write_job *job, const char *name, int64_t half,
+                                        double (*value)(const peft__config *c, int64_t i)) {
+    uint8_t *bytes = peft__arena_alloc(&job->arena, (size_t)half * sizeof(float));
+    if (bytes == NULL) { return PEFT_E_NOMEM; }
     for (int64_t i = 0; i < half; i++) {
-        float v = (float)(c->rope_factors != NULL ? c->rope_factors[i] : peft__rope_factor(c, c->head_dim, i));
+        float v = (float)value(&job->m->config, i);
         uint32_t bits;
         memcpy(&bits, &v, sizeof bits);
-        peft__set_u32(factors + 4 * i, bits);
+        peft__set_u32(bytes + 4 * i, bits);
     }
     peft__io_source *s = &job->sources[job->count++];
-    s->name = "rope_freqs.weight";
-    s->dtype = PEFT_DTYPE_F32;
-    s->ndim = 1;
-    s->dims[0] = half;
-    s->data = factors;
+    *s = (peft__io_source){.name = name, .dtype = PEFT_DTYPE_F32, .ndim = 1, .dims = {half}, .data = bytes};
     return PEFT_OK;
 }
 
-/* Adds longrope's factors. */
-static peft_status save_gguf_add_longrope(peft__write_job *job) {
-    const peft__config *c = &job->m->config;
-    const double *lists[2] = {c->rope_long, c->rope_short};
-    static const char *const names[2] = {"rope_factors_long.weight", "rope_factors_short.weight"};
-    int64_t half = peft__config_rotary(c) / 2;
-    for (int32_t l = 0; l < 2; l++) {
-        uint8_t *factors = peft__arena_alloc(&job->arena, (size_t)half * sizeof(float));
-        if (factors == NULL) { return PEFT_E_NOMEM; }
-        for (int64_t i = 0; i < half; i++) {
-            float v = (float)lists[l][i];
-            uint32_t bits;
-            memcpy(&bits, &v, sizeof bits);
-            peft__set_u32(factors + 4 * i, bits);
-        }
-        peft__io_source *s = &job->sources[job->count++];
-        *s = (peft__io_source){.name = names[l], .dtype = PEFT_DTYPE_F32, .ndim = 1, .dims = {half}, .data = factors};
+static double save_gguf_freq(const peft__config *c, int64_t i) {
+    return c->rope_factors != NULL ? c->rope_factors[i] : peft__rope_factor(c, c->head_dim, i);
+}
+static double save_gguf_long(const peft__config *c, int64_t i) { return c->rope_long[i]; }
+static double save_gguf_short(const peft__config *c, int64_t i) { return c->rope_short[i]; }
+
+/* Rotary scalings that files have as tensors. */
+static peft_status save_gguf_add_rope(peft__write_job *job) {
+    peft_status st = PEFT_OK;
+    const struct peft_model *m = job->m;
+    const peft__config *c = &m->config;
+    if (c->rope_scaling == PEFT__ROPE_LONGROPE) {
+        TRY(save_gguf_add_vector(job, "rope_factors_long.weight", peft__config_rotary(c) / 2, save_gguf_long));
+        TRY(save_gguf_add_vector(job, "rope_factors_short.weight", peft__config_rotary(c) / 2, save_gguf_short));
+    } else if (c->rope_scaling == PEFT__ROPE_LLAMA3 || (m->gguf != NULL && peft__gguf_find(m->gguf, "rope_freqs.weight") != NULL)) {
+        TRY(save_gguf_add_vector(job, "rope_freqs.weight", c->head_dim / 2, save_gguf_freq));
     }
-    return PEFT_OK;
+out:
+    return st;
 }
 
 peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model_change *change, int32_t dtype,
@@ -138,7 +128,7 @@ peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model
         FAIL(PEFT_E_UNSUPPORTED, "GGUF cannot say that a %s model's activation is %s", m->arch->name,
              peft__config_act_name(m->config.act));
     }
-    TRY(m->config.rope_scaling == PEFT__ROPE_LONGROPE ? save_gguf_add_longrope(&job) : save_gguf_add_rope(&job));
+    TRY(save_gguf_add_rope(&job));
     TRY(save_gguf_put_meta(&job, meta == NULL, w));
     TRY(peft__gguf_write(w, job.mem, path, job.sources, job.count));
 out:
