@@ -31,7 +31,7 @@ MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
 VERSION := $(shell awk '$$2 ~ /^PEFT_VERSION_(MAJOR|MINOR|PATCH)$$/ {v = v s $$3; s = "."} END {print v}' include/peft.h)
-SOVERSION := $(firstword $(subst ., ,$(VERSION)))
+SOVERSION := 0# changes only if a promise of docs/abi.md is broken, whatever the version
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wvla \
 	-Wcast-qual -Wpointer-arith -Wwrite-strings -Wformat=2 -Wundef -Wdouble-promotion -Wconversion \
@@ -148,7 +148,7 @@ install: all $(BUILD)/libpeft.pc ## header, libraries, libpeft.pc, CMake package
 	for link in $(SHARED_LINKS); do ln -sf $(notdir $(SHARED)) "$(DESTDIR)$(PREFIX)"/lib/$$link; done
 	$(INSTALL) -m 644 $(BUILD)/libpeft.pc "$(DESTDIR)$(PREFIX)"/lib/pkgconfig/libpeft.pc
 	$(INSTALL) -m 644 tools/cmake/libpeftConfig.cmake "$(DESTDIR)$(PREFIX)"/lib/cmake/libpeft/libpeftConfig.cmake
-	sed 's/@VERSION@/$(VERSION)/; s/@MAJOR@/$(SOVERSION)/' tools/cmake/libpeftConfigVersion.cmake.in \
+	sed 's/@VERSION@/$(VERSION)/; s/@MAJOR@/$(firstword $(subst ., ,$(VERSION)))/' tools/cmake/libpeftConfigVersion.cmake.in \
 		>"$(DESTDIR)$(PREFIX)"/lib/cmake/libpeft/libpeftConfigVersion.cmake
 	$(if $(TOOL),$(INSTALL) -m 755 $(TOOL) "$(DESTDIR)$(PREFIX)"/bin/peft$(EXE))
 

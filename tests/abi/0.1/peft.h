@@ -259,9 +259,9 @@ enum {
     PEFT_TOKENIZE_BOS_EOS = 2  /* encode: add what the tokenizer's file says to add (BOS, EOS) */
 };
 
-/* Opens the tokenizer of a folder (tokenizer.json, vocab.json + merges.txt or tokenizer.model), one of these files, or a
- * GGUF file. PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_IO, PEFT_E_UNSUPPORTED for a kind that is not built in. [any thread;
- * since 0.1] */
+/* Opens the tokenizer of a folder (tokenizer.json, a SentencePiece model, vocab.json + merges.txt or vocab.txt), one of these
+ * files, or a GGUF file. PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_IO, PEFT_E_UNSUPPORTED for a kind that is not built in.
+ * [any thread; since 0.1] */
 PEFT_API peft_status peft_tokenizer_open(peft_context *ctx, const char *path, peft_tokenizer **out);
 /* Drops the caller's reference. NULL is fine. [any thread; since 0.1] */
 PEFT_API void peft_tokenizer_free(peft_tokenizer *t);

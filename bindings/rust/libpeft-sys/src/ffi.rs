@@ -991,9 +991,9 @@ unsafe extern "C" {
         needed: *mut usize,
     ) -> peft_status;
 
-    /// Opens the tokenizer of a folder (tokenizer.json, vocab.json + merges.txt or tokenizer.model), one of these
-    /// files, or a GGUF file. PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_IO, PEFT_E_UNSUPPORTED for a kind that is not
-    /// built in.
+    /// Opens the tokenizer of a folder (tokenizer.json, a SentencePiece model, vocab.json + merges.txt or vocab.txt),
+    /// one of these files, or a GGUF file. PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_IO, PEFT_E_UNSUPPORTED for a kind
+    /// that is not built in.
     ///
     /// Call from: any thread; since 0.1.
     pub fn peft_tokenizer_open(
