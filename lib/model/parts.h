@@ -43,7 +43,9 @@ peft_status peft__config_text(const peft__arch *arch, size_t type, const peft__c
 static inline int64_t peft__config_rotary(const peft__config *c) { return c->rotary_dim > 0 ? c->rotary_dim : c->head_dim; }
 
 /* What config.json says of positions. */
-static inline int64_t peft__config_stated(const peft__config *c) { return c->stated_positions > 0 ? c->stated_positions : c->max_positions; }
+static inline int64_t peft__config_stated(const peft__config *c) {
+    return c->stated_positions > 0 ? c->stated_positions : c->max_positions;
+}
 
 /* ---- rope_config.c: after max_positions, head_dim and rotary_dim ----------------------------------------------------------- */
 
