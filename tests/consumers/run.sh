@@ -26,7 +26,7 @@ check() { # NAME COMMAND...
 works() { [ "$(LD_LIBRARY_PATH="${2:-}" "$1")" = "libpeft $version: works" ]; }
 
 # ---- make install ----
-version=$(sed -n "s/.*version: '\([0-9.]*\)',/\1/p" meson.build)
+version=$(sed -n "s/^ *version: '\([0-9.]*\)',/\1/p" meson.build)
 install() {
     make CC="$CC" BUILD="$BUILD" PREFIX="$prefix" install && make CC="$CC" BUILD="$BUILD" PREFIX=/usr DESTDIR="$tmp/dest dir" install &&
         test -L "$tmp/dest dir/usr/lib/libpeft.so" && (cd "$prefix" && find . ! -type d | LC_ALL=C sort) >"$tmp/made" &&
