@@ -237,10 +237,10 @@ $(BUILD)/obj/tests-double/%.o: tests/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(FLAGS) $(TEST_FLAGS) -DPEFT_DOUBLE -Ilib -Itests -MMD -MP -c -o $@ $<
 
-# A change of compiler or flags rebuilds.
+# A change of compiler or flags rebuilds. Two makes may be at it at once.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(CC) $(FLAGS)' > $@.new; cmp -s $@ $@.new && rm $@.new || mv $@.new $@
+	@new=$@.$$$$; printf '%s\n' '$(CC) $(FLAGS)' > $$new; cmp -s $@ $$new && rm $$new || mv $$new $@
 
 FORCE:
 

@@ -56,6 +56,10 @@ typedef struct arg_spec {
       "how they act together, as in 'stack(a, 0.5 * b)' (default: one after the other)" }
 #define ARG_ROW_PATH(name, required, help) { name, NULL, ARG_PATH, required, offsetof(tool_args, path), NULL, help }
 #define ARG_ROW_SET { "--set", "KEY=VALUE", ARG_SET, false, 0, NULL, "set an option of the library; repeatable (see 'peft options')" }
+#define ARG_ROW_TASK \
+    ARG_ROW_KEY("--task", "NAME", "task", "what the model is asked for, such as sequence_classification (see 'peft options model')"), \
+    ARG_ROW_KEY("--labels", "NAME,NAME", "labels", "the classes, in order (default: the model's, the adapter's or the rows')"), \
+    ARG_ROW_KEY("--verbalizer", "NAME=TEXT,..", "verbalizer", "classes by what a language model says: positive=\" good\",negative=\" bad\"")
 #define ARG_ROW_THREADS ARG_ROW_TEXT("--threads", "N", threads, false, "threads (default: PEFT_THREADS, else one per CPU)")
 #define ARG_ROW_HELP ARG_ROW_FLAG("--help", help, "show this help")
 #define ARG_ROW_END { NULL, NULL, ARG_FLAG, false, 0, NULL, NULL }

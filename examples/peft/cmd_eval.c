@@ -1,4 +1,5 @@
-/* cmd_eval.c - `peft eval`: loss, perplexity and token accuracy of a model, with or without an adapter, on rows. */
+/* cmd_eval.c - `peft eval`: what a model, with or without an adapter, is worth on rows: loss, perplexity and token accuracy, or the
+ * measures of its task. */
 #include "pretty.h"
 #include "tool.h"
 
@@ -37,10 +38,11 @@ static const arg_spec eval_args[] = {
     ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),
     ARG_ROW_ADAPTERS("an adapter, with a name for --compose; repeatable (default: the model alone)"),
     ARG_ROW_TEXT("--data", "FILE", data, true, "rows, JSON Lines"),
-    ARG_ROW_FLAG("--json", json, "print one JSON object: loss, perplexity, accuracy, tokens, rows"),
+    ARG_ROW_FLAG("--json", json, "print one JSON object: loss, and what the task is measured by"),
     ARG_ROW_SET,
     ARG_ROW_KEY("--prompt-template", "TEXT", "prompt_template", "prompt from a row's fields, as in 'Record: {mr}'"),
     ARG_ROW_KEY("--completion-template", "TEXT", "completion_template", "completion from a row's fields"),
+    ARG_ROW_TASK,
     ARG_ROW_THREADS,
     ARG_ROW_HELP,
     ARG_ROW_END,
@@ -48,7 +50,7 @@ static const arg_spec eval_args[] = {
 
 const tool_command command_eval = {"eval",
                                    "--model PATH --data FILE [options]",
-                                   "loss, perplexity and token accuracy on rows",
+                                   "loss, perplexity and accuracy on rows, or the measures of a task",
                                    "--set takes the keys of the schemas session, dataset and model.",
                                    eval_args,
                                    eval_main};

@@ -175,8 +175,14 @@ static int train_open(train *t, const tool_args *args, const char *checkpoint_di
     if (checkpoint_dir != NULL) {
         TRY(peft_options_set_str(settings_of(&t->run.options, "trainer"), "checkpoint_dir", checkpoint_dir));
     }
+    bool labels_first = task_wants_labels(args) && system_exists(args->model);
+    if (labels_first) {
+        DO(run_open_tokenizer(&t->run, args));
+        DO(run_load_data(&t->run, args->data, &t->data));
+        DO(task_from_data(&t->run, t->data));
+    }
     DO(run_open_model(&t->run, args));
-    DO(run_load_data(&t->run, args->data, &t->data));
+    if (!labels_first) { DO(run_load_data(&t->run, args->data, &t->data)); }
     if (args->eval != NULL) { DO(run_load_data(&t->run, args->eval, &t->eval)); }
     DO(train_add_adapters(t, args));
     TRY(peft_trainer_create(t->run.adapters, settings_of(&t->run.options, "trainer"), &t->trainer));
@@ -352,6 +358,7 @@ out:
         ARG_ROW_KEY("--prompt-template", "TEXT", "prompt_template",                                                \
                     "prompt from a row's fields, as in 'Record: {mr}'"),                                           \
         ARG_ROW_KEY("--completion-template", "TEXT", "completion_template", "completion from a row's fields"),     \
+        ARG_ROW_TASK,                                                                                                \
         ARG_ROW_KEY("--seed", "N", "seed", "seed of initial values, data order and dropout"), ARG_ROW_THREADS
 
 static const arg_spec train_args[] = {

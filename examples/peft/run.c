@@ -42,15 +42,22 @@ out:
     return rc;
 }
 
-int run_open_model(tool_run *r, const tool_args *args) {
+int run_open_tokenizer(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
-    TRY(peft_model_open(r->ctx, args->model, settings_of(&r->options, "model"), &r->model));
     const char *path = args->tokenizer != NULL ? args->tokenizer : args->model;
     peft_status status = peft_tokenizer_open(r->ctx, path, &r->tokenizer);
     if (status == PEFT_E_NOT_FOUND && args->tokenizer == NULL) {
         status = PEFT_OK; /* such a model takes rows of input_ids */
     }
     TRY(status);
+out:
+    return rc;
+}
+
+int run_open_model(tool_run *r, const tool_args *args) {
+    int rc = TOOL_OK;
+    TRY(peft_model_open(r->ctx, args->model, settings_of(&r->options, "model"), &r->model));
+    if (r->tokenizer == NULL) { DO(run_open_tokenizer(r, args)); }
 out:
     return rc;
 }
@@ -85,6 +92,7 @@ char *run_expression(const tool_args *args) {
 int run_open_session(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
     char *expression = run_expression(args);
+    DO(task_from_adapter(r, args));
     DO(run_open_model(r, args));
     if (args->named_count > 0) { DO(run_load_adapters(r, args)); }
     TRY(peft_session_create(r->model, r->adapters, expression, settings_of(&r->options, "session"), &r->session));

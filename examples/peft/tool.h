@@ -107,7 +107,8 @@ typedef struct tool_run {
 /* A context with the threads and instruction set of --threads, PEFT_THREADS and PEFT_ISA, and options of the schemas
  * (a NULL-terminated list) with every --set in them. Wrong settings end here, before a file is opened. */
 int run_begin(tool_run *r, const tool_args *args, const char *const *schemas);
-int run_open_model(tool_run *r, const tool_args *args);   /* model and tokenizer */
+int run_open_model(tool_run *r, const tool_args *args);   /* model and, where there is none yet, tokenizer */
+int run_open_tokenizer(tool_run *r, const tool_args *args);
 int run_load_adapters(tool_run *r, const tool_args *args); /* the adapters of --adapter, into a set */
 int run_open_session(tool_run *r, const tool_args *args); /* model and tokenizer, then the adapters if any, and a session */
 char *run_expression(const tool_args *args); /* --compose, or the adapters' names; to be freed; NULL: no adapters */
@@ -115,6 +116,12 @@ int run_load_data(tool_run *r, const char *path, peft_dataset **out);
 void run_close(tool_run *r);
 
 #define RUN_ADAPTER "default" /* the name that an adapter has inside the tool */
+
+/* ---- What the model is asked for (task.c) ----------------------------------------------------------------------------- */
+
+bool task_wants_labels(const tool_args *args);               /* a task, and no labels with it */
+int task_from_data(tool_run *r, const peft_dataset *data);   /* before the model is opened */
+int task_from_adapter(tool_run *r, const tool_args *args);   /* the same */
 
 /* ---- Commands ------------------------------------------------------------------------------------------------------ */
 

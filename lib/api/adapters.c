@@ -30,6 +30,8 @@ peft__base_info peft__base_of_model(struct peft_model *m) {
         .model_type = m->model_type,
         .path = m->path,
         .config_json = m->config_json,
+        .task = &m->config.task,
+        .model_class = m->class_name,
         .parameters = m->parameters,
         .retain = adapters_retain_model,
         .release = adapters_release_model,
@@ -121,7 +123,7 @@ peft_status peft_adapters_add(peft_adapters *a, const char *name, const char *me
     const peft__method *found = peft__method_find(method);
     if (found == NULL) { return adapters_fail_method(method); }
     TRY(peft__pick_options(options, &a->ctx->mem, found->schema, &own, &o));
-    TRY(peft__adapter_create(&a->ctx->mem, a->ctx->kernels, &a->base, name, found, o, seed, &made));
+    TRY(peft__adapter_create_headed(&a->ctx->mem, a->ctx->kernels, &a->base, name, found, o, seed, &made));
     st = peft__adapters_start(a, made);
     if (st != PEFT_OK) {
         peft__adapter_release(made);

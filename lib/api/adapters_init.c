@@ -16,6 +16,11 @@ static peft_status init_read(const peft_adapters *a, const int32_t *ids, int64_t
     TRY(peft__opt_set_int(&opts, "chunk", PEFT__MIN(n, 512)));
     TRY(peft__session_create(a->base.owner, NULL, NULL, &opts, &s));
     TRY(peft__session_check_ids(s, ids, (size_t)n));
+    if (peft__session_has_source(s)) { /* encoder and decoder read the same */
+        s->source.ids = ids;
+        s->source.n = n;
+        TRY(peft__session_source_need(s, n));
+    }
     TRY(peft__session_plan(s));
     for (int64_t at = 0; at < n; at += s->chunk) {
         TRY(peft__session_advance(s, ids + at, PEFT__MIN(s->chunk, n - at), s->logits, 1));

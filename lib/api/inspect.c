@@ -3,7 +3,7 @@
 
 static peft_status inspect_model(peft_context *ctx, const char *path, peft__str *out) {
     struct peft_model *m = NULL;
-    peft_status st = peft__model_open(ctx, path, false, &m);
+    peft_status st = peft__model_open(ctx, path, false, NULL, &m);
     if (st == PEFT_OK) { st = peft__model_info(m, out); }
     peft__model_release(m);
     return st;

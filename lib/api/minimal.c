@@ -13,6 +13,7 @@
 #include "peft/lora.h"
 #include "peft/reader.h"
 #include "text/parts.h"
+#include "train/rows.h"
 
 #ifdef PEFT_MINIMAL
 
@@ -208,6 +209,24 @@ peft_status peft__tok_family(peft__tokenizer *t, const peft__json *config, const
     return (void)t, (void)config, (void)model, PEFT_OK;
 }
 size_t peft__tok_family_extra(const peft__json *config, const peft__json *model) { return (void)config, (void)model, 0; }
+
+/* ---- rows of tasks other than causal_lm --------------------------------------------------------------------------------- */
+
+static peft_status minimal_lacks_rows(const struct peft_dataset *d) {
+    return minimal_lacks_at(peft__task_name(d->kind), "rows of this task");
+}
+
+peft_status peft__rows_sequence(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+peft_status peft__rows_tokens(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+peft_status peft__rows_span(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+peft_status peft__rows_masked(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+peft_status peft__rows_embedding(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+peft_status peft__rows_seq2seq(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+peft_status peft__rows_verbalized(struct peft_dataset *d, peft__row_in *in) { return (void)in, minimal_lacks_rows(d); }
+
+peft_status peft__verbalizer_read(struct peft_dataset *d) {
+    return peft__opt_str(&d->opts, "verbalizer")[0] != '\0' ? minimal_lacks("option \"verbalizer\"") : PEFT_OK;
+}
 
 /* ---- AdapterHub's folders: told from others, and not read ------------------------------------------------------------ */
 

@@ -1,6 +1,22 @@
 /* model.c - peft_model: opening, looking inside, reading tensors. */
 #include "api/api.h"
 
+static peft__task_ask model_ask(const peft__optset *o) {
+    static const char *const pools[] = {"none", "cls", "last", "mean"}; /* as PEFT__POOL_* counts */
+    peft__task_ask ask = {.kind = peft__task_find(peft__opt_str(o, "task")), .problem = -1, .pool = -1, .normalize = -1};
+    for (int32_t i = 0; i < PEFT__PROBLEM_COUNT; i++) {
+        if (strcmp(peft__opt_str(o, "problem_type"), peft__problem_name(i)) == 0) { ask.problem = i; }
+    }
+    for (int32_t i = 0; i < (int32_t)PEFT__COUNT(pools); i++) {
+        if (strcmp(peft__opt_str(o, "pooling"), pools[i]) == 0) { ask.pool = i; }
+    }
+    if (peft__opt_is_set(o, "normalize")) { ask.normalize = peft__opt_bool(o, "normalize"); }
+    ask.labels = peft__opt_int(o, "num_labels");
+    ask.names = peft__opt_str(o, "labels");
+    ask.seed = (uint64_t)peft__opt_int(o, "head_seed");
+    return ask;
+}
+
 peft_status peft_model_open(peft_context *ctx, const char *path, const peft_options *options, peft_model **out) {
     peft_status st = PEFT_OK;
     peft__optset own = {0};
@@ -10,7 +26,8 @@ peft_status peft_model_open(peft_context *ctx, const char *path, const peft_opti
     TRY(peft__check_handle(ctx, PEFT__MAGIC_CONTEXT, "ctx"));
     TRY(peft__check_text(path, "path"));
     TRY(peft__pick_options(options, &ctx->mem, &peft__schema_model, &own, &o));
-    TRY(peft__model_open(ctx, path, strcmp(peft__opt_str(o, "load"), "copy") == 0, out));
+    const peft__task_ask ask = model_ask(o);
+    TRY(peft__model_open(ctx, path, strcmp(peft__opt_str(o, "load"), "copy") == 0, &ask, out));
 out:
     peft__optset_free(&own);
     return st;
@@ -54,8 +71,9 @@ peft_status peft_model_create_from_tensors(peft_context *ctx, const char *config
     *out = NULL;
     TRY(model_check_memory(ctx, config_json, len, &in));
     TRY(peft__pick_options(options, &ctx->mem, &peft__schema_model, &own, &o));
+    const peft__task_ask ask = model_ask(o);
     taken = true;
-    TRY(peft__model_of_memory(ctx, config_json, len, &in, strcmp(peft__opt_str(o, "load"), "copy") == 0, out));
+    TRY(peft__model_of_memory(ctx, config_json, len, &in, strcmp(peft__opt_str(o, "load"), "copy") == 0, &ask, out));
 out:
     if (!taken && release != NULL) { release(user); }
     peft__optset_free(&own);

@@ -104,7 +104,7 @@ static peft_status options_set_node(peft__optset *set, const char *key, const pe
         case PEFT__JSON_NUMBER:
             return node->is_int ? peft__opt_set_int(set, key, node->i) : peft__opt_set_float(set, key, node->num);
         case PEFT__JSON_STRING:
-            if (list && node->len > 0) { return options_set_raw(set, key, node); }
+            if (list && opt->type != PEFT__OPT_PAIRS && node->len > 0) { return options_set_raw(set, key, node); }
             if (strlen(node->str) != node->len) {
                 return peft__fail(PEFT_E_KEY, "key \"%s\" has a NUL character", key);
             }

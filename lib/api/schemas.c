@@ -3,6 +3,16 @@
 
 static const peft__option schemas_model[] = {
     {"load", PEFT__OPT_STR, "mmap", 1, 0, "mmap|copy", "map the files, or copy them into memory where they may change"},
+    {"task", PEFT__OPT_STR, "", 1, 0,
+     "|causal_lm|masked_lm|seq2seq_lm|sequence_classification|token_classification|question_answering|embedding",
+     "what the model is asked for, and so which head it has; unset: what config.json's architectures says"},
+    {"labels", PEFT__OPT_LIST, "", 1, 0, NULL, "names of a classification's labels; unset: those of config.json"},
+    {"num_labels", PEFT__OPT_INT, "0", 0, 1 << 20, NULL, "how many labels, or numbers of a regression; 0: as many as names"},
+    {"problem_type", PEFT__OPT_STR, "", 1, 0, "|single_label_classification|multi_label_classification|regression",
+     "of sequence_classification; unset: what config.json says, else regression for one label and single_label for more"},
+    {"pooling", PEFT__OPT_STR, "", 1, 0, "|mean|cls|last", "of embeddings: the row's mean, first or last state; unset: mean"},
+    {"normalize", PEFT__OPT_BOOL, "true", 1, 0, NULL, "embeddings have length 1"},
+    {"head_seed", PEFT__OPT_INT, "0", 0, 0x1p53, NULL, "seed of a head that no file has"},
 };
 const peft__schema peft__schema_model = {"model", schemas_model, PEFT__COUNT(schemas_model)};
 
@@ -142,7 +152,7 @@ static void schemas_put_choices(const char *choices, peft__json_out *j) {
 }
 
 static void schemas_put_option(const peft__option *opt, const peft__opt_value *v, peft__json_out *j) {
-    static const char *const types[] = {"int", "float", "bool", "str", "list", "map", "size", "list or map"};
+    static const char *const types[] = {"int", "float", "bool", "str", "list", "map", "size", "list or map", "map"};
     peft__json_object(j);
     peft__json_key(j, "key");
     peft__json_put_text(j, opt->key);

@@ -47,16 +47,17 @@ peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float 
     TRY(peft__check_buffer(buf, cap, needed));
     TRY(session_check(s));
     TRY(peft__check_handle(batch, PEFT__MAGIC_BATCH, "batch"));
-    if (!peft__mul(batch->ids.len, (size_t)s->vocab, &n) ||
-        !peft__mul(n, (size_t)peft__expression_copies(&s->expression), &n)) {
+    if (!peft__session_output_size(s, batch->ids.len, peft_batch_rows(batch), &n)) {
         FAIL(PEFT_E_SHAPE, "the batch has too many tokens: %zu", batch->ids.len);
     }
     if (needed != NULL) { *needed = n; }
     if (cap < n) { FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, the logits are %zu", cap, n); }
     if (n == 0) { return PEFT_OK; }
+    const peft__session_rows rows = {batch->ids.data, batch->types.len > 0 ? batch->types.data : NULL, batch->offsets.data,
+                                     batch->tasks.len > 0 ? batch->tasks.data : NULL, batch->offsets.len - 1,
+                                     batch->source_ids.len > 0 ? batch->source_ids.data : NULL, batch->source_offsets.data};
     s->running = true;
-    st = peft__session_logits(s, batch->ids.data, batch->offsets.data, batch->tasks.len > 0 ? batch->tasks.data : NULL,
-                              batch->offsets.len - 1, buf);
+    st = peft__session_logits(s, &rows, buf);
     s->running = false;
 out:
     return st;
@@ -72,11 +73,36 @@ peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, cha
     TRY(peft__dataset_check(data, &s->model->config, s->tape.vocab_extra, "evaluation"));
     peft__str_init(&text, &s->ctx->mem);
     s->running = true;
-    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics);
+    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics, &text, NULL);
     s->running = false;
     if (st == PEFT_E_CANCELLED) { atomic_store(&s->cancel, false); } /* it has done its work */
-    if (st == PEFT_OK) { st = peft__metrics_json(&metrics, &text); }
     return peft__finish_text(st, &text, buf, cap, needed);
+out:
+    return st;
+}
+
+peft_status peft_session_outputs(peft_session *s, const peft_dataset *data, float *buf, size_t cap, size_t *needed) {
+    peft_status st = PEFT_OK;
+    peft__metrics metrics;
+    TRY(peft__check_buffer(buf, cap, needed));
+    TRY(session_check(s));
+    TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
+    const peft__task *task = &s->model->config.task;
+    if (peft__task_is_lm(task)) {
+        FAIL(PEFT_E_UNSUPPORTED, "the model's task is %s, whose outputs are logits of tokens: see peft_session_logits",
+             peft__task_name(task->kind));
+    }
+    if (data->kind != task->kind) {
+        FAIL(PEFT_E_INVALID, "the data has rows for %s, and the model's task is %s",
+             data->kind >= 0 ? peft__task_name(data->kind) : "nothing yet", peft__task_name(task->kind));
+    }
+    size_t n = peft__evaluate_outputs(data, &s->model->config);
+    if (needed != NULL) { *needed = n; }
+    if (cap < n) { FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, the outputs are %zu", cap, n); }
+    s->running = true;
+    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics, NULL, buf);
+    s->running = false;
+    if (st == PEFT_E_CANCELLED) { atomic_store(&s->cancel, false); }
 out:
     return st;
 }
@@ -118,11 +144,14 @@ out:
 }
 
 /* A prompt's ids: what its text says, after the BOS that the tokenizer adds unless the text has it already. No EOS: the
- * text goes on. An empty prompt is BOS alone, where there is one. */
-static peft_status session_encode(const peft__tokenizer *t, const char *prompt, size_t len, peft__mem *mem,
-                                  peft__vec *out) {
+ * text goes on. An empty prompt is BOS alone, where there is one. What an encoder reads is a text of its own, and has both. */
+static peft_status session_encode(const peft_session *s, const peft__tokenizer *t, const char *prompt, size_t len, peft__vec *out) {
     peft_status st = PEFT_OK;
     peft__vec full;
+    peft__mem *mem = &s->ctx->mem;
+    if (s->model->config.encoder_layers > 0) {
+        return peft__tokenizer_encode(t, prompt, len, PEFT_TOKENIZE_SPECIAL | PEFT_TOKENIZE_BOS_EOS, out);
+    }
     int32_t bos = peft__tokenizer_bos(t);
     peft__vec_init(&full, mem, sizeof(int32_t));
     TRY(peft__tokenizer_encode(t, prompt, len, PEFT_TOKENIZE_SPECIAL, out));
@@ -151,7 +180,7 @@ peft_status peft_session_generate_text(peft_session *s, const peft_tokenizer *to
     TRY(peft__check_bytes(prompt, len, "prompt"));
     peft__str_init(&text, &s->ctx->mem);
     peft__vec_init(&ids, &s->ctx->mem, sizeof(int32_t));
-    st = session_encode(tokenizer->inner, prompt != NULL ? prompt : "", len, &s->ctx->mem, &ids);
+    st = session_encode(s, tokenizer->inner, prompt != NULL ? prompt : "", len, &ids);
     if (st == PEFT_OK) { st = session_run(s, tokenizer, ids.data, ids.len, options, fn, user, NULL, &text); }
     peft__vec_free(&ids);
     return peft__finish_text(st, &text, buf, cap, needed);
@@ -195,7 +224,7 @@ peft_status peft_session_start_text(peft_session *s, const peft_tokenizer *token
     TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer"));
     TRY(peft__check_bytes(prompt, len, "prompt"));
     peft__vec_init(&ids, &s->ctx->mem, sizeof(int32_t));
-    st = session_encode(tokenizer->inner, prompt != NULL ? prompt : "", len, &s->ctx->mem, &ids);
+    st = session_encode(s, tokenizer->inner, prompt != NULL ? prompt : "", len, &ids);
     if (st == PEFT_OK) { st = session_begin(s, tokenizer, ids.data, ids.len, options); }
     peft__vec_free(&ids);
 out:

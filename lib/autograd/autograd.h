@@ -12,6 +12,7 @@
 #ifndef PEFT_AUTOGRAD_H
 #define PEFT_AUTOGRAD_H
 
+#include "autograd/task.h"
 #include "base/base.h"
 #include "kernels/kernels.h"
 #include "tensor/tensor.h"
@@ -25,7 +26,8 @@ enum { /* what a value has one row of */
     PEFT__SPACE_ROWS = 2,    /* rows of the batch (pooled states) */
     PEFT__SPACE_ENCODER = 3, /* tokens of the encoder's stream (encoder-decoder models) */
     PEFT__SPACE_FIXED = 4,   /* a number of its own (prompts, prefixes) */
-    PEFT__SPACE_COUNT = 5
+    PEFT__SPACE_SOURCE = 5,  /* tokens of the caller that an encoder-decoder model's encoder reads */
+    PEFT__SPACE_COUNT = 6
 };
 
 typedef struct peft__tape peft__tape;
@@ -46,6 +48,8 @@ typedef struct peft__param {
 typedef struct peft__caps { /* what a plan is made for; a larger batch is PEFT_E_SHAPE */
     int64_t max_rows, max_tokens, max_length; /* tokens: of the whole batch; length: of one row, past included */
     int64_t virtual_tokens, position_shift;   /* of the tape, where frames are built for it: 0 without soft prompts */
+    int64_t max_source, max_source_length;    /* tokens that encoders read, of a batch and of a row; 0: the model has none */
+    int64_t source_virtual;                   /* virtual tokens before a row of them */
 } peft__caps;
 
 /* ---- values and ops -------------------------------------------------------------------------------------------------- */
@@ -115,10 +119,14 @@ struct peft__tape {
     int32_t segments;             /* number of segments */
     bool freeze;                  /* parameters registered now are frozen on this tape */
     bool training;                /* record for training: needs_grad is followed */
+    bool encoder;                 /* what is recorded now belongs to an encoder-decoder model's encoder: its ids are the source's */
     const struct peft__hooks *hooks; /* adapters (site.h); NULL: the base alone */
     int64_t virtual_tokens;       /* most tokens that adapters add to a row */
     int64_t group_tokens[PEFT__GROUPS]; /* the same, to a row of each group */
+    int64_t source_virtual;       /* the same, to a row of the source */
+    int64_t group_source[PEFT__GROUPS]; /* and of each group */
     int64_t prefix_tokens;        /* keys and values that stand before each row's own (prefix) */
+    int64_t cross_prefix;         /* the same, before the encoder's in cross attention: of the layer that has most */
     int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens: the most */
     int64_t group_shift[PEFT__GROUPS]; /* the same, of a row of each group */
     int64_t vocab_extra;          /* ids after the base's vocabulary that adapters add: the head has as many more logits */
@@ -143,13 +151,15 @@ peft__val peft__tape_out(peft__tape *t, peft__op *op, int32_t space, int64_t fix
 
 /* ---- macro-ops. A weight is frozen (w, vec) or trainable (param index, else PEFT__NONE) ------------------------------------ */
 
-/* ids -> rows of the table: [INPUT, C]; scale multiplies (Gemma); 1 otherwise. */
+/* ids -> rows of the table: [INPUT, C], of an encoder [SOURCE, C]; scale multiplies (Gemma); 1 otherwise. */
 peft__val peft__op_embed(peft__tape *t, const peft__weight *table, int32_t table_param, peft__real scale);
 /* x [INPUT, C] with scale times row i of the parameter where the token's id is ids[i] (distinct). An id past the table of `embed`
  * has a row of 0 there. */
 peft__val peft__op_embed_rows(peft__tape *t, peft__val x, const int32_t *ids, int64_t n, int32_t param, double scale);
 /* x + table[position]: learned positions; offset is added to each position. */
 peft__val peft__op_add_pos(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param, int64_t offset);
+/* x + table[token type] (BERT's segments). */
+peft__val peft__op_add_types(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param);
 /* RMSNorm: x / sqrt(mean(x^2) + eps) * w. */
 peft__val peft__op_rms_norm(peft__tape *t, peft__val x, const peft__real *w, int32_t w_param, double eps);
 /* The same over each head of head_dim columns (0: the whole row), w: [head_dim]. A trained w is what the gain is above `plus`. */
@@ -179,13 +189,23 @@ typedef struct peft__rope {
 } peft__rope;
 /* Rotary positions (Su et al. 2021) on heads of head_dim columns. In place. */
 peft__val peft__op_rope(peft__tape *t, peft__val x, int64_t head_dim, const peft__rope *rope);
+/* A table of biases by relative position (relative.c). */
+typedef struct peft__bias {
+    const peft__weight *table; /* [buckets, heads]; borrowed */
+    int32_t param;             /* parameter of that shape that stands in for it; PEFT__NONE */
+    int64_t buckets;
+    int64_t max_distance;      /* from here on distances share one bucket */
+    bool bidirectional;        /* keys after a query have buckets of their own */
+} peft__bias;
 typedef struct peft__attn_spec {
     int64_t heads, kv_heads, head_dim;
     double scale;           /* of the scores, 1/sqrt(head_dim) usually */
     bool causal;
-    int64_t window;         /* 0: none */
-    double softcap;         /* 0: none */
+    int64_t window;         /* causal: the last `window` keys, else those at most so far away; 0: all */
+    double softcap;         /* 0: none; not with a bias */
     int32_t layer;          /* of the KV cache */
+    bool cross;             /* all keys of the same row in another space; neither causal nor with a window or a bias */
+    const peft__bias *bias; /* added to the scaled scores; NULL: none. Read while recording */
 } peft__attn_spec;
 /* What stands before every row's own keys and values (prefix): [P, kv_heads D] in SPACE_FIXED; PEFT__NONE: nothing. With gates
  * [ROWS, 1 or 2] each row sees them times factors of its own, keys times the first column, values times the last. */
@@ -193,14 +213,22 @@ typedef struct peft__past {
     peft__val k, v, gates;
     bool divided;                /* a row sees k[first, first + count) of its group (frame.row_groups), else all; without gates */
     int64_t first[PEFT__GROUPS], count[PEFT__GROUPS];
+    bool unplaced;               /* for a bias by relative position it comes between a query's position and the keys, so that
+                                    own keys are that much further on (adapter-transformers' T5); else it is part of both */
 } peft__past;
-/* Softmax attention of q [T, heads D] over k, v [T, kv_heads D] of the same rows, after the cache (inference) and `past`. */
+/* Softmax attention of q [T, heads D] over k, v [T, kv_heads D] of the same rows, after the cache (inference) and `past`. With
+ * cross, k and v are of another space: [S, kv_heads D]. */
 peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, const peft__past *past,
                              const peft__attn_spec *spec);
 peft__val peft__op_glu(peft__tape *t, int32_t act, peft__val gate, peft__val up); /* act(gate) * up */
 peft__val peft__op_act(peft__tape *t, int32_t act, peft__val x);
 /* x + y. Residual stream first. */
 peft__val peft__op_add(peft__tape *t, peft__val x, peft__val y);
+/* [TOKENS, C] -> [ROWS, C]: the state that stands for a row, PEFT__POOL_*. And rows as multiples of length 1. */
+peft__val peft__op_pool(peft__tape *t, peft__val x, int32_t how);
+peft__val peft__op_unit_rows(peft__tape *t, peft__val x);
+/* Loss of a task's outputs x, or embeddings: [ROWS, labels or C], for tasks about tokens [TOKENS, labels]. task: borrowed. */
+void peft__op_loss(peft__tape *t, peft__val x, const peft__task *task);
 /* A parameter as a value of its rows in SPACE_FIXED. */
 peft__val peft__op_param(peft__tape *t, int32_t param);
 /* One direction of an LSTM layer over the rows of x in SPACE_FIXED: params w_ih [4h, in], w_hh [4h, h], b_ih, b_hh [4h], gates
@@ -215,10 +243,12 @@ peft__val peft__op_regroup(peft__tape *t, peft__val x, int64_t heads, int64_t pa
 peft__val peft__op_couple(peft__tape *t, peft__val x, peft__val r, bool inverse);
 /* Rows of a, then those of b, of SPACE_FIXED. */
 peft__val peft__op_stack_rows(peft__tape *t, peft__val a, peft__val b);
-/* Virtual tokens: rows of the stream become [prompts that are the row's; x]. x: [INPUT, C] -> [TOKENS, C]. */
+/* Virtual tokens: rows of the stream become [prompts that are the row's; x]. x: [INPUT, C] -> [TOKENS, C], or [SOURCE, C] ->
+ * [ENCODER, C]. */
 typedef struct peft__prepend {
     peft__val rows;              /* [n * tasks, C] in SPACE_FIXED */
     int64_t n, tasks;            /* tokens before a row: those of the row's task */
+    int64_t first, stride;       /* rows of task t: from first + t stride on; stride 0: n */
     uint32_t groups;             /* bit g: rows of group g get it (frame.row_groups) */
 } peft__prepend;
 peft__val peft__op_prepend(peft__tape *t, peft__val x, const peft__prepend *prompts, size_t n);
@@ -314,23 +344,36 @@ void peft__op_head(peft__tape *t, peft__val x, const peft__head_spec *spec);
 
 /* ---- execution ------------------------------------------------------------------------------------------------------------- */
 
-/* Keys and values of a session: k[layer] + (row * capacity + position) * kv_dim. */
+/* Keys and values of a session: k[layer] + (row * capacity + position) * kv_dim. Those of cross attention (a prefix, then all of
+ * the encoder's tokens) are put there in a row's first pass, and are all that is read from then on. */
 typedef struct peft__kv_cache {
     peft__real **k, **v;    /* [layers] -> [rows * capacity * kv_dim] */
     int64_t rows, capacity, kv_dim;
     int64_t *length;        /* [rows]: positions filled; advanced by the session after a forward pass */
+    peft__real **cross_k, **cross_v; /* [layers] -> [rows * cross_capacity * kv_dim]; NULL: no cross attention */
+    int64_t cross_capacity; /* tokens of a row's encoder, and of the longest prefix of cross attention */
+    int64_t *cross_length;  /* [rows]: tokens of the row's encoder; set by the session before the row's first pass */
 } peft__kv_cache;
 
 /* The batch of one execution. All arrays are borrowed. */
 typedef struct peft__frame {
     int64_t n_rows;
     int64_t count[PEFT__SPACE_COUNT];          /* rows of each space but FIXED */
-    const int64_t *offsets[PEFT__SPACE_COUNT]; /* TOKENS, INPUT, ENCODER: [n_rows + 1] */
+    const int64_t *offsets[PEFT__SPACE_COUNT]; /* TOKENS, INPUT, ENCODER, SOURCE: [n_rows + 1] */
     const int32_t *ids;          /* [count INPUT] */
     const int32_t *positions;    /* [count TOKENS] */
+    const int32_t *source_ids;   /* [count SOURCE] */
+    const int32_t *source_positions; /* [count ENCODER] */
     const int64_t *lengths;      /* [n_rows]: positions of each row when it is whole, where this is a part of it; NULL: whole */
     const int32_t *labels;       /* [count TOKENS], already shifted: what comes after token t; -100: no label */
     const float *weights;        /* [count TOKENS] loss weights; NULL: ones */
+    const int32_t *types;        /* [count TOKENS] token types; NULL: all 0 */
+    const int32_t *row_labels;   /* [n_rows] classes; -100: none. With targets: whether the row has them; NULL: no labels */
+    const float *targets;        /* [n_rows, labels] of several labels (0, 1) or a regression */
+    const int32_t *spans;        /* [n_rows, 2] first and last token of an answer, from the row's first; -1: none */
+    const int32_t *parts;        /* [n_rows] 0: an anchor, 1: its positive, which follows it, 2: its negative */
+    const float *class_weights;  /* [labels] of losses by class; NULL: ones */
+    double similarity_scale;     /* what cosines are multiplied by in a contrastive loss */
     int32_t skip_layers;         /* this many first layers are without their adapters (AdapterDrop) */
     const uint64_t *row_keys;    /* [n_rows]: the row's id for dropout */
     const int32_t *row_tasks;    /* [n_rows]: task of each row (multitask prompts); NULL: all 0 */
@@ -349,7 +392,9 @@ typedef struct peft__frame {
     double loss_sum;             /* sum over labelled tokens of weight * loss (smoothing included) */
     double nll_sum;              /* the same without smoothing */
     double weight_sum;
-    int64_t labelled, correct;   /* tokens with a label; those whose label has the largest logit */
+    double divisor;              /* what loss_sum is divided by for a mean: labelled tokens or rows, with class weights their sum */
+    int64_t labelled, correct;   /* tokens or rows with a label; those whose label has the largest logit */
+    double *row_nll;             /* [n_rows], the caller's: nll_sum by row, added to; NULL: not wanted */
 } peft__frame;
 
 typedef struct peft__plan_step {

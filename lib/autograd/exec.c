@@ -37,6 +37,10 @@ void peft__exec_free(peft__exec *x) {
 
 static peft_status exec_check(const peft__exec *x, const peft__frame *f) {
     const peft__caps *c = &x->plan->caps;
+    if (f->count[PEFT__SPACE_SOURCE] > c->max_source) {
+        return peft__fail(PEFT_E_SHAPE, "a batch with %lld tokens for the encoder is larger than the plan's %lld",
+                          (long long)f->count[PEFT__SPACE_SOURCE], (long long)c->max_source);
+    }
     if (f->n_rows > c->max_rows || f->count[PEFT__SPACE_INPUT] > c->max_tokens) {
         return peft__fail(PEFT_E_SHAPE, "a batch of %lld rows and %lld tokens is larger than the plan's %lld and %lld",
                           (long long)f->n_rows, (long long)f->count[PEFT__SPACE_INPUT], (long long)c->max_rows,
@@ -49,6 +53,11 @@ static peft_status exec_check(const peft__exec *x, const peft__frame *f) {
         if (x->tape->tasks > 0 && (task < 0 || task >= x->tape->tasks)) {
             return peft__fail(PEFT_E_SHAPE, "row %lld has task_id %d, and the adapter's num_tasks is %lld", (long long)r, (int)task,
                               (long long)x->tape->tasks);
+        }
+        const int64_t *source = f->offsets[PEFT__SPACE_SOURCE];
+        if (source != NULL && source[r + 1] - source[r] > c->max_source_length) {
+            return peft__fail(PEFT_E_SHAPE, "row %lld has %lld tokens for the encoder, more than the plan's %lld", (long long)r,
+                              (long long)(source[r + 1] - source[r]), (long long)c->max_source_length);
         }
         if (n > c->max_length + x->tape->virtual_tokens + x->tape->prefix_tokens) {
             return peft__fail(PEFT_E_SHAPE, "row %lld has %lld tokens, more than the plan's %lld", (long long)r, (long long)n,
@@ -80,8 +89,14 @@ static bool exec_goes_on(const peft__frame *f) {
     return true;
 }
 
-static bool exec_is_fixed(const peft__tape *t, const peft__op *op) {
-    return op->n_out > 0 && peft__tape_value(t, op->out[0])->space == PEFT__SPACE_FIXED;
+/* Is the op only for what stands before a row's first tokens? The encoder's states are, as cross attention reads the cache. */
+static bool exec_is_before(const peft__tape *t, const peft__op *op) {
+    if (op->n_out == 0) { return false; }
+    int32_t space = peft__tape_value(t, op->out[0])->space;
+    if (space == PEFT__SPACE_FIXED) { return !t->past_again; }
+    if (space == PEFT__SPACE_SOURCE || space == PEFT__SPACE_ENCODER) { return true; }
+    int32_t from = op->n_in > 0 && op->in[0] != PEFT__NONE ? peft__tape_value(t, op->in[0])->space : PEFT__SPACE_TOKENS;
+    return space == PEFT__SPACE_ROWS && (from == PEFT__SPACE_SOURCE || from == PEFT__SPACE_ENCODER); /* gates: means of them */
 }
 
 peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
@@ -91,16 +106,16 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
     size_t n = (size_t)x->plan->n_values * sizeof(bool);
     memset(x->grad_written, 0, n);
     memset(x->backward_place, 0, n);
-    frame->loss_sum = frame->nll_sum = frame->weight_sum = 0;
+    frame->loss_sum = frame->nll_sum = frame->weight_sum = frame->divisor = 0;
     frame->labelled = frame->correct = 0;
     x->frame = frame;
     x->training = backward;
     int64_t last = backward ? x->plan->n_steps : x->plan->n_forward;
-    bool goes_on = exec_goes_on(frame) && !x->tape->past_again;
+    bool goes_on = exec_goes_on(frame);
     for (int64_t i = 0; i < last; i++) {
         const peft__plan_step *s = &x->plan->steps[i];
         bool loss = (peft__tape_op(x->tape, s->op)->kind->flags & PEFT__OPF_LOSS) != 0;
-        if (goes_on && exec_is_fixed(x->tape, peft__tape_op(x->tape, s->op))) { continue; }
+        if (goes_on && exec_is_before(x->tape, peft__tape_op(x->tape, s->op))) { continue; }
         if (backward && loss && s->phase == PEFT__PHASE_FORWARD) { continue; } /* done with its gradient, in one go */
         exec_step(x, s);
     }

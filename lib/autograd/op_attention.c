@@ -4,18 +4,41 @@
  * Rows are packed end to end and see only themselves. Before a row's own keys may stand a prefix (values of the tape, which
  * may be trained) or, in a session, the KV cache, into which the new keys and values are then copied.
  *
+ * Cross attention takes keys and values from the encoder's row of the same number. In a session they, and the prefix before them,
+ * are put into a cache of their own in a row's first pass; later passes have no encoder. Self attention of an encoder has no cache:
+ * its rows are whole. Scores may have biases by relative position (relative.c).
+ *
  * With gates each row sees the prefix times factors of its own, P_r = g_r P: copies in scratch, of which
  *   dP = sum over rows of g_r dP_r, rows in order;   dg_r = <dP_r, P>
- * In a session every pass has other gates, and puts the prefix into the cache anew; other prefixes are put there once. */
+ * In a session every pass has other gates, and puts the prefix into the cache anew; other prefixes are put there once.
+ *
+ * Left out: dropout of the attention's weights. */
 #include "autograd/ops.h"
+#include "autograd/plan.h"
+#include "autograd/relative.h"
 
 enum { ATTENTION_Q = 0, ATTENTION_K = 1, ATTENTION_V = 2, ATTENTION_PAST_K = 3, ATTENTION_PAST_V = 4, ATTENTION_GATES = 5 };
 
 /* Rows are described in pieces of this many at a time, on the stack. */
 enum { ATTENTION_ROWS = 64 };
 
-static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
+/* What the op keeps. The description is first, as `aux` is read. */
+typedef struct attention_aux {
+    peft__attn_spec spec;
+    peft__past past;
+    const peft__relative *relative; /* NULL: no bias */
+} attention_aux;
+
+/* The space of queries (j 0), keys (1) and values (2). */
+static int32_t attention_space(const peft__exec *x, const peft__op *op, int32_t j) {
+    return peft__tape_value(x->tape, op->in[j])->space;
+}
+
+/* *scratch: moves past what biases take of it. */
+static peft__attn_args attention_gather(peft__exec *x, const peft__op *op, bool backward, peft__attn_bias *bias,
+                                        peft__real **scratch) {
     const peft__attn_spec *s = op->aux;
+    const peft__relative *relative = ((const attention_aux *)op->aux)->relative;
     peft__attn_args a;
     memset(&a, 0, sizeof a);
     a.heads = s->heads;
@@ -23,6 +46,7 @@ static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     a.head_dim = s->head_dim;
     a.scale = PEFT__R(s->scale);
     a.causal = s->causal;
+    a.cross = s->cross;
     a.window = s->window;
     a.softcap = PEFT__R(s->softcap);
     a.n_tokens = peft__exec_rows(x, op->in[ATTENTION_Q]);
@@ -35,14 +59,14 @@ static peft__attn_args attention_gather(peft__exec *x, const peft__op *op) {
     a.o = peft__exec_data(x, op->out[0]);
     a.ldo = peft__exec_ld(x, op->out[0]);
     a.lse = peft__exec_data(x, op->out[1]);
+    if (relative != NULL) {
+        peft__real *d_table = backward ? peft__exec_param_grad(x, op->param[0]) : NULL;
+        *scratch = peft__relative_expand(relative, x->run.k, peft__exec_param(x, op->param[0]), d_table, a.n_tokens,
+                                         PEFT__MIN(x->frame->n_rows, ATTENTION_ROWS), *scratch, bias);
+        a.bias = bias;
+    }
     return a;
 }
-
-/* What the op keeps. The description is first, as `aux` is read. */
-typedef struct attention_aux {
-    peft__attn_spec spec;
-    peft__past past;
-} attention_aux;
 
 static int32_t attention_group(const peft__exec *x, int64_t row) {
     return x->frame->row_groups != NULL ? x->frame->row_groups[row] : 0;
@@ -109,13 +133,41 @@ static void attention_cache(peft__exec *x, const peft__op *op, int64_t row, peft
     attention_copy_prefix(x, op, row, 1, c->v[s->layer] + first);
 }
 
+/* The same of cross attention: all keys are in the cache, which has no places for a prefix that the layer does not have. */
+static void attention_cross_cache(peft__exec *x, const peft__op *op, int64_t row, peft__attn_row *r) {
+    const peft__attn_spec *s = op->aux;
+    const peft__kv_cache *c = x->frame->cache;
+    int64_t begin, width = c->kv_dim, slot = x->frame->cache_rows[row], own = attention_stretch(x, op, row, &begin);
+    bool fresh = c->length[slot] == 0;
+    peft__real *to[2] = {c->cross_k[s->layer] + slot * c->cross_capacity * width, c->cross_v[s->layer] + slot * c->cross_capacity * width};
+    r->n_past = own + c->cross_length[slot];
+    r->past_ld = width;
+    r->past_k = to[0];
+    r->past_v = to[1];
+    for (int32_t j = 0; j < 2; j++) {
+        peft__val v = op->in[ATTENTION_K + j];
+        if (own > 0 && (fresh || op->in[ATTENTION_GATES] != PEFT__NONE)) { attention_copy_prefix(x, op, row, j, to[j]); }
+        for (int64_t t = 0; fresh && t < c->cross_length[slot]; t++) {
+            int64_t token = x->frame->offsets[attention_space(x, op, ATTENTION_K)][row] + t;
+            memcpy(to[j] + (own + t) * width, peft__exec_data(x, v) + token * peft__exec_ld(x, v), (size_t)width * sizeof **to);
+        }
+    }
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------------------------------- */
+
+/* Only the decoder's rows go on in a session. */
+static bool attention_is_cached(const peft__exec *x, const peft__op *op) {
+    int32_t space = attention_space(x, op, ATTENTION_Q);
+    return x->frame->cache != NULL && (space == PEFT__SPACE_TOKENS || space == PEFT__SPACE_INPUT);
+}
 
 /* Describes rows [first, first + n) of the batch. copies: room for prefixes with gates. */
 static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int64_t n, peft__attn_row *rows, peft__real *copies) {
     const peft__frame *f = x->frame;
-    const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
-    bool gated = op->in[ATTENTION_GATES] != PEFT__NONE;
+    const int64_t *offsets = f->offsets[attention_space(x, op, ATTENTION_Q)], *keys = f->offsets[attention_space(x, op, ATTENTION_K)];
+    const attention_aux *aux = op->aux;
+    bool gated = op->in[ATTENTION_GATES] != PEFT__NONE, cross = aux->spec.cross, cached = attention_is_cached(x, op);
     memset(rows, 0, (size_t)n * sizeof *rows);
     for (int64_t i = 0; i < n; i++) {
         peft__attn_row *r = &rows[i];
@@ -123,7 +175,14 @@ static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int
         r->first = offsets[first + i];
         r->n = offsets[first + i + 1] - r->first;
         r->n_visible = x->tape->group_shift[attention_group(x, first + i)] == 0 ? prefix : 0; /* else it leaves the window */
-        if (f->cache != NULL) {
+        r->bias_shift = aux->past.unplaced ? prefix : 0;
+        if (cross && !cached) {
+            r->k_first = keys[first + i];
+            r->k_n = keys[first + i + 1] - r->k_first;
+        }
+        if (cached && cross) {
+            attention_cross_cache(x, op, first + i, r);
+        } else if (cached) {
             attention_cache(x, op, first + i, r);
         } else if (gated) {
             for (int32_t j = 0; j < 2; j++) { attention_copy_prefix(x, op, first + i, j, attention_copy_at(x, op, copies, i, j)); }
@@ -140,8 +199,7 @@ static void attention_rows(peft__exec *x, const peft__op *op, int64_t first, int
     }
 }
 
-static void attention_store(peft__exec *x, const peft__attn_args *a, const peft__attn_row *rows, int64_t n, int64_t width) {
-    if (x->frame->cache == NULL) { return; }
+static void attention_store(const peft__attn_args *a, const peft__attn_row *rows, int64_t n, int64_t width) {
     for (int64_t i = 0; i < n; i++) {
         peft__real *k = (peft__real *)(uintptr_t)rows[i].past_k + rows[i].n_past * width;
         peft__real *v = (peft__real *)(uintptr_t)rows[i].past_v + rows[i].n_past * width;
@@ -153,24 +211,27 @@ static void attention_store(peft__exec *x, const peft__attn_args *a, const peft_
 }
 
 static void attention_forward(peft__exec *x, const peft__op *op) {
-    peft__attn_args a = attention_gather(x, op);
     peft__attn_row rows[ATTENTION_ROWS];
+    peft__attn_bias bias;
+    peft__real *spare = (peft__real *)(void *)x->op_scratch;
+    peft__attn_args a = attention_gather(x, op, false, &bias, &spare);
+    bool store = attention_is_cached(x, op) && !a.cross;
     a.rows = rows;
     for (int64_t r = 0; r < x->frame->n_rows; r += ATTENTION_ROWS) {
         a.n_rows = PEFT__MIN(ATTENTION_ROWS, x->frame->n_rows - r);
-        attention_rows(x, op, r, a.n_rows, rows, (peft__real *)(void *)x->op_scratch);
+        attention_rows(x, op, r, a.n_rows, rows, spare);
         peft__attn_forward(&x->run, &a);
-        attention_store(x, &a, rows, a.n_rows, a.kv_heads * a.head_dim);
+        if (store) { attention_store(&a, rows, a.n_rows, a.kv_heads * a.head_dim); }
     }
 }
 
 /* Where a gradient goes that nobody wants: the kernel writes all three. */
-static peft__real *attention_grad(peft__exec *x, const peft__op *op, int32_t j, peft__real **spare, int64_t ld, int64_t tokens) {
+static peft__real *attention_grad(peft__exec *x, const peft__op *op, int32_t j, peft__real **spare) {
     bool add = false; /* sole consumer: never */
     peft__real *g = peft__exec_grad_out(x, op, op->in[j], &add);
     if (g == NULL) {
         g = *spare;
-        *spare += ld * tokens;
+        *spare += peft__exec_ld(x, op->in[j]) * peft__exec_rows(x, op->in[j]);
     }
     return g;
 }
@@ -215,15 +276,16 @@ static void attention_back_gated(peft__exec *x, const peft__op *op, peft__attn_a
 }
 
 static void attention_backward(peft__exec *x, const peft__op *op) {
-    peft__attn_args a = attention_gather(x, op);
     peft__attn_row rows[ATTENTION_ROWS];
+    peft__attn_bias bias;
     peft__real *spare = (peft__real *)(void *)x->op_scratch, *dp[2], *dg;
+    peft__attn_args a = attention_gather(x, op, true, &bias, &spare);
     bool add = true;
     a.rows = rows;
     a.d_o = peft__exec_grad(x, op->out[0]);
-    a.dq = attention_grad(x, op, ATTENTION_Q, &spare, a.ldq, a.n_tokens);
-    a.dk = attention_grad(x, op, ATTENTION_K, &spare, a.ldk, a.n_tokens);
-    a.dv = attention_grad(x, op, ATTENTION_V, &spare, a.ldv, a.n_tokens);
+    a.dq = attention_grad(x, op, ATTENTION_Q, &spare);
+    a.dk = attention_grad(x, op, ATTENTION_K, &spare);
+    a.dv = attention_grad(x, op, ATTENTION_V, &spare);
     for (int32_t j = 0; j < 2; j++) {
         dp[j] = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_K + j], &add);
         if (dp[j] != NULL) { attention_zero(x, op->in[ATTENTION_PAST_K + j], dp[j]); }
@@ -257,43 +319,63 @@ static uint32_t attention_reads(const peft__tape *t, const peft__op *op) {
 static double attention_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
     const peft__attn_spec *s = op->aux;
     (void)t;
-    double keys = (double)caps->max_length * (s->causal ? 0.5 : 1.0);
-    if (s->window > 0) { keys = PEFT__MIN(keys, (double)s->window); }
+    double keys = (double)caps->max_length * (s->causal ? 0.5 : 1.0), window = (double)s->window * (s->causal ? 1 : 2);
+    if (s->window > 0) { keys = PEFT__MIN(keys, window); }
     return (backward ? 10.0 : 4.0) * (double)(s->heads * s->head_dim) * keys;
 }
 
 static size_t attention_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
-    size_t cols = 0, copies = 0;
-    int64_t rows = caps->max_tokens + caps->max_rows * t->virtual_tokens;
+    const attention_aux *aux = op->aux;
+    const peft__value *q = peft__tape_value(t, op->in[ATTENTION_Q]);
+    size_t bytes = 0, copies = 0;
+    int64_t tokens = peft__plan_rows(t, caps, q->space, q->fixed), rows = PEFT__MIN(caps->max_rows, ATTENTION_ROWS);
+    bool trained = op->needs_grad && peft__op_trained(t, op->param[0]);
+    if (aux->relative != NULL) {
+        bytes = peft__relative_scratch(aux->relative, trained ? tokens : 0, trained ? rows : 0) * sizeof(peft__real);
+    }
     if (op->in[ATTENTION_GATES] != PEFT__NONE) {
         int64_t prefix = peft__tape_value(t, op->in[ATTENTION_PAST_K])->fixed;
-        copies = (size_t)(PEFT__MIN(caps->max_rows, ATTENTION_ROWS) * 2 * prefix * attention_width(op)) * sizeof(peft__real);
+        copies = (size_t)(rows * 2 * prefix * attention_width(op)) * sizeof(peft__real);
     }
-    if (!op->needs_grad) { return copies; }
+    if (!op->needs_grad) { return bytes + copies; }
     for (int32_t j = 0; j < 3; j++) {
         const peft__value *v = peft__tape_value(t, op->in[j]);
-        if (!v->needs_grad) { cols += (size_t)(v->parent == PEFT__NONE ? v->cols : peft__tape_value(t, v->parent)->cols); }
+        int64_t ld = v->parent == PEFT__NONE ? v->cols : peft__tape_value(t, v->parent)->cols;
+        if (!v->needs_grad) { bytes += (size_t)(ld * peft__plan_rows(t, caps, v->space, v->fixed)) * sizeof(peft__real); }
     }
-    return cols * (size_t)rows * sizeof(peft__real) + 2 * copies;
+    return bytes + 2 * copies;
 }
 
 static const peft__op_kind attention_kind = {"attention", PEFT__OPF_SOLE, attention_reads, attention_forward, attention_backward,
                                               attention_flops,
                                         attention_scratch};
 
+/* What the kernels cannot do at once. */
+static void attention_check(peft__tape *t, const peft__attn_spec *s) {
+    if (s->cross && (s->causal || s->window > 0 || s->bias != NULL)) {
+        peft__tape_fail(t, PEFT_E_UNSUPPORTED, "cross attention with a mask, a window or biases by relative position");
+    }
+    if (s->bias != NULL && s->softcap > 0) {
+        peft__tape_fail(t, PEFT_E_UNSUPPORTED, "attention with biases by relative position and a cap of %g on its scores", s->softcap);
+    }
+}
+
 peft__val peft__op_attention(peft__tape *t, peft__val q, peft__val k, peft__val v, const peft__past *past,
                              const peft__attn_spec *spec) {
     peft__val in[6] = {q, k, v, past->k, past->v, past->gates};
+    attention_check(t, spec);
+    const peft__relative *relative = spec->bias != NULL ? peft__relative_make(t, spec->bias, spec->heads) : NULL;
     attention_aux *aux = t->status == PEFT_OK ? peft__arena_alloc(&t->arena, sizeof *aux) : NULL;
     if (aux == NULL) {
         peft__tape_fail(t, PEFT_E_NOMEM, "%s", peft__fail_text());
         return PEFT__NONE;
     }
-    *aux = (attention_aux){*spec, *past};
+    *aux = (attention_aux){*spec, *past, relative};
     peft__op *op = peft__tape_push(t, &attention_kind, 6, in);
     if (op == NULL) { return PEFT__NONE; }
     peft__value x = *peft__tape_value(t, q);
     op->aux = aux;
+    op->param[0] = relative != NULL ? relative->bias.param : PEFT__NONE;
     t->past_again = t->past_again || past->gates != PEFT__NONE;
     peft__val out = peft__tape_out(t, op, x.space, x.fixed, spec->heads * spec->head_dim);
     (void)peft__tape_out(t, op, x.space, x.fixed, spec->heads);

@@ -31,13 +31,14 @@ static bool blend_row(const peft__frame *f, const peft__choice *c, int64_t row) 
 static void blend_range(const blend_args *b, int64_t row, int64_t *begin, int64_t *end) {
     const peft__frame *f = b->x->frame;
     const peft__value *v = peft__tape_value(b->x->tape, b->op->out[0]);
-    const int64_t *offsets = f->offsets[v->space], *own = f->offsets[PEFT__SPACE_INPUT];
+    bool source = v->space == PEFT__SPACE_ENCODER || v->space == PEFT__SPACE_SOURCE;
+    const int64_t *offsets = f->offsets[v->space], *own = f->offsets[source ? PEFT__SPACE_SOURCE : PEFT__SPACE_INPUT];
     int64_t first = offsets[row], last = offsets[row + 1], n = own[row + 1] - own[row];
     *begin = first;
     *end = blend_row(f, b->choice, row) ? last : first;
     if (b->choice->begin == 0 && b->choice->end < 0) { return; }
     int64_t zero = last - n; /* the row's first own token */
-    if (f->cache != NULL) { /* a position counts what stands before the row's own tokens too */
+    if (f->cache != NULL && !source) { /* a position counts what stands before the row's own tokens too */
         int32_t group = f->row_groups != NULL ? f->row_groups[row] : 0;
         zero -= f->positions[last - n] - b->x->tape->group_tokens[group] - b->x->tape->group_shift[group];
     }

@@ -238,9 +238,16 @@ static void dropout_rows(void *arg, int64_t begin, int64_t end, int32_t worker) 
         memcpy(e->y + begin * e->cols, e->a + begin * e->cols, (size_t)((end - begin) * e->cols) * sizeof *e->y);
         return;
     }
-    const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
+    int32_t space = peft__tape_value(e->x->tape, e->op->out[0])->space;
+    const int64_t *offsets = f->offsets[space];
     int64_t row = 0;
-    if (peft__tape_value(e->x->tape, e->op->out[0])->space == PEFT__SPACE_FIXED) { /* of no row of the batch */
+    if (space == PEFT__SPACE_ROWS) { /* a row is its own only token */
+        for (int64_t t = begin; t < end; t++) {
+            dropout_row(e, d, f->row_keys != NULL ? f->row_keys[t] : (uint64_t)t, 0, e->a + t * e->lda, e->y + t * e->ldy);
+        }
+        return;
+    }
+    if (space == PEFT__SPACE_FIXED) { /* of no row of the batch */
         for (int64_t t = begin; t < end; t++) { dropout_row(e, d, 0, t, e->a + t * e->lda, e->y + t * e->ldy); }
         return;
     }

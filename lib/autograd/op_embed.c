@@ -2,6 +2,7 @@
  *
  *   embed    y[t] = scale * table[id[t]];        dtable[id[t]] += scale * dy[t], tokens in order
  *   add_pos  y[t] = x[t] + table[position[t] + offset]
+ *   add_type y[t] = x[t] + table[type[t]], type 0 where a frame has none
  *
  * An id past the table has a row of 0, which another op replaces (op_rows.c). */
 #include "autograd/ops.h"
@@ -11,13 +12,15 @@ typedef struct embed_args {
     const peft__op *op;
     const peft__real *table, *in, *dy;
     peft__real *y, *dtable;
-    const int32_t *index; /* row of the table for each token */
+    const int32_t *index; /* row of the table for each token; NULL: row 0 */
     int64_t cols, ld, tokens, offset, rows;
     peft__real scale;
 } embed_args;
 
+static int64_t embed_row(const embed_args *e, int64_t t) { return (e->index != NULL ? e->index[t] : 0) + e->offset; }
+
 static void embed_fetch(const embed_args *e, int64_t t, peft__real *out) {
-    int64_t row = e->index[t] + e->offset;
+    int64_t row = embed_row(e, t);
     if (row >= e->rows) {
         memset(out, 0, (size_t)e->cols * sizeof *out);
     } else if (e->table != NULL) {
@@ -47,11 +50,20 @@ static void embed_back_columns(void *arg, int64_t begin, int64_t end, int32_t wo
     const embed_args *e = arg;
     (void)worker;
     for (int64_t t = 0; t < e->tokens; t++) {
-        if (e->index[t] + e->offset >= e->rows) { continue; }
-        peft__real *d = e->dtable + (e->index[t] + e->offset) * e->cols;
+        if (embed_row(e, t) >= e->rows) { continue; }
+        peft__real *d = e->dtable + embed_row(e, t) * e->cols;
         const peft__real *dy = e->dy + t * e->cols;
         for (int64_t c = begin; c < end; c++) { d[c] += e->scale * dy[c]; }
     }
+}
+
+static const int32_t *embed_index(const peft__exec *x, const peft__op *op) {
+    const peft__frame *f = x->frame;
+    int32_t space = peft__tape_value(x->tape, op->out[0])->space;
+    bool source = space == PEFT__SPACE_SOURCE || space == PEFT__SPACE_ENCODER;
+    if (op->n_in == 0) { return source ? f->source_ids : f->ids; }
+    if (op->i[1] != 0) { return f->types; }
+    return source ? f->source_positions : f->positions;
 }
 
 static embed_args embed_gather(peft__exec *x, const peft__op *op) {
@@ -62,7 +74,7 @@ static embed_args embed_gather(peft__exec *x, const peft__op *op) {
     e.table = peft__exec_param(x, op->param[0]);
     e.cols = peft__tape_value(x->tape, op->out[0])->cols;
     e.tokens = peft__exec_rows(x, op->out[0]);
-    e.index = op->n_in == 0 ? x->frame->ids : x->frame->positions;
+    e.index = embed_index(x, op);
     e.offset = op->i[0];
     e.rows = op->weight != NULL ? op->weight->rows : INT64_MAX;
     e.scale = op->f[0];
@@ -102,7 +114,7 @@ peft__val peft__op_embed(peft__tape *t, const peft__weight *table, int32_t table
     op->weight = table;
     op->param[0] = table_param;
     op->f[0] = scale;
-    return peft__tape_out(t, op, PEFT__SPACE_INPUT, 0, table->cols);
+    return peft__tape_out(t, op, t->encoder ? PEFT__SPACE_SOURCE : PEFT__SPACE_INPUT, 0, table->cols);
 }
 
 peft__val peft__op_add_pos(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param, int64_t offset) {
@@ -114,4 +126,10 @@ peft__val peft__op_add_pos(peft__tape *t, peft__val x, const peft__weight *table
     op->f[0] = 1;
     op->i[0] = offset;
     return peft__tape_out(t, op, v.space, v.fixed, v.cols);
+}
+
+peft__val peft__op_add_types(peft__tape *t, peft__val x, const peft__weight *table, int32_t table_param) {
+    peft__val y = peft__op_add_pos(t, x, table, table_param, 0);
+    if (y != PEFT__NONE) { peft__tape_op(t, peft__tape_value(t, y)->producer)->i[1] = 1; }
+    return y;
 }

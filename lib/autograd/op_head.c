@@ -255,11 +255,15 @@ static void head_gradient(head_chunk *c, peft__real *dx, int64_t ld) {
 
 static void head_account(const head_chunk *c) {
     peft__frame *f = c->x->frame;
-    for (int64_t r = 0; r < c->rows; r++) { /* in order: the sum does not depend on the threads */
+    const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
+    for (int64_t r = 0, row = 0; r < c->rows; r++) { /* in order: the sum does not depend on the threads */
+        while (f->row_nll != NULL && c->token[r] >= offsets[row + 1]) { row++; }
+        if (f->row_nll != NULL) { f->row_nll[row] += c->nll[r]; }
         f->loss_sum += c->loss[r];
         f->nll_sum += c->nll[r];
         f->weight_sum += f->weights != NULL ? (double)f->weights[c->token[r]] : 1.0;
         f->correct += c->correct[r];
+        f->divisor += 1;
         f->labelled++;
     }
 }

@@ -34,9 +34,10 @@ typedef struct prompt_row { /* where a row of the batch lies in both spaces */
     int32_t group, task;
 } prompt_row;
 
-static prompt_row prompt_place(const peft__exec *x, int64_t r) {
+static prompt_row prompt_place(const peft__exec *x, const peft__op *op, int64_t r) {
     const peft__frame *f = x->frame;
-    const int64_t *in = f->offsets[PEFT__SPACE_INPUT], *out = f->offsets[PEFT__SPACE_TOKENS];
+    const int64_t *in = f->offsets[peft__tape_value(x->tape, op->in[0])->space];
+    const int64_t *out = f->offsets[peft__tape_value(x->tape, op->out[0])->space];
     prompt_row p = {in[r], in[r + 1] - in[r], out[r], 0, 0, 0};
     p.virtual_tokens = out[r + 1] - out[r] - p.n;
     p.group = f->row_groups != NULL ? f->row_groups[r] : 0;
@@ -47,7 +48,7 @@ static prompt_row prompt_place(const peft__exec *x, int64_t r) {
 /* First row of prompt j for a batch row; -1: not for it. */
 static int64_t prompt_first(const peft__prepend *prompt, const prompt_row *p) {
     if (p->virtual_tokens == 0 || (prompt->groups >> p->group & 1u) == 0) { return -1; }
-    return (prompt->tasks > 1 ? p->task : 0) * prompt->n;
+    return prompt->first + (prompt->tasks > 1 ? p->task : 0) * (prompt->stride > 0 ? prompt->stride : prompt->n);
 }
 
 static void prepend_forward(peft__exec *x, const peft__op *op) {
@@ -56,7 +57,7 @@ static void prepend_forward(peft__exec *x, const peft__op *op) {
     peft__real *y = peft__exec_data(x, op->out[0]);
     int64_t c = peft__tape_value(x->tape, op->out[0])->cols;
     for (int64_t r = 0; r < x->frame->n_rows; r++) {
-        prompt_row p = prompt_place(x, r);
+        prompt_row p = prompt_place(x, op, r);
         int64_t to = p.to;
         for (int32_t j = 1; j < op->n_in; j++) {
             int64_t n = prompts[j - 1].n, first = prompt_first(&prompts[j - 1], &p);
@@ -82,7 +83,7 @@ static void prepend_backward(peft__exec *x, const peft__op *op) {
         }
     }
     for (int64_t r = 0; r < x->frame->n_rows; r++) {
-        prompt_row p = prompt_place(x, r);
+        prompt_row p = prompt_place(x, op, r);
         const peft__real *from = dy + p.to * c;
         for (int32_t j = 1; j < op->n_in; j++) {
             int64_t n = prompts[j - 1].n, first = prompt_first(&prompts[j - 1], &p);
@@ -107,17 +108,19 @@ peft__val peft__op_prepend(peft__tape *t, peft__val x, const peft__prepend *prom
         return PEFT__NONE;
     }
     memcpy(own, prompts, n * sizeof *own);
+    bool source = peft__tape_value(t, x)->space == PEFT__SPACE_SOURCE;
+    int64_t *tokens = source ? t->group_source : t->group_tokens, *most = source ? &t->source_virtual : &t->virtual_tokens;
     for (size_t j = 0; j < n; j++) {
         in[j + 1] = own[j].rows;
         for (int32_t g = 0; g < PEFT__GROUPS; g++) {
-            if ((own[j].groups >> g & 1u) != 0) { t->group_tokens[g] += own[j].n; }
+            if ((own[j].groups >> g & 1u) != 0) { tokens[g] += own[j].n; }
         }
     }
-    for (int32_t g = 0; g < PEFT__GROUPS; g++) { t->virtual_tokens = PEFT__MAX(t->virtual_tokens, t->group_tokens[g]); }
+    for (int32_t g = 0; g < PEFT__GROUPS; g++) { *most = PEFT__MAX(*most, tokens[g]); }
     peft__op *op = peft__tape_push(t, &prepend_kind, (int32_t)n + 1, in);
     if (op == NULL) { return PEFT__NONE; }
     op->aux = own;
-    return peft__tape_out(t, op, PEFT__SPACE_TOKENS, 0, peft__tape_value(t, x)->cols);
+    return peft__tape_out(t, op, source ? PEFT__SPACE_ENCODER : PEFT__SPACE_TOKENS, 0, peft__tape_value(t, x)->cols);
 }
 
 /* ---- stacked rows: in[0] [P, C], in[1] [Q, C] -> [P + Q, C], all of SPACE_FIXED ------------------------------------------ */

@@ -14,6 +14,7 @@ typedef struct rows_index { /* ids in rising order, and which row each has */
 typedef struct rows_args {
     const peft__exec *x;
     const rows_index *index;
+    const int32_t *ids;   /* [tokens] */
     const peft__real *in, *rows, *dy;
     peft__real *y, *drows, *dx;
     int64_t cols, ld, tokens;
@@ -33,7 +34,7 @@ static int32_t rows_find(const rows_index *r, int32_t id) {
 
 static void rows_put(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const rows_args *r = arg;
-    const int32_t *ids = r->x->frame->ids;
+    const int32_t *ids = r->ids;
     (void)worker;
     for (int64_t t = begin; t < end; t++) {
         int32_t row = rows_find(r->index, ids[t]);
@@ -49,7 +50,7 @@ static void rows_put(void *arg, int64_t begin, int64_t end, int32_t worker) {
 
 static void rows_back_columns(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const rows_args *r = arg;
-    const int32_t *ids = r->x->frame->ids;
+    const int32_t *ids = r->ids;
     (void)worker;
     for (int64_t t = 0; t < r->tokens; t++) {
         int32_t row = rows_find(r->index, ids[t]);
@@ -63,7 +64,7 @@ static void rows_back_columns(void *arg, int64_t begin, int64_t end, int32_t wor
 /* dx may be the memory of dy: what is replaced is cleared there. */
 static void rows_back_tokens(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const rows_args *r = arg;
-    const int32_t *ids = r->x->frame->ids;
+    const int32_t *ids = r->ids;
     (void)worker;
     for (int64_t t = begin; t < end; t++) {
         bool replaced = rows_find(r->index, ids[t]) >= 0;
@@ -88,6 +89,7 @@ static rows_args rows_gather(peft__exec *x, const peft__op *op) {
     r.cols = peft__tape_value(x->tape, op->out[0])->cols;
     r.ld = peft__exec_ld(x, op->in[0]);
     r.tokens = peft__exec_rows(x, op->out[0]);
+    r.ids = peft__tape_value(x->tape, op->out[0])->space == PEFT__SPACE_SOURCE ? x->frame->source_ids : x->frame->ids;
     r.scale = op->f[0];
     return r;
 }

@@ -13,7 +13,8 @@ int64_t peft__plan_rows(const peft__tape *t, const peft__caps *caps, int32_t spa
     if (space == PEFT__SPACE_FIXED) { return fixed; }
     if (space == PEFT__SPACE_ROWS) { return caps->max_rows; }
     if (space == PEFT__SPACE_TOKENS) { return caps->max_tokens + caps->max_rows * t->virtual_tokens; }
-    return caps->max_tokens;
+    if (space == PEFT__SPACE_ENCODER) { return caps->max_source + caps->max_rows * t->source_virtual; }
+    return space == PEFT__SPACE_SOURCE ? caps->max_source : caps->max_tokens;
 }
 
 size_t peft__plan_value_bytes(const peft__tape *t, const peft__caps *caps, peft__val v) {
@@ -249,6 +250,7 @@ out:
 
 static void plan_scratch(peft__plan *p, const peft__tape *t, const peft__kernels *k, int32_t workers, int64_t head_dim) {
     int64_t keys = p->caps.max_length + t->virtual_tokens + t->prefix_tokens;
+    keys = PEFT__MAX(keys, p->caps.max_source_length + t->source_virtual + t->prefix_tokens);
     p->scratch_bytes = peft__scratch_size(k, head_dim, keys) * (size_t)workers;
     for (size_t i = 0; i < t->ops.len; i++) {
         const peft__op *op = peft__tape_op(t, (int32_t)i);

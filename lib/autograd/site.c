@@ -18,6 +18,10 @@ peft__val peft__base_positions(peft__tape *t, const peft__site *s, peft__val x, 
     return peft__op_add_pos(t, x, s->weight, w_param, offset);
 }
 
+peft__val peft__base_types(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param) {
+    return peft__op_add_types(t, x, s->weight, w_param);
+}
+
 peft__val peft__site_linear(peft__tape *t, const peft__site *s, peft__val x) {
     const peft__hooks *h = t->hooks;
     return h != NULL && h->linear != NULL ? h->linear(h->user, t, s, x) : peft__base_linear(t, s, x, PEFT__NONE, PEFT__NONE);
@@ -54,7 +58,17 @@ peft__val peft__site_positions(peft__tape *t, const peft__site *s, peft__val x, 
                                          : peft__base_positions(t, s, x, PEFT__NONE, offset);
 }
 
-void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double softcap, double scale) {
+peft__val peft__site_types(peft__tape *t, const peft__site *s, peft__val x) {
+    const peft__hooks *h = t->hooks;
+    return h != NULL && h->embed != NULL ? h->embed(h->user, t, s, x, 0) : peft__base_types(t, s, x, PEFT__NONE);
+}
+
+int32_t peft__site_bias(peft__tape *t, const peft__site *s) {
+    return t->hooks != NULL && t->hooks->bias != NULL ? t->hooks->bias(t->hooks->user, t, s) : PEFT__NONE;
+}
+
+/* The head as the base has it, and what adapters change of it; *x: what it reads. */
+static peft__head_spec site_head_spec(peft__tape *t, const peft__site *s, peft__val *x, double softcap, double scale) {
     peft__head_spec spec;
     memset(&spec, 0, sizeof spec);
     spec.weight = s->weight;
@@ -63,6 +77,17 @@ void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double sof
     spec.softcap = softcap;
     spec.scale = scale;
     spec.w_param = spec.b_param = spec.lora_a = spec.lora_b = spec.rows_param = PEFT__NONE;
-    if (t->hooks != NULL && t->hooks->head != NULL) { x = t->hooks->head(t->hooks->user, t, s, x, &spec); }
+    if (t->hooks != NULL && t->hooks->head != NULL) { *x = t->hooks->head(t->hooks->user, t, s, *x, &spec); }
+    return spec;
+}
+
+void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double softcap, double scale) {
+    peft__head_spec spec = site_head_spec(t, s, &x, softcap, scale);
     peft__op_head(t, x, &spec);
+}
+
+peft__val peft__site_outputs(peft__tape *t, const peft__site *s, peft__val x) {
+    peft__head_spec spec = site_head_spec(t, s, &x, 0, 1);
+    peft__val y = peft__op_linear(t, x, spec.weight, spec.bias, spec.w_param, spec.b_param, spec.vocab);
+    return spec.lora_a != PEFT__NONE ? peft__op_low_rank(t, y, x, spec.lora_a, spec.lora_b, spec.lora_scale) : y;
 }

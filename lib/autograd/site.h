@@ -20,13 +20,20 @@ enum { /* kinds of sites */
 enum { /* roles: what a site is in any transformer, so that methods can speak of "the query projection" */
     PEFT__ROLE_NONE = 0, PEFT__ROLE_Q = 1, PEFT__ROLE_K = 2, PEFT__ROLE_V = 3, PEFT__ROLE_QKV = 4, PEFT__ROLE_O = 5,
     PEFT__ROLE_GATE = 6, PEFT__ROLE_UP = 7, PEFT__ROLE_DOWN = 8, PEFT__ROLE_ATTN = 9, PEFT__ROLE_FFN = 10,
-    PEFT__ROLE_TOKENS = 11, PEFT__ROLE_POSITIONS = 12, PEFT__ROLE_FINAL = 13
+    PEFT__ROLE_TOKENS = 11, PEFT__ROLE_POSITIONS = 12, PEFT__ROLE_FINAL = 13, PEFT__ROLE_TYPES = 14, PEFT__ROLE_BIAS = 15
+};
+
+enum { /* parts of an encoder-decoder model */
+    PEFT__PART_DECODER = 0, /* or the whole of another model; outside the layers: what both share */
+    PEFT__PART_ENCODER = 1,
+    PEFT__PART_CROSS = 2    /* the decoder's attention to the encoder */
 };
 
 typedef struct peft__site {
     int32_t id;                  /* position in the model's list */
     int32_t kind, role;          /* PEFT__SITE_*, PEFT__ROLE_* */
-    int32_t layer;               /* -1: outside the layers */
+    int32_t layer;               /* -1: outside the layers; the decoder's follow the encoder's */
+    int32_t part;                /* PEFT__PART_* */
     const char *path;            /* Hugging Face module path: "model.layers.0.self_attn.q_proj" */
     int64_t in, out;             /* LINEAR, HEAD: in, out; NORM, STREAM: both the width; EMBED: rows, width; KV: kv width */
     const peft__weight *weight;  /* LINEAR, HEAD, EMBED: the matrix; NORM: the gain as [1, n]; else NULL */
@@ -40,6 +47,7 @@ typedef struct peft__site {
     int64_t heads;               /* QKV: its columns are q, k and v of each of so many heads, one head after the other; 0: all of
                                     q, then all of k, then all of v */
     double row_scale;            /* EMBED: what a row is multiplied by before the INPUT site; 0: nothing */
+    const struct peft__site *norm; /* STREAM: the norm of residual + h that follows (post-norm layers: BERT); NULL: none */
     int32_t tied_to;             /* HEAD: id of the EMBED site whose matrix it is; -1 */
 } peft__site;
 
@@ -52,8 +60,10 @@ typedef struct peft__hooks {
     void (*kv)(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__past *past);
     peft__val (*input)(void *user, peft__tape *t, const peft__site *s, peft__val x);
     peft__val (*norm)(void *user, peft__tape *t, const peft__site *s, peft__val x);
-    /* x: what positions are added to, with `scale` their offset; NONE for tokens, with `scale` the factor of the rows */
+    /* x: what positions are added to, with `scale` their offset, or types; NONE for tokens, with `scale` the factor of the rows */
     peft__val (*embed)(void *user, peft__tape *t, const peft__site *s, peft__val x, double scale);
+    /* trained copy of a table of biases by relative position, or NONE */
+    int32_t (*bias)(void *user, peft__tape *t, const peft__site *s);
     /* may change spec; returns what the head reads */
     peft__val (*head)(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec);
 } peft__hooks;
@@ -66,6 +76,10 @@ peft__val peft__site_input(peft__tape *t, const peft__site *s, peft__val x);   /
 peft__val peft__site_norm(peft__tape *t, const peft__site *s, peft__val x);
 peft__val peft__site_embed(peft__tape *t, const peft__site *s, double scale);  /* -> [INPUT, C] */
 peft__val peft__site_positions(peft__tape *t, const peft__site *s, peft__val x, int64_t offset);
+peft__val peft__site_types(peft__tape *t, const peft__site *s, peft__val x);   /* token types added to x */
+int32_t peft__site_bias(peft__tape *t, const peft__site *s);                   /* which parameter the table is; NONE: its weight */
+/* Outputs of a head that is not over the vocabulary: [ROWS or TOKENS, out]. */
+peft__val peft__site_outputs(peft__tape *t, const peft__site *s, peft__val x);
 void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double softcap, double scale);
 
 /* The base ops of each kind, for hooks that add to them or train their weights (param or PEFT__NONE). */
@@ -73,5 +87,6 @@ peft__val peft__base_linear(peft__tape *t, const peft__site *s, peft__val x, int
 peft__val peft__base_norm(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param, int32_t b_param);
 peft__val peft__base_embed(peft__tape *t, const peft__site *s, int32_t w_param, double scale);
 peft__val peft__base_positions(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param, int64_t offset);
+peft__val peft__base_types(peft__tape *t, const peft__site *s, peft__val x, int32_t w_param);
 
 #endif

@@ -230,6 +230,39 @@ static bool option_map(peft__str *out, const char *text) {
     return text[0] == '{' && option_json_compact(text, len, out);
 }
 
+/* A quoted text, or what stands before `stop` or a comma, without the spaces around it. */
+static bool option_pair_word(option_json *r, char stop) {
+    option_json_space(r);
+    if (r->at < r->end && *r->at == '"') {
+        if (!option_json_string(r)) { return false; }
+        option_json_space(r);
+        return true;
+    }
+    const char *from = r->at;
+    while (r->at < r->end && *r->at != stop && *r->at != ',') { r->at++; }
+    const char *to = r->at;
+    while (to > from && (to[-1] == ' ' || to[-1] == '\n')) { to--; }
+    option_quote(r->out, from, (size_t)(to - from));
+    return to > from;
+}
+
+/* a=word, b="two words" becomes {"a":"word","b":"two words"}. */
+static bool option_pairs(peft__str *out, const char *text) {
+    option_json r = {text, text + strlen(text), out, 0};
+    if (text[strspn(text, " \n")] == '{' || text[strspn(text, " \n")] == '\0') { return option_map(out, text); }
+    if (!peft__utf8_valid(text, strlen(text))) { return false; }
+    for (char before = '{';; before = ',') {
+        peft__str_putc(out, before);
+        if (!option_pair_word(&r, '=') || r.at == r.end || *r.at++ != '=') { return false; }
+        peft__str_putc(out, ':');
+        if (!option_pair_word(&r, ',')) { return false; }
+        if (r.at == r.end || *r.at != ',') { break; }
+        r.at++;
+    }
+    peft__str_putc(out, '}');
+    return r.at == r.end;
+}
+
 /* ---- errors -------------------------------------------------------------------------------------------------- */
 
 static peft_status option_fail_key(const peft__schema *s, const char *key) {
@@ -259,6 +292,7 @@ static const char *option_expected(const peft__option *o) {
     case PEFT__OPT_LIST: return "a list such as a,b or [\"a\",\"b\"], or a pattern";
     case PEFT__OPT_MAP: return "an object such as {\"a\": 1}";
     case PEFT__OPT_LISTS: return "a list such as 1,2 or an object of lists such as {\"a\": [1, 2]}";
+    case PEFT__OPT_PAIRS: return "a list such as a=x,b=\"y z\" or an object such as {\"a\": \"x\"}";
     case PEFT__OPT_SIZE: return "a number of bytes such as 1048576, 512MiB or 2GB";
     default: return o->choices != NULL ? o->choices : "a text";
     }
@@ -337,7 +371,7 @@ static peft_status option_put_json(peft__optset *o, size_t i, const char *text) 
     peft__str out;
     peft__str_init(&out, o->mem);
     bool map = opt->type == PEFT__OPT_MAP || (opt->type == PEFT__OPT_LISTS && text[strspn(text, " \n")] == '{');
-    bool good = map ? option_map(&out, text) : option_list(&out, text);
+    bool good = opt->type == PEFT__OPT_PAIRS ? option_pairs(&out, text) : map ? option_map(&out, text) : option_list(&out, text);
     TRY(peft__str_status(&out));
     if (!good) {
         st = option_fail_value(opt, text);
@@ -529,7 +563,7 @@ peft_status peft__opt_set_raw(peft__optset *o, const char *key, const char *json
     const peft__option *opt = &o->schema->options[i];
     if (strcmp(json_text, "null") == 0) { json_text = ""; }
     char first = json_text[0];
-    bool list = peft__option_is_json(opt) && opt->type != PEFT__OPT_MAP && (first == '[' || first == '"');
+    bool list = (opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_LISTS) && (first == '[' || first == '"');
     bool map = peft__option_is_json(opt) && opt->type != PEFT__OPT_LIST && first == '{';
     bool unset = peft__option_is_json(opt) && first == '\0';
     if (!list && !map && !unset) { return option_fail_value(opt, json_text); }
@@ -537,7 +571,7 @@ peft_status peft__opt_set_raw(peft__optset *o, const char *key, const char *json
 }
 
 bool peft__option_is_json(const peft__option *opt) {
-    return opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP || opt->type == PEFT__OPT_LISTS;
+    return opt->type == PEFT__OPT_LIST || opt->type == PEFT__OPT_MAP || opt->type == PEFT__OPT_LISTS || opt->type == PEFT__OPT_PAIRS;
 }
 
 /* ---- reads --------------------------------------------------------------------------------------------------- */

@@ -18,13 +18,14 @@ enum {
                              "all-linear" becomes a string */
     PEFT__OPT_MAP = 5,    /* JSON text: an object {"k_proj": 4} */
     PEFT__OPT_SIZE = 6,   /* bytes: an integer, or text such as 512MiB, 1GiB, 2GB */
-    PEFT__OPT_LISTS = 7   /* as LIST, or an object of lists {"embed_tokens": [3, 5]} */
+    PEFT__OPT_LISTS = 7,  /* as LIST, or an object of lists {"embed_tokens": [3, 5]} */
+    PEFT__OPT_PAIRS = 8   /* as MAP; from plain text a=x,b="y z" becomes {"a":"x","b":"y z"} */
 };
 
 typedef struct peft__option {
     const char *key;
     int32_t type;         /* PEFT__OPT_* */
-    const char *dflt;     /* as text; "" for an unset STR, LIST, MAP or LISTS */
+    const char *dflt;     /* as text; "" for an unset STR, LIST, MAP, LISTS or PAIRS */
     double min, max;      /* INT, FLOAT, SIZE: inclusive range; min > max: none */
     const char *choices;  /* STR: "a|b|c"; NULL: any */
     const char *help;     /* one line */
@@ -61,7 +62,7 @@ peft_status peft__opt_set_text(peft__optset *o, const char *key, const char *tex
 /* For LIST, MAP and LISTS: canonical JSON as it is (the caller parsed it). */
 peft_status peft__opt_set_raw(peft__optset *o, const char *key, const char *json_text);
 const peft__option *peft__schema_find(const peft__schema *s, const char *key); /* NULL: absent */
-bool peft__option_is_json(const peft__option *opt); /* LIST, MAP, LISTS: the value is kept as JSON text */
+bool peft__option_is_json(const peft__option *opt); /* LIST, MAP, LISTS, PAIRS: the value is kept as JSON text */
 
 /* Reads; the key must exist with that type (a bug otherwise: the zero value is returned). */
 int64_t peft__opt_int(const peft__optset *o, const char *key);

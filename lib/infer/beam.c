@@ -40,6 +40,7 @@ typedef struct beam_search {
     int32_t *done_ids;                /* [beams, most]: finished texts, best first */
     beam_done *done;                  /* [beams] */
     beam_pick *picks;                 /* [keep], best first */
+    int32_t forced;                   /* the token that all of this step's continuations are by; -1: any */
     bool hope;                        /* a running beam may still beat a finished one */
 } beam_search;
 
@@ -93,8 +94,9 @@ out:
 static void beam_pick_best(beam_search *b) {
     int64_t n = 0;
     for (int64_t r = 0; r < b->running; r++) {
-        for (int64_t t = 0; t < b->vocab; t++) {
-            double score = (double)((float)b->scores[r] + b->logits[r * b->vocab + t]);
+        int64_t from = b->forced >= 0 ? b->forced : 0, to = b->forced >= 0 ? from + 1 : b->vocab;
+        for (int64_t t = from; t < to; t++) {
+            double score = b->forced >= 0 ? b->scores[r] : (double)((float)b->scores[r] + b->logits[r * b->vocab + t]);
             if (n == b->keep && !(score > b->picks[n - 1].score)) { continue; }
             int64_t at = n < b->keep ? n++ : n - 1;
             for (; at > 0 && b->picks[at - 1].score < score; at--) { b->picks[at] = b->picks[at - 1]; }
@@ -186,6 +188,8 @@ static peft_status beam_loop(beam_search *b) {
     for (;;) {
         TRY(peft__session_cancelled(b->s) ? peft__fail(PEFT_E_CANCELLED, "the session was cancelled") : PEFT_OK);
         TRY(beam_score(b));
+        b->forced = b->made == 0 ? b->spec->first : -1;
+        if (b->made + 1 >= b->spec->most && b->spec->last >= 0) { b->forced = b->spec->last; }
         b->keep = b->spec->keep;
         beam_pick_best(b);
         beam_finish_all(b);

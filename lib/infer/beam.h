@@ -14,6 +14,7 @@ typedef struct peft__beam_spec {
     int32_t early;             /* PEFT__BEAM_* */
     const int32_t *prompt;     /* [n], for the penalty */
     int64_t n;
+    int32_t first, last;  /* the token that every text begins with, that it has at the greatest length; -1: any */
     bool (*ends)(void *user, int32_t id); /* ends this token a text? */
     void *user;
 } peft__beam_spec;

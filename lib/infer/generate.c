@@ -40,6 +40,8 @@ typedef struct peft__generation {
     int64_t left;      /* tokens that may still be added */
     int32_t last;      /* the token chosen last, which the model has not seen yet; -1: none */
     bool ignore_eos, ended;
+    bool source;       /* the prompt is what an encoder reads; the text begins with the decoder's first token */
+    int32_t start;     /* that token */
     int64_t beams;
     peft__vec found;   /* int32_t: what the beams found */
     size_t taken;      /* of it, handed out */
@@ -91,15 +93,31 @@ static peft_status generate_check_beams(const peft__generation *g) {
 static peft_status generate_begin(peft__generation *g, const int32_t *ids, size_t n, const peft__optset *o) {
     peft_status st = PEFT_OK;
     struct peft_session *s = g->s;
+    g->source = s->model->config.task.kind == PEFT__TASK_SEQ2SEQ_LM;
+    if (s->model->config.task.kind != PEFT__TASK_CAUSAL_LM && !g->source) {
+        FAIL(PEFT_E_UNSUPPORTED, "a %s model for %s has no next token to generate", s->model->model_type,
+             peft__task_name(s->model->config.task.kind));
+    }
     if (peft__expression_groups(&s->expression) > 1) {
         FAIL(PEFT_E_UNSUPPORTED, "\"%s\" divides rows, and one row is generated: name one branch", s->expression.text);
     }
     if (n == 0) { FAIL(PEFT_E_INVALID, "the prompt has no tokens"); }
-    if ((int64_t)n >= s->max_length) {
+    if (g->source) {
+        TRY(peft__session_check_source(s, 0, (int64_t)n));
+        TRY(peft__session_source_need(s, (int64_t)n));
+    } else if ((int64_t)n >= s->max_length) {
         FAIL(PEFT_E_SHAPE, "the prompt has %zu tokens, which leaves nothing of the session's max_length of %lld", n,
              (long long)s->max_length);
     }
     TRY(peft__session_check_ids(s, ids, n));
+    s->source.ids = ids;
+    s->source.n = (int64_t)n;
+    g->start = s->model->config.decoder_start_id;
+    if (g->source) { /* from here on the text is the decoder's */
+        ids = &g->start;
+        n = 1;
+        g->emit.detok.started = false;
+    }
     TRY(peft__session_check_whole(s, (int64_t)n));
     g->left = PEFT__MIN(peft__opt_int(o, "max_new_tokens"), s->max_length - (int64_t)n);
     g->ignore_eos = peft__opt_bool(o, "ignore_eos");
@@ -147,6 +165,8 @@ static peft_status generate_beams(peft__generation *g, const int32_t *ids, int64
     spec.early = strcmp(early, "true") == 0 ? PEFT__BEAM_EARLY : strcmp(early, "never") == 0 ? PEFT__BEAM_NEVER : PEFT__BEAM_BY_LENGTH;
     spec.prompt = ids;
     spec.n = n;
+    spec.first = g->source ? g->s->model->config.forced_bos_id : -1;
+    spec.last = g->source && !g->ignore_eos ? g->s->model->config.forced_eos_id : -1;
     spec.ends = generate_beam_ends;
     spec.user = g;
     peft_status st = peft__beam_search(g->s, &spec, &g->found);
@@ -157,6 +177,10 @@ static peft_status generate_beams(peft__generation *g, const int32_t *ids, int64
 static peft_status generate_prefill(peft__generation *g, const int32_t *ids, int64_t n, const peft__optset *o) {
     peft_status st = PEFT_OK;
     struct peft_session *s = g->s;
+    if (g->source) {
+        ids = &g->start;
+        n = 1;
+    }
     peft__session_row_begins(s, n);
     for (int64_t at = 0; at < n; at += s->chunk) {
         int64_t part = PEFT__MIN(s->chunk, n - at);
@@ -179,7 +203,11 @@ static peft_status generate_choose(peft__generation *g, int32_t *id) {
             FAIL(PEFT_E_NUMERIC, "the logits after token %zu have a NaN or an infinity", g->history.len - 1);
         }
     }
+    const peft__config *c = &g->s->model->config;
+    int32_t forced = !g->source ? -1 : g->history.len == 1 ? c->forced_bos_id : -1;
+    if (g->source && g->left == 1 && c->forced_eos_id >= 0 && !g->ignore_eos) { forced = c->forced_eos_id; }
     *id = peft__sample(&g->sampler, g->s->logits, vocab, g->history.data, g->history.len, g->work);
+    if (forced >= 0) { *id = forced; }
     TRY(peft__vec_push(&g->history, id));
 out:
     return st;

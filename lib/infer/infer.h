@@ -4,6 +4,7 @@
  * sample.c     greedy, temperature, top-k, top-p, min-p, repetition penalty
  * generate.c   the loop over tokens: prefill by chunks, one token at a time
  * beam.c       beam search over the rows of the cache
+ * source.c     encoder-decoder models: what the encoder reads, and the cache of cross attention
  * emit.c       what the caller gets of a token: text in whole characters, stop strings */
 #ifndef PEFT_INFER_H
 #define PEFT_INFER_H
@@ -13,6 +14,18 @@
 #include "text/text.h"
 
 extern const peft__schema peft__schema_session, peft__schema_generate;
+
+enum { PEFT__SESSION_ROWS = 64 }; /* most rows of a pass */
+
+/* What an encoder-decoder model's encoder reads (source.c). */
+typedef struct peft__session_source {
+    const int32_t *ids;      /* borrowed during a call, [n]: of the row that the cache is of */
+    int64_t n;
+    int64_t room;            /* tokens of a pass that the plan is made for */
+    int32_t *positions;      /* owned, [room and virtual tokens of each row] */
+    int64_t in[PEFT__SESSION_ROWS + 1], out[PEFT__SESSION_ROWS + 1]; /* offsets of the pass, without and with virtual tokens */
+    int64_t rows;            /* that the cache of cross attention has room for */
+} peft__session_source;
 
 /* The inside of peft_session. */
 struct peft_session {
@@ -32,14 +45,18 @@ struct peft_session {
     int64_t chunk;        /* tokens of one pass at most, virtual ones not counted */
     int64_t max_length;   /* tokens of a row at most, virtual ones not counted */
     peft__kv_cache cache; /* of one row, or of several beams: prefix, virtual tokens, tokens; grows by need */
+    peft__session_source source; /* of encoder-decoder models */
     int64_t whole;        /* positions of the row that is read in parts; 0: what is read is whole */
     int32_t group, task;  /* of the cached rows: which branch of the expression it takes, and its task */
-    const int32_t *tasks; /* borrowed during a call for logits: of the batch's rows; NULL: the option's */
+    const struct peft__session_rows *rows; /* borrowed during a call for logits; NULL: none */
     int64_t max_stream;   /* tokens of one pass at most, virtual ones counted */
-    int32_t *positions;   /* owned, [max_stream] */
+    int32_t *positions, *types; /* owned, [max_stream]; types: token types */
     int64_t *wanted;      /* owned, [chunk]: which tokens' logits a pass is asked for */
     int64_t vocab;        /* the model's, and tokens that adapters add */
-    float *logits;        /* owned, [vocab] */
+    int64_t columns;      /* numbers that the head gives of a token, or of a row: vocab in a language model */
+    bool by_rows;         /* of a row, not of each token */
+    bool uncut;           /* a row must be read in one pass: its tokens see those after them, or it becomes a mean */
+    float *logits;        /* owned, [vocab or columns] */
     atomic_int cancel;    /* asked to end; taken back by the call that does */
     struct peft__generation *generation; /* owned: started and asked for a token at a time; NULL: none */
     bool running;         /* inside a call: callbacks may not re-enter */
@@ -64,10 +81,18 @@ peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set
 /* Records the session anew with other adapters; on failure it is as before. */
 peft_status peft__session_set_adapters(struct peft_session *s, const char *expression);
 void peft__session_free(struct peft_session *s);
-/* Logits of every token of rows given end to end: [tokens, vocab]; with a parallel block [branches, tokens, vocab]. */
-/* tasks: of each row; NULL: the option "task_id". */
-peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, const int32_t *tasks,
-                                 size_t n_rows, float *out);
+/* Rows end to end. */
+typedef struct peft__session_rows {
+    const int32_t *ids, *types;  /* [tokens]; types NULL: all 0 */
+    const int64_t *offsets;      /* [n + 1] */
+    const int32_t *tasks;        /* [n]; NULL: the option "task_id" */
+    size_t n;
+    const int32_t *source_ids;   /* what an encoder reads; NULL: nothing */
+    const int64_t *source_offsets; /* [n + 1] */
+} peft__session_rows;
+/* What the head gives of every token, [tokens, columns], or row, [rows, columns]; with a parallel block for each branch. */
+peft_status peft__session_logits(struct peft_session *s, const peft__session_rows *rows, float *out);
+bool peft__session_output_size(const struct peft_session *s, size_t tokens, size_t rows, size_t *n); /* false: too many */
 /* Continues ids; new ids are pushed to out (int32_t), text to text (NULL: not wanted). */
 peft_status peft__session_generate(struct peft_session *s, const struct peft_tokenizer *t, const int32_t *ids, size_t n,
                                    const peft__optset *opts, peft_token_fn fn, void *user, peft__vec *out,

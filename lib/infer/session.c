@@ -1,4 +1,4 @@
-/* session.c - inference with one model and the adapters that act on it: tape, plan and KV cache, logits of whole rows.
+/* session.c - inference with one model and the adapters that act on it: tape, plan and KV cache, what the head gives of whole rows.
  *
  * The tape is recorded without gradients; one plan, made at the first use, serves batches of many short rows and, with the
  * cache, one long row piece by piece: a pass has at most `chunk` tokens. A row's numbers do not depend on how it was cut.
@@ -7,12 +7,13 @@
  * A cancel is remembered until the call that it ends: one that comes between two calls ends the second.
  *
  * An adapter with gates, which are means over a row's tokens, has the tokens of the pass: a prompt may not be cut, and each token
- * that is added has gates of its own.
+ * that is added has gates of its own. Nor may the rows of an encoder be cut, whose tokens see those after them: there a pass is as
+ * long as the longest row.
  *
  * Left out: several rows that decode at the same time. */
 #include "infer/parts.h"
 
-enum { SESSION_ROWS = 64, SESSION_LENGTH = 4096, SESSION_CACHE_STEP = 64 };
+enum { SESSION_LENGTH = 4096, SESSION_CACHE_STEP = 64 };
 
 static const peft__option session_options[] = {
     {"max_length", PEFT__OPT_INT, "0", 0, 1 << 30, NULL,
@@ -27,6 +28,7 @@ const peft__schema peft__schema_session = {"session", session_options, PEFT__COU
 /* What a row may have: the model's positions less those that the adapters take. */
 static peft_status session_limits(struct peft_session *s) {
     int64_t most = s->model->config.max_positions, asked = peft__opt_int(&s->opts, "max_length");
+    int64_t chunk = peft__opt_int(&s->opts, "chunk");
     int64_t taken = s->tape.virtual_tokens + s->tape.position_shift;
     if (most > 0 && most <= taken) {
         return peft__fail(PEFT_E_SHAPE, "the adapters take %lld positions, and the model has %lld", (long long)taken,
@@ -34,18 +36,34 @@ static peft_status session_limits(struct peft_session *s) {
     }
     if (asked == 0) {
         asked = most > 0 ? PEFT__MIN(most - taken, SESSION_LENGTH) : SESSION_LENGTH;
+        if (s->uncut) { asked = PEFT__MIN(asked, chunk); }
     } else if (most > 0 && asked > most - taken) {
         return peft__fail(PEFT_E_KEY, "key \"max_length\" is %lld, but the model has %lld positions%s",
                           (long long)asked, (long long)(most - taken), taken > 0 ? " that the adapters leave" : "");
     }
+    if (s->uncut && asked > chunk && peft__opt_is_set(&s->opts, "chunk")) {
+        return peft__fail(PEFT_E_KEY, "key \"chunk\" is %lld, less than max_length %lld, and rows of %s cannot be cut", (long long)chunk,
+                          (long long)asked, s->model->model_type);
+    }
     s->max_length = asked;
-    s->chunk = PEFT__MIN(peft__opt_int(&s->opts, "chunk"), asked);
+    s->chunk = s->uncut ? asked : PEFT__MIN(chunk, asked);
     return PEFT_OK;
+}
+
+/* What the head of the tape gives. */
+static void session_outputs(struct peft_session *s) {
+    const peft__task *task = &s->model->config.task;
+    const peft__op *last = peft__tape_op(&s->tape, (int32_t)s->tape.ops.len - 1);
+    const peft__value *v = peft__tape_value(&s->tape, last->in[0]);
+    s->vocab = s->model->config.vocab_size + s->tape.vocab_extra;
+    s->columns = peft__task_is_lm(task) ? s->vocab : v->cols;
+    s->by_rows = !peft__task_is_lm(task) && v->space == PEFT__SPACE_ROWS;
+    s->uncut = s->model->arch->lm_task < 0 || task->kind == PEFT__TASK_EMBEDDING;
 }
 
 /* Of row r of a batch that names tasks; the option's otherwise (r -1: in any case). */
 static int32_t session_task(const struct peft_session *s, int64_t r) {
-    return s->tasks != NULL && r >= 0 ? s->tasks[r] : (int32_t)peft__opt_int(&s->opts, "task_id");
+    return s->rows != NULL && s->rows->tasks != NULL && r >= 0 ? s->rows->tasks[r] : (int32_t)peft__opt_int(&s->opts, "task_id");
 }
 
 static peft_status session_record(struct peft_session *s) {
@@ -59,7 +77,11 @@ out:
 }
 
 static int64_t session_max_rows(const struct peft_session *s) {
-    return PEFT__MIN(SESSION_ROWS, s->chunk);
+    return PEFT__MIN(PEFT__SESSION_ROWS, s->chunk);
+}
+
+static size_t session_logit_bytes(const struct peft_session *s) {
+    return (size_t)PEFT__MAX(s->vocab, s->columns) * sizeof *s->logits;
 }
 
 static peft_status session_fill(struct peft_session *s, const char *expression, const peft__optset *opts) {
@@ -71,7 +93,7 @@ static peft_status session_fill(struct peft_session *s, const char *expression, 
     TRY(peft__optset_copy(&s->opts, mem, opts));
     TRY(peft__expression_parse(&s->expression, mem, s->set, expression));
     TRY(session_record(s));
-    s->vocab = s->model->config.vocab_size + s->tape.vocab_extra;
+    session_outputs(s);
     TRY(session_limits(s));
     s->task = session_task(s, -1);
     if (s->tape.tasks > 0 && s->task >= s->tape.tasks) {
@@ -83,8 +105,9 @@ static peft_status session_fill(struct peft_session *s, const char *expression, 
     s->max_stream = s->chunk + session_max_rows(s) * s->tape.virtual_tokens;
     s->positions = peft__alloc(mem, (size_t)s->max_stream * sizeof *s->positions);
     s->wanted = peft__alloc(mem, (size_t)s->chunk * sizeof *s->wanted);
-    s->logits = peft__alloc(mem, (size_t)s->vocab * sizeof *s->logits);
-    if (s->positions == NULL || s->wanted == NULL || s->logits == NULL) { st = PEFT_E_NOMEM; }
+    s->types = peft__alloc(mem, (size_t)s->max_stream * sizeof *s->types);
+    s->logits = peft__alloc(mem, session_logit_bytes(s));
+    if (s->positions == NULL || s->wanted == NULL || s->types == NULL || s->logits == NULL) { st = PEFT_E_NOMEM; }
 out:
     return st;
 }
@@ -114,7 +137,7 @@ peft_status peft__session_create(struct peft_model *m, struct peft_adapters *set
     return PEFT_OK;
 }
 
-static void session_unplan(struct peft_session *s) {
+void peft__session_unplan(struct peft_session *s) {
     peft__exec_free(&s->exec);
     peft__plan_free(&s->plan);
     s->planned = false;
@@ -139,13 +162,16 @@ void peft__session_free(struct peft_session *s) {
     if (s == NULL) { return; }
     peft_context *ctx = s->ctx;
     peft__session_stop(s);
-    session_unplan(s);
+    if (s->tape.mem != NULL) { peft__session_source_free(s); }
+    peft__session_unplan(s);
+    peft__session_cross_free(s);
     session_cache_free(s);
     if (s->tape.mem != NULL) { peft__tape_free(&s->tape); }
     peft__pool_free(s->pool);
     peft__free(&ctx->mem, s->positions, (size_t)s->max_stream * sizeof *s->positions);
     peft__free(&ctx->mem, s->wanted, (size_t)s->chunk * sizeof *s->wanted);
-    peft__free(&ctx->mem, s->logits, (size_t)s->vocab * sizeof *s->logits);
+    peft__free(&ctx->mem, s->types, (size_t)s->max_stream * sizeof *s->types);
+    peft__free(&ctx->mem, s->logits, session_logit_bytes(s));
     peft__optset_free(&s->opts);
     peft__expression_free(&s->expression);
     peft__set_release(s->set);
@@ -161,7 +187,9 @@ peft_status peft__session_set_adapters(struct peft_session *s, const char *expre
     struct peft_session *other = NULL, old;
     TRY(peft__session_create(s->model, s->set, expression, &s->opts, &other));
     peft__session_stop(s);
-    session_unplan(s);
+    peft__session_source_free(s);
+    peft__session_unplan(s);
+    peft__session_cross_free(s);
     session_cache_free(s);
     memcpy(&old, s, sizeof old);
     memcpy(s, other, sizeof *s);
@@ -176,14 +204,16 @@ out:
 peft_status peft__session_plan(struct peft_session *s) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &s->ctx->mem;
-    peft__caps caps = {session_max_rows(s), s->chunk, s->max_length, s->tape.virtual_tokens, s->tape.position_shift};
+    peft__caps caps = {.max_rows = session_max_rows(s), .max_tokens = s->chunk, .max_length = s->max_length,
+                       .virtual_tokens = s->tape.virtual_tokens, .position_shift = s->tape.position_shift,
+                       .max_source = s->source.room, .max_source_length = s->source.room, .source_virtual = s->tape.source_virtual};
     if (s->planned) { return PEFT_OK; }
     TRY(peft__plan_make(&s->plan, mem, &s->tape, &caps, 0, s->kernels, peft__pool_size(s->pool),
-                        s->model->config.head_dim));
+                        peft__config_head_dim(&s->model->config)));
     TRY(peft__exec_create(&s->exec, mem, &s->tape, &s->plan, s->kernels, s->pool));
     s->planned = true;
 out:
-    if (st != PEFT_OK) { session_unplan(s); }
+    if (st != PEFT_OK) { peft__session_unplan(s); }
     return st;
 }
 
@@ -234,7 +264,8 @@ static peft_status session_cache_grow(struct peft_session *s, int64_t rows, int6
 }
 
 peft_status peft__session_cache_rows(struct peft_session *s, int64_t rows) {
-    return session_cache_grow(s, rows, s->cache.capacity);
+    peft_status st = session_cache_grow(s, rows, s->cache.capacity);
+    return st == PEFT_OK ? peft__session_cross_grow(s, rows, 0) : st;
 }
 
 void peft__session_cache_copy(struct peft_session *s, int32_t from, int32_t to) {
@@ -244,6 +275,7 @@ void peft__session_cache_copy(struct peft_session *s, int32_t from, int32_t to) 
         memcpy(c->k[i] + (size_t)to * stride, c->k[i] + (size_t)from * stride, filled * sizeof **c->k);
     }
     c->length[to] = c->length[from];
+    peft__session_cross_copy(s, from, to);
 }
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------ */
@@ -262,12 +294,24 @@ bool peft__session_cancelled(struct peft_session *s) {
     return atomic_exchange(&s->cancel, false) != 0;
 }
 
+/* Token types of the pass, virtual tokens having 0; NULL: all have. */
+static const int32_t *session_types(struct peft_session *s, const int32_t *ids, const int64_t *in, const int64_t *out, int64_t n_rows) {
+    if (s->rows == NULL || s->rows->types == NULL) { return NULL; }
+    const int32_t *own = s->rows->types + (ids - s->rows->ids);
+    for (int64_t r = 0; r < n_rows; r++) {
+        int64_t n = in[r + 1] - in[r], added = out[r + 1] - out[r] - n;
+        memset(s->types + out[r], 0, (size_t)added * sizeof *own);
+        memcpy(s->types + out[r] + added, own + in[r], (size_t)n * sizeof *own);
+    }
+    return s->types;
+}
+
 /* The frame of a pass over n_rows rows at offsets `in` of ids, of groups[r] each. `out` becomes their offsets with the group's
  * virtual tokens before each, unless they go on (`begun`); a row's first token (virtual or not) has position `position`. Wanted
  * are the logits of each row's last tokens, at most `n_logits` a row. */
 static peft__frame session_frame(struct peft_session *s, const int32_t *ids, const int64_t *in, int64_t *out,
                                  const int32_t *groups, int64_t n_rows, bool begun, int64_t position, int64_t n_logits) {
-    static const uint64_t keys[SESSION_ROWS]; /* of dropout, which is training's */
+    static const uint64_t keys[PEFT__SESSION_ROWS]; /* of dropout, which is training's */
     peft__frame f;
     memset(&f, 0, sizeof f);
     out[0] = 0;
@@ -286,6 +330,7 @@ static peft__frame session_frame(struct peft_session *s, const int32_t *ids, con
     f.offsets[PEFT__SPACE_TOKENS] = out;
     f.ids = ids;
     f.positions = s->positions;
+    f.types = session_types(s, ids, in, out, n_rows);
     f.row_keys = keys;
     f.row_groups = groups;
     f.logit_tokens = s->wanted;
@@ -303,6 +348,7 @@ peft_status peft__session_advance(struct peft_session *s, const int32_t *ids, in
     TRY(session_cache_grow(s, 1, prefix + behind + virtual_tokens + n));
     peft__frame f = session_frame(s, ids, in, out, &s->group, 1, past > 0, behind, n_logits);
     f.row_tasks = &s->task;
+    if (past == 0) { TRY(peft__session_source_begins(s, &f)); }
     f.cache = &s->cache;
     f.cache_rows = &slot;
     f.logits = logits;
@@ -314,8 +360,8 @@ out:
 
 peft_status peft__session_advance_rows(struct peft_session *s, const int32_t *ids, const int32_t *slots, int64_t n, float *logits) {
     peft_status st = PEFT_OK;
-    int64_t in[SESSION_ROWS + 1], out[SESSION_ROWS + 1], past = s->cache.length[slots[0]];
-    int32_t groups[SESSION_ROWS], tasks[SESSION_ROWS];
+    int64_t in[PEFT__SESSION_ROWS + 1], out[PEFT__SESSION_ROWS + 1], past = s->cache.length[slots[0]];
+    int32_t groups[PEFT__SESSION_ROWS], tasks[PEFT__SESSION_ROWS];
     for (int64_t r = 0; r < n; r++) {
         in[r] = r;
         groups[r] = s->group;
@@ -336,6 +382,7 @@ out:
 
 void peft__session_rewind(struct peft_session *s) {
     for (int64_t r = 0; r < s->cache.rows; r++) { s->cache.length[r] = 0; }
+    peft__session_cross_rewind(s);
 }
 
 void peft__session_row_begins(struct peft_session *s, int64_t n) {
@@ -349,7 +396,7 @@ peft_status peft__session_check_whole(const struct peft_session *s, int64_t n) {
                       "a whole row: set the session's chunk to %lld or more", (long long)n, (long long)s->chunk, (long long)n);
 }
 
-/* A row that is longer than a pass. */
+/* A row that is longer than a pass. Of outputs of the row the last pass has the right ones. */
 static peft_status session_logits_long(struct peft_session *s, const int32_t *ids, int64_t n, float *out) {
     peft_status st = PEFT_OK;
     TRY(peft__session_check_whole(s, n));
@@ -357,55 +404,68 @@ static peft_status session_logits_long(struct peft_session *s, const int32_t *id
     for (int64_t at = 0; at < n; at += s->chunk) {
         int64_t part = PEFT__MIN(s->chunk, n - at);
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
-        TRY(peft__session_advance(s, ids + at, part, out + at * s->vocab, part));
+        TRY(peft__session_advance(s, ids + at, part, out + (s->by_rows ? 0 : at * s->columns), part));
     }
 out:
     s->whole = 0;
     return st;
 }
 
-/* Rows [0, n_rows) at offsets from offsets[0], all in one pass. */
-static peft_status session_logits_short(struct peft_session *s, const int32_t *ids, const int64_t *offsets,
-                                        int64_t first, int64_t n_rows, int64_t copy, float *out) {
-    int64_t in[SESSION_ROWS + 1], stream[SESSION_ROWS + 1];
-    int32_t groups[SESSION_ROWS], tasks[SESSION_ROWS];
+/* Rows [first, first + n_rows) of the batch, all in one pass. */
+static peft_status session_logits_short(struct peft_session *s, int64_t first, int64_t n_rows, int64_t copy, float *out) {
+    const int64_t *offsets = s->rows->offsets + first;
+    int64_t in[PEFT__SESSION_ROWS + 1], stream[PEFT__SESSION_ROWS + 1];
+    int32_t groups[PEFT__SESSION_ROWS], tasks[PEFT__SESSION_ROWS];
     for (int64_t r = 0; r < n_rows; r++) { groups[r] = peft__expression_group(&s->expression, first + r, copy); }
     for (int64_t r = 0; r < n_rows; r++) { tasks[r] = session_task(s, first + r); }
     for (int64_t r = 0; r <= n_rows; r++) { in[r] = offsets[r] - offsets[0]; }
-    peft__frame f = session_frame(s, ids, in, stream, groups, n_rows, false, 0, s->chunk);
+    peft__frame f = session_frame(s, s->rows->ids + offsets[0], in, stream, groups, n_rows, false, 0, s->chunk);
     f.row_tasks = tasks;
     f.logits = out;
+    if (s->rows->source_ids != NULL) {
+        const int64_t *source = s->rows->source_offsets + first;
+        peft__session_source_rows(s, &f, s->rows->source_ids + source[0], source, groups);
+    }
     return peft__exec_run(&s->exec, &f, false);
 }
 
-static peft_status session_check_rows(const struct peft_session *s, const int64_t *offsets, size_t n_rows) {
-    for (size_t r = 0; r < n_rows; r++) {
-        int64_t n = offsets[r + 1] - offsets[r];
-        if (n > s->max_length) {
-            return peft__fail(PEFT_E_SHAPE, "row %zu has %lld tokens, more than the session's max_length of %lld", r,
-                              (long long)n, (long long)s->max_length);
-        }
+static peft_status session_check_rows(const struct peft_session *s, const peft__session_rows *rows) {
+    int64_t types = s->model->config.type_vocab, tokens = rows->n > 0 ? rows->offsets[rows->n] : 0;
+    for (size_t r = 0; r < rows->n; r++) {
+        int64_t n = rows->offsets[r + 1] - rows->offsets[r];
+        if (n <= s->max_length) { continue; }
+        return peft__fail(PEFT_E_SHAPE, "row %zu has %lld tokens, more than the session's max_length of %lld%s", r, (long long)n,
+                          (long long)s->max_length, s->uncut ? ", and it cannot be cut: set max_length" : "");
     }
-    return PEFT_OK;
+    for (int64_t i = 0; rows->types != NULL && types > 0 && i < tokens; i++) {
+        if (rows->types[i] < types) { continue; }
+        return peft__fail(PEFT_E_INVALID, "token %lld has type %d, expected 0 to %lld", (long long)i, (int)rows->types[i],
+                          (long long)types - 1);
+    }
+    return peft__session_check_ids(s, rows->ids, (size_t)tokens);
 }
 
 /* All rows, in their branch `copy` where the expression has a parallel block. */
-static peft_status session_logits_copy(struct peft_session *s, const int32_t *ids, const int64_t *offsets, size_t n_rows,
-                                       int64_t copy, float *out) {
+static peft_status session_logits_copy(struct peft_session *s, int64_t copy, float *out) {
     peft_status st = PEFT_OK;
-    int64_t vocab = s->vocab;
-    for (size_t r = 0; r < n_rows;) {
+    const int64_t *offsets = s->rows->offsets;
+    for (size_t r = 0; r < s->rows->n;) {
         size_t end = r;
         int64_t first = offsets[r];
-        while (end < n_rows && end - r < (size_t)session_max_rows(s) && offsets[end + 1] - first <= s->chunk) { end++; }
+        float *to = out + (s->by_rows ? (int64_t)r : first) * s->columns;
+        while (end < s->rows->n && end - r < (size_t)session_max_rows(s) && offsets[end + 1] - first <= s->chunk &&
+               peft__session_source_fits(s, r, end + 1)) {
+            end++;
+        }
         if (peft__session_cancelled(s)) { FAIL(PEFT_E_CANCELLED, "the session was cancelled"); }
         if (end == r) {
             s->group = peft__expression_group(&s->expression, (int64_t)r, copy);
             s->task = session_task(s, (int64_t)r);
-            TRY(session_logits_long(s, ids + first, offsets[r + 1] - first, out + first * vocab));
+            peft__session_source_is(s, r);
+            TRY(session_logits_long(s, s->rows->ids + first, offsets[r + 1] - first, to));
             end = r + 1;
         } else {
-            TRY(session_logits_short(s, ids + first, offsets + r, (int64_t)r, (int64_t)(end - r), copy, out + first * vocab));
+            TRY(session_logits_short(s, (int64_t)r, (int64_t)(end - r), copy, to));
         }
         r = end;
     }
@@ -415,22 +475,26 @@ out:
     return st;
 }
 
-peft_status peft__session_logits(struct peft_session *s, const int32_t *ids, const int64_t *offsets, const int32_t *tasks,
-                                 size_t n_rows, float *out) {
+bool peft__session_output_size(const struct peft_session *s, size_t tokens, size_t rows, size_t *n) {
+    return peft__mul(s->by_rows ? rows : tokens, (size_t)s->columns, n) &&
+           peft__mul(*n, (size_t)peft__expression_copies(&s->expression), n);
+}
+
+peft_status peft__session_logits(struct peft_session *s, const peft__session_rows *rows, float *out) {
     peft_status st = PEFT_OK;
-    s->tasks = tasks;
-    int64_t rows = peft__expression_rows(&s->expression), tokens = n_rows > 0 ? offsets[n_rows] : 0;
-    TRY(session_check_rows(s, offsets, n_rows));
-    TRY(peft__session_check_ids(s, ids, (size_t)tokens));
-    if (rows > 0 && (size_t)rows != n_rows) {
-        FAIL(PEFT_E_SHAPE, "the batch has %zu rows, and batch_split divides %lld", n_rows, (long long)rows);
+    int64_t wanted = peft__expression_rows(&s->expression), copies = peft__expression_copies(&s->expression);
+    size_t size = 0;
+    s->rows = rows;
+    TRY(session_check_rows(s, rows));
+    if (wanted > 0 && (size_t)wanted != rows->n) {
+        FAIL(PEFT_E_SHAPE, "the batch has %zu rows, and batch_split divides %lld", rows->n, (long long)wanted);
     }
     peft__session_stop(s);
+    TRY(peft__session_source_prepare(s, rows));
     TRY(peft__session_plan(s));
-    for (int64_t c = 0; c < peft__expression_copies(&s->expression); c++) {
-        TRY(session_logits_copy(s, ids, offsets, n_rows, c, out + c * tokens * s->vocab));
-    }
+    (void)peft__session_output_size(s, rows->n > 0 ? (size_t)rows->offsets[rows->n] : 0, rows->n, &size);
+    for (int64_t c = 0; c < copies; c++) { TRY(session_logits_copy(s, c, out + (size_t)c * (size / (size_t)copies))); }
 out:
-    s->tasks = NULL;
+    s->rows = NULL;
     return st;
 }

@@ -1,4 +1,4 @@
-/* attention.c - softmax(q k' scale) v by blocks, forward (Milakov and Gimelshein 2018; Dao et al. 2022).
+/* attention.c - softmax(q k' scale + bias) v by blocks, forward (Milakov and Gimelshein 2018; Dao et al. 2022).
  *
  *   for each block of keys:   S = Q K' (tiles on packed panels);   m' = max(m, max S);   P = exp(S - m')
  *                             O = O exp(m - m') + P V;             l = l exp(m - m') + sum P
@@ -8,14 +8,14 @@
  * in the caller's array. Blocks and units follow from the row and the table alone, never from the batch or the threads.
  * Rows of few queries (generation) take a path without packing, one head to a task, on dot and axpy.
  *
- * Left out: dropout inside attention, additive biases (ALiBi, relative positions), the backward half (attention_back.c). */
+ * Left out: dropout inside attention, biases of other kinds than by relative position (ALiBi), the backward half
+ * (attention_back.c). */
 #include <math.h>
 
 #include "kernels/attention.h"
 #include "kernels/scratch.h"
 
 enum {
-    ATTN_KEYS = 256, /* target size of a block; the block is a multiple of nr below that */
     ATTN_UNITS = 16, /* units of a task */
     ATTN_SHARE = 4,  /* units that share packed keys, at least, where the row is long enough */
     ATTN_FEW = 4,    /* rows of fewer queries are not packed */
@@ -34,7 +34,7 @@ typedef struct attn_scratch {
 /* Lays the pieces out from base (which may be NULL, for the size in reals that is returned). */
 static size_t attn_layout(const peft__kernels *k, int64_t dim, peft__real *base, attn_scratch *out) {
     const int64_t wide = peft__attn_ceil(dim, k->nr) * k->nr;
-    out->block = PEFT__MAX(ATTN_KEYS / k->nr, 1) * k->nr;
+    out->block = PEFT__MAX(PEFT__ATTN_KEYS / k->nr, 1) * k->nr; /* a multiple of nr */
     out->lds = peft__attn_ceil(out->block, 16) * 16 + ATTN_PAD;
     const size_t keys = (size_t)(peft__attn_ceil(out->block * dim, 16) * 16), values = (size_t)(out->block * wide);
     const size_t s = (size_t)(PEFT__ATTN_QUERIES * out->lds), stat = (size_t)ATTN_UNITS * PEFT__ATTN_QUERIES;
@@ -76,15 +76,21 @@ static int64_t attn_row_tasks(const attn_job *job, const peft__attn_row *row) {
     return peft__attn_ceil(row->n, job->subs * PEFT__ATTN_QUERIES) * job->args->kv_heads * job->chunks;
 }
 
-/* Folds one row of scores into the running softmax; s becomes exp(scores - m). Returns the factor of what was summed. */
-static peft__real attn_softmax(const attn_job *job, peft__real *s, int64_t n, peft__real *m, peft__real *l) {
-    const peft__kernels *k = job->run->k;
-    peft__real a = job->args->scale;
+/* Folds query `query`'s scores of the block's keys [lo, lo + n) into the running softmax; s, at the first of them, becomes
+ * exp(scores - m). Returns the factor of what was summed. */
+static peft__real attn_softmax(const attn_task *t, const peft__attn_block *block, int64_t head, int64_t query, int64_t lo,
+                               int64_t n, peft__real *s, peft__real *m, peft__real *l) {
+    const peft__attn_args *args = t->job->args;
+    const peft__kernels *k = t->job->run->k;
+    peft__real a = args->scale;
     if (n <= 0) { return 1; }
-    if (job->args->softcap > 0) {
-        k->scale(s, a / job->args->softcap, s, n);
+    if (args->softcap > 0) {
+        k->scale(s, a / args->softcap, s, n);
         k->act(PEFT__ACT_TANH, s, s, n);
-        a = job->args->softcap;
+        a = args->softcap;
+    } else if (args->bias != NULL) {
+        peft__attn_add_bias(k, args, t->row, block, head, query, lo, n, s);
+        a = 1;
     }
     const peft__real top = a * k->max(s, n), next = top > *m ? top : *m;
     const peft__real factor = next == *m ? 1 : peft__exp(*m - next);
@@ -96,9 +102,8 @@ static peft__real attn_softmax(const attn_job *job, peft__real *s, int64_t n, pe
 /* One unit against one packed block. */
 static void attn_unit(const attn_task *t, const peft__attn_block *block, const peft__attn_span *span, int64_t unit,
                       int64_t head, int64_t query, int64_t rows) {
-    const attn_job *job = t->job;
-    const peft__attn_args *args = job->args;
-    const peft__kernels *k = job->run->k;
+    const peft__attn_args *args = t->job->args;
+    const peft__kernels *k = t->job->run->k;
     const int64_t dim = args->head_dim, token = t->row->first + query;
     const peft__real *q = args->q + token * args->ldq + head * dim;
     peft__real *o = args->o + token * args->ldo + head * dim;
@@ -106,7 +111,8 @@ static void attn_unit(const attn_task *t, const peft__attn_block *block, const p
     peft__attn_scores(k, span, rows, block->n, dim, q, args->ldq, t->w.keys, t->w.s, t->w.lds, true);
     for (int64_t i = 0; i < rows; i++) {
         peft__real *s = t->w.s + i * t->w.lds;
-        const peft__real factor = attn_softmax(job, s + span->lo[i], span->hi[i] - span->lo[i], &m[i], &l[i]);
+        const int64_t lo = span->lo[i], n = span->hi[i] - lo;
+        const peft__real factor = attn_softmax(t, block, head, query + i, lo, n, s + lo, &m[i], &l[i]);
         peft__attn_clear_edges(span, i, block->n, s);
         if (factor != 1) { k->scale(o + i * args->ldo, factor, o + i * args->ldo, dim); }
     }
@@ -166,7 +172,8 @@ static void attn_few_block(const attn_task *t, const peft__attn_block *block, pe
     peft__attn_span span;
     if (!peft__attn_spans(args, t->row, block, t->query, 1, &span)) { return; }
     for (int64_t j = span.lo[0]; j < span.hi[0]; j++) { s[j] = k->dot(q, block->k + j * block->ldk, dim); }
-    const peft__real factor = attn_softmax(t->job, s + span.lo[0], span.hi[0] - span.lo[0], m, l);
+    const int64_t lo = span.lo[0], n = span.hi[0] - lo;
+    const peft__real factor = attn_softmax(t, block, t->head0, t->query, lo, n, s + lo, m, l);
     if (factor != 1) { k->scale(o, factor, o, dim); }
     for (int64_t j = span.lo[0]; j < span.hi[0]; j++) { k->axpy(o, s[j], block->v + j * block->ldv, dim); }
 }

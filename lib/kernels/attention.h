@@ -53,4 +53,14 @@ void peft__attn_weigh(const peft__kernels *k, const peft__attn_span *span, int64
 /* Makes those zeros in row i. */
 void peft__attn_clear_edges(const peft__attn_span *span, int64_t i, int64_t keys, peft__real *row);
 
+/* Keys of the row in k, v. */
+static inline int64_t peft__attn_own(const peft__attn_args *args, const peft__attn_row *row) {
+    return args->cross ? row->k_n : row->n;
+}
+/* Distance of the block's first key from a query (counted within the row). */
+int64_t peft__attn_distance(const peft__attn_row *row, const peft__attn_block *block, int64_t query);
+/* s[n] = scale s + bias: scores of a query of head `head` from the block's key `lo` on. */
+void peft__attn_add_bias(const peft__kernels *k, const peft__attn_args *args, const peft__attn_row *row,
+                         const peft__attn_block *block, int64_t head, int64_t query, int64_t lo, int64_t n, peft__real *s);
+
 #endif

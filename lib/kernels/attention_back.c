@@ -2,6 +2,7 @@
  *
  *   P = exp(S - lse), recomputed;  dV += P' dO;  dP = dO V';  dS = P (dP - D), D = rowsum(dO O);
  *   dQ += scale dS K;  dK += scale dS' Q;  with softcap, dS also times 1 - tanh(S / cap)^2
+ *   with a trained table of biases, dtable[bucket, head] += sum over the pairs of that bucket of dS
  *
  * A pair of blocks adds to the rows of dQ of its queries and to the rows of dK, dV of its keys. Pairs that share neither run
  * at once: in phase s, query block a meets key block (a + L - s) mod L of the same row,
@@ -13,7 +14,8 @@
  *           3  3 2 1 0
  *
  * so that no partial sums need memory of their own and every sum has one order, whatever the threads. The blocks of past
- * segments come first, one after the other; rows that share one past gradient are one task, in order.
+ * segments come first, one after the other; rows that share one past gradient are one task, in order. The sums of dS by
+ * bucket are kept by query block and head, and at the end added up in their order.
  *
  * Left out: past gradients that overlap without being the same array. */
 #include "kernels/attention.h"
@@ -67,6 +69,7 @@ size_t peft__attn_backward_scratch(const peft__kernels *k, int64_t head_dim) {
 typedef struct attn_back_job {
     const peft__run *run;
     const peft__attn_args *args;
+    peft__real *partial; /* [query blocks of all rows, heads, buckets]: sums of dS; NULL: not wanted */
     int64_t group; /* query heads of a KV head */
     int64_t block; /* keys of a block */
     int64_t span;  /* queries of a block */
@@ -85,8 +88,10 @@ typedef struct attn_back_pair {
     bool packed; /* keys, values and key_rows hold this block */
 } attn_back_pair;
 
-/* P and dS of query i of a sub-block: in, raw scores and dP - D; out, zero outside the span as far as tiles reach. */
-static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *span, int64_t i, peft__real lse) {
+/* P and dS of query i of a sub-block that begins at `query`: in, raw scores and dP - D; out, zero outside the span as far as
+ * tiles reach. */
+static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query, int64_t i,
+                              peft__real lse) {
     const peft__attn_args *args = t->job->args;
     const peft__kernels *k = t->job->run->k;
     const int64_t lo = span->lo[i], n = span->hi[i] - lo;
@@ -101,7 +106,8 @@ static void attn_back_softmax(const attn_back_pair *t, const peft__attn_span *sp
         k->mul(u, u, ds + lo, n);
         k->axpy(ds + lo, -1, u, n);
     } else if (n > 0) {
-        (void)k->exp_sum(p + lo, p + lo, args->scale, lse, n);
+        if (args->bias != NULL) { peft__attn_add_bias(k, args, t->row, &t->keys, head, query + i, lo, n, p + lo); }
+        (void)k->exp_sum(p + lo, p + lo, args->bias != NULL ? 1 : args->scale, lse, n);
         k->mul(ds + lo, p + lo, ds + lo, n);
     }
     peft__attn_clear_edges(span, i, t->keys.n, p);
@@ -131,6 +137,25 @@ static void attn_back_gather(const attn_back_pair *t, const peft__attn_span *spa
     }
 }
 
+/* Sums dS of a sub-block by bucket: first along its diagonals, each of which has one distance. */
+static void attn_back_bias(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query, int64_t rows) {
+    const attn_back_job *job = t->job;
+    const peft__attn_bias *b = job->args->bias;
+    const int64_t last = rows - 1, n = last + t->keys.n, zero = b->reach + PEFT__ATTN_KEYS;
+    const int64_t d = peft__attn_distance(t->row, &t->keys, query) - last; /* of the last query's first key */
+    peft__real *sums = t->w.t; /* [n], free without a softcap */
+    int64_t block = query / job->span; /* of all rows' */
+    for (const peft__attn_row *r = job->args->rows; r != t->row; r++) { block += peft__attn_ceil(r->n, job->span); }
+    peft__real *out = job->partial + (block * job->args->heads + head) * b->buckets;
+    memset(sums, 0, (size_t)n * sizeof *sums);
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t lo = span->lo[i];
+        peft__real *to = sums + last - i + lo;
+        if (span->hi[i] > lo) { job->run->k->add(to, to, t->w.ds + i * t->w.lds + lo, span->hi[i] - lo); }
+    }
+    for (int64_t x = 0; x < n; x++) { out[b->bucket[zero + PEFT__MAX(PEFT__MIN(d + x, b->reach), -b->reach)]] += sums[x]; }
+}
+
 /* One head's sub-block of queries against the packed keys. */
 static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query,
                            int64_t rows) {
@@ -148,7 +173,8 @@ static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span,
         for (int64_t j = span->lo[i]; j < span->hi[i]; j++) { ds[j] = d; }
     }
     peft__attn_scores(k, span, rows, keys, dim, d_o, args->ldo, w->values, w->ds, w->lds, false);
-    for (int64_t i = 0; i < rows; i++) { attn_back_softmax(t, span, i, lse[i]); }
+    for (int64_t i = 0; i < rows; i++) { attn_back_softmax(t, span, head, query, i, lse[i]); }
+    if (t->job->partial != NULL) { attn_back_bias(t, span, head, query, rows); }
     peft__attn_weigh(k, span, rows, keys, dim, w->ds, w->lds, w->key_rows, args->dq + token * args->ldq + head * dim,
                      args->ldq);
     if (t->dk) {
@@ -192,7 +218,7 @@ static void attn_back_begin(attn_back_pair *t, const attn_back_job *job, int32_t
 /* Diagonals of a row's table of pairs, L; *queries its query blocks. */
 static int64_t attn_back_side(const attn_back_job *job, const peft__attn_row *row, int64_t *queries) {
     *queries = peft__attn_ceil(row->n, job->span);
-    return PEFT__MAX(*queries, peft__attn_ceil(row->n, job->block));
+    return PEFT__MAX(*queries, peft__attn_ceil(peft__attn_own(job->args, row), job->block));
 }
 
 static void attn_back_own_task(void *arg, int64_t task, int32_t worker) {
@@ -205,7 +231,8 @@ static void attn_back_own_task(void *arg, int64_t task, int32_t worker) {
         side = attn_back_side(job, ++row, &queries);
     }
     const int64_t a = task / args->kv_heads, b = (a + side - job->phase) % side;
-    if (b * job->block >= row->n) { return; }
+    if (b * job->block >= peft__attn_own(args, row)) { return; }
+    const int64_t first = (args->cross ? row->k_first : row->first) + b * job->block;
     attn_back_pair t;
     attn_back_begin(&t, job, worker);
     t.row = row;
@@ -213,8 +240,8 @@ static void attn_back_own_task(void *arg, int64_t task, int32_t worker) {
     t.keys = peft__attn_block_at(args, row, t.kv, false, job->block, b);
     t.lddk = args->ldk;
     t.lddv = args->ldv;
-    t.dk = args->dk + (row->first + t.keys.first) * t.lddk + t.kv * args->head_dim;
-    t.dv = args->dv + (row->first + t.keys.first) * t.lddv + t.kv * args->head_dim;
+    t.dk = args->dk + first * t.lddk + t.kv * args->head_dim;
+    t.dv = args->dv + first * t.lddv + t.kv * args->head_dim;
     attn_back_queries(&t, a * job->span, PEFT__MIN(row->n - a * job->span, job->span));
 }
 
@@ -287,21 +314,49 @@ static void attn_back_zero_task(void *arg, int64_t task, int32_t worker) {
     const size_t narrow = (size_t)(args->kv_heads * args->head_dim) * sizeof(peft__real);
     const peft__attn_row *row = &args->rows[task / ATTN_BACK_ZERO];
     const int64_t part = task % ATTN_BACK_ZERO;
-    const int64_t begin = row->n * part / ATTN_BACK_ZERO, end = row->n * (part + 1) / ATTN_BACK_ZERO;
+    const int64_t own = peft__attn_own(args, row), first = args->cross ? row->k_first : row->first;
     (void)worker;
-    for (int64_t i = row->first + begin; i < row->first + end; i++) {
-        memset(args->dq + i * args->ldq, 0, wide);
-        memset(args->dk + i * args->ldk, 0, narrow);
-        memset(args->dv + i * args->ldv, 0, narrow);
+    for (int64_t i = row->n * part / ATTN_BACK_ZERO; i < row->n * (part + 1) / ATTN_BACK_ZERO; i++) {
+        memset(args->dq + (row->first + i) * args->ldq, 0, wide);
     }
+    for (int64_t i = own * part / ATTN_BACK_ZERO; i < own * (part + 1) / ATTN_BACK_ZERO; i++) {
+        memset(args->dk + (first + i) * args->ldk, 0, narrow);
+        memset(args->dv + (first + i) * args->ldv, 0, narrow);
+    }
+}
+
+/* The sums by query block and head, added to the table's gradient, or made 0. */
+static void attn_back_table(const attn_back_job *job, bool begin) {
+    const peft__attn_args *args = job->args;
+    const peft__attn_bias *b = args->bias;
+    int64_t blocks = 0;
+    if (job->partial == NULL) { return; }
+    for (int64_t r = 0; r < args->n_rows; r++) { blocks += peft__attn_ceil(args->rows[r].n, job->span); }
+    if (begin) {
+        memset(job->partial, 0, (size_t)(blocks * args->heads * b->buckets) * sizeof *job->partial);
+        return;
+    }
+    const peft__real *from = job->partial;
+    for (int64_t x = 0; x < blocks; x++) {
+        for (int64_t h = 0; h < args->heads; h++, from += b->buckets) {
+            for (int64_t i = 0; i < b->buckets; i++) { b->d_table[i * args->heads + h] += from[i]; }
+        }
+    }
+}
+
+int64_t peft__attn_bias_partials(int64_t tokens, int64_t rows, int64_t heads, int64_t buckets) {
+    return (tokens / ATTN_BACK_SPAN + rows) * heads * buckets;
 }
 
 void peft__attn_backward(const peft__run *run, const peft__attn_args *args) {
     attn_back_job job = {.run = run, .args = args, .group = args->heads / args->kv_heads};
     job.block = peft__attn_ceil(ATTN_BACK_KEYS, run->k->nr) * run->k->nr;
     job.span = job.group == 1 ? 2 * ATTN_BACK_SPAN : ATTN_BACK_SPAN;
+    job.partial = args->bias != NULL && args->bias->d_table != NULL ? args->bias->partial : NULL;
     if (args->n_rows == 0) { return; }
+    attn_back_table(&job, true);
     peft__pool_run(run->pool, attn_back_zero_task, &job, args->n_rows * ATTN_BACK_ZERO);
     attn_back_past(&job);
     attn_back_own(&job);
+    attn_back_table(&job, false);
 }

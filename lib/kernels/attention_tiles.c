@@ -14,7 +14,7 @@ static int64_t attn_tiles_visible(const peft__attn_args *args, const peft__attn_
 
 int64_t peft__attn_block_count(const peft__attn_args *args, const peft__attn_row *row, bool past, int64_t size) {
     const int64_t visible = attn_tiles_visible(args, row, past);
-    return peft__attn_ceil(visible, size) + peft__attn_ceil((past ? row->n_past : row->n) - visible, size);
+    return peft__attn_ceil(visible, size) + peft__attn_ceil((past ? row->n_past : peft__attn_own(args, row)) - visible, size);
 }
 
 peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__attn_row *row, int64_t head, bool past,
@@ -22,10 +22,10 @@ peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__at
     const int64_t visible = attn_tiles_visible(args, row, past), before = peft__attn_ceil(visible, size);
     peft__attn_block b = {.past = past, .visible = index < before};
     b.first = b.visible ? index * size : visible + (index - before) * size;
-    b.n = PEFT__MIN(size, (b.visible ? visible : past ? row->n_past : row->n) - b.first);
+    b.n = PEFT__MIN(size, (b.visible ? visible : past ? row->n_past : peft__attn_own(args, row)) - b.first);
     b.ldk = past ? row->past_ld : args->ldk;
     b.ldv = past ? row->past_ld : args->ldv;
-    const int64_t at = past ? b.first : row->first + b.first;
+    const int64_t at = b.first + (past ? 0 : args->cross ? row->k_first : row->first);
     b.k = (past ? row->past_k : args->k) + at * b.ldk + head * args->head_dim;
     b.v = (past ? row->past_v : args->v) + at * b.ldv + head * args->head_dim;
     return b;
@@ -34,11 +34,12 @@ peft__attn_block peft__attn_block_at(const peft__attn_args *args, const peft__at
 bool peft__attn_spans(const peft__attn_args *args, const peft__attn_row *row, const peft__attn_block *block,
                       int64_t query, int64_t n, peft__attn_span *span) {
     const int64_t key0 = block->first + (block->past ? 0 : row->n_past);
+    const int64_t behind = args->causal ? args->window - 1 : args->window; /* keys of a window before the query's own */
     const bool windowed = args->window > 0 && !block->visible;
     bool any = false;
     for (int64_t i = 0; i < n; i++) {
         const int64_t at = row->n_past + query + i - key0; /* the query's own key, counted within the block */
-        int64_t lo = windowed ? at - args->window + 1 : 0, hi = args->causal ? at + 1 : block->n;
+        int64_t lo = windowed ? at - behind : 0, hi = args->causal ? at + 1 : windowed ? at + behind + 1 : block->n;
         lo = PEFT__MAX(PEFT__MIN(lo, block->n), 0);
         hi = PEFT__MAX(PEFT__MIN(hi, block->n), 0);
         span->lo[i] = PEFT__MIN(lo, hi);
@@ -109,4 +110,18 @@ void peft__attn_clear_edges(const peft__attn_span *span, int64_t i, int64_t keys
     const int64_t from = PEFT__MAX(lo - edge, 0), to = PEFT__MIN(hi + edge, keys);
     for (int64_t j = from; j < lo; j++) { row[j] = 0; }
     for (int64_t j = hi; j < to; j++) { row[j] = 0; }
+}
+
+int64_t peft__attn_distance(const peft__attn_row *row, const peft__attn_block *block, int64_t query) {
+    return block->first + (block->past ? 0 : row->n_past) - (row->n_past + query) + row->bias_shift;
+}
+
+void peft__attn_add_bias(const peft__kernels *k, const peft__attn_args *args, const peft__attn_row *row,
+                         const peft__attn_block *block, int64_t head, int64_t query, int64_t lo, int64_t n, peft__real *s) {
+    const peft__attn_bias *b = args->bias;
+    const int64_t zero = b->reach + PEFT__ATTN_KEYS, d = peft__attn_distance(row, block, query) + lo;
+    /* A stretch of keys that starts beyond the reach has the values of one that starts where the vector does. */
+    const int64_t at = zero + PEFT__MAX(PEFT__MIN(d, b->reach), -zero);
+    if (args->scale != 1) { k->scale(s, args->scale, s, n); }
+    k->add(s, s, b->values + head * b->ld + at, n);
 }

@@ -151,27 +151,45 @@ typedef struct peft__gemm_args {
 /* m, n or k may be 0 (k = 0: C = bias or 0). Blocks of K are added in order; the split depends on K alone. */
 void peft__gemm(const peft__run *run, const peft__gemm_args *args);
 
-/* ---- attention.c: tiled softmax(q k' scale) v and its gradients; no T x T matrix ---------------------------------------- */
+/* ---- attention.c: tiled softmax(q k' scale + bias) v and its gradients; no T x T matrix --------------------------------- */
+
+enum { PEFT__ATTN_KEYS = 256 }; /* most keys that are worked on at once */
 
 /* One row of a batch. Its keys are `past` (a prefix or a cache; NULL with n_past 0) and then its own tokens. Query i (of
- * n) stands at key index n_past + i; causal: it sees keys up to itself. */
+ * n) stands at key index n_past + i; causal: it sees keys up to itself. With cross its keys are those of another row. */
 typedef struct peft__attn_row {
-    int64_t first, n;              /* tokens of the row in q, k, v, o: [first, first + n) */
+    int64_t first, n;              /* tokens of the row in q, o: [first, first + n), without cross also in k, v */
     const peft__real *past_k, *past_v; /* [n_past, kv_heads * head_dim], stride past_ld */
     peft__real *past_dk, *past_dv; /* backward: gradients are added here; NULL: not wanted */
     int64_t past_ld, n_past;
     int64_t n_visible;             /* with window: the first n_visible past keys are always seen (a prefix of no position) */
+    int64_t k_first, k_n;          /* with cross: the row's tokens in k, v: [k_first, k_first + k_n) */
+    int64_t bias_shift;            /* with bias: added to each distance (past keys that a query's position leaves out) */
 } peft__attn_row;
+
+/* Biases by relative position. The distance of key index j from a query at key index i is d = j - i + bias_shift. */
+typedef struct peft__attn_bias {
+    int64_t reach;                 /* d >= reach are all alike, and d <= -reach */
+    int64_t ld;                    /* 2 (reach + PEFT__ATTN_KEYS) + 1 */
+    const peft__real *values;      /* [heads, ld]: of d at reach + PEFT__ATTN_KEYS + d */
+    /* backward, where the table that the values are from is trained */
+    const int32_t *bucket;         /* [ld]: the table's row of d, at the same place */
+    int64_t buckets;               /* rows of the table */
+    peft__real *d_table;           /* [buckets, heads]: gradients are added here; NULL: not wanted */
+    peft__real *partial;           /* room for peft__attn_bias_partials(...) reals */
+} peft__attn_bias;
 
 typedef struct peft__attn_args {
     int64_t heads, kv_heads, head_dim;   /* heads a multiple of kv_heads: head h reads kv head h / (heads / kv_heads) */
     peft__real scale;
     bool causal;
-    int64_t window;                /* > 0: key index > query index - window only (own and cached keys) */
+    bool cross;                    /* keys are not the queries' own row: neither causal nor with a window */
+    int64_t window;                /* > 0: causal, the last `window` keys (itself included), else those at most so far away */
     peft__real softcap;            /* > 0: scores = softcap * tanh(scores / softcap) */
+    const peft__attn_bias *bias;   /* added to scaled scores, without softcap; NULL: none */
     const peft__attn_row *rows;
     int64_t n_rows, n_tokens;      /* n_tokens: stride of lse */
-    const peft__real *q, *k, *v;   /* [n_tokens, .] with strides; head h at column h * head_dim */
+    const peft__real *q, *k, *v;   /* [tokens, .] with strides; head h at column h * head_dim */
     int64_t ldq, ldk, ldv;
     peft__real *o;                 /* [n_tokens, heads * head_dim], stride ldo */
     int64_t ldo;
@@ -184,6 +202,8 @@ void peft__attn_forward(const peft__run *run, const peft__attn_args *args);
 /* Wants lse and a scale above 0. Pairs of a block of queries and a block of keys run in phases in which no two tasks write the
  * same rows: every sum has one order. Rows that share a past gradient add to it in row order. */
 void peft__attn_backward(const peft__run *run, const peft__attn_args *args);
+/* Reals of attn_bias.partial for so many queries in so many rows, at most. */
+int64_t peft__attn_bias_partials(int64_t tokens, int64_t rows, int64_t heads, int64_t buckets);
 
 /* ---- rows.c: parallel loops over rows, for the element-wise operations ---------------------------------------------------- */
 

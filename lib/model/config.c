@@ -45,16 +45,20 @@ static const struct {
     {"linear", PEFT__ACT_IDENTITY},
 };
 
-peft_status peft__config_act(const peft__json *config, const char *what, const char *key, const char *dflt, int32_t *out) {
-    const char *name = NULL;
-    peft_status st = peft__json_str(config, what, key, dflt, &name);
-    if (st != PEFT_OK) { return st; }
+bool peft__config_act_find(const char *name, int32_t *out) {
     for (size_t i = 0; i < PEFT__COUNT(config_acts); i++) {
         if (strcmp(config_acts[i].name, name) == 0) {
             *out = config_acts[i].act;
-            return PEFT_OK;
+            return true;
         }
     }
+    return false;
+}
+
+peft_status peft__config_act(const peft__json *config, const char *what, const char *key, const char *dflt, int32_t *out) {
+    const char *name = NULL;
+    peft_status st = peft__json_str(config, what, key, dflt, &name);
+    if (st != PEFT_OK || peft__config_act_find(name, out)) { return st; }
     return peft__fail(PEFT_E_UNSUPPORTED,
                       "%s: key \"%s\" is \"%s\", expected silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, tanh, "
                       "sigmoid, quick_gelu or linear", what, key, name);

@@ -100,8 +100,8 @@ void peft__config_write_layer_types(const peft__config *c, peft__json_out *j) {
     peft__json_array_end(j);
 }
 
-peft__val peft__decoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
-                                  peft__val v, int32_t layer) {
+static peft__val layer_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, const peft__val qkv[3],
+                                 int32_t layer, bool causal) {
     peft__past past = peft__site_kv(t, kv, h);
     peft__attn_spec spec;
     memset(&spec, 0, sizeof spec);
@@ -109,11 +109,21 @@ peft__val peft__decoder_attention(const peft__config *c, const peft__site *kv, p
     spec.kv_heads = c->kv_heads;
     spec.head_dim = c->head_dim;
     spec.scale = c->attn_scale > 0 ? c->attn_scale : 1 / sqrt((double)c->head_dim);
-    spec.causal = true;
+    spec.causal = causal;
     spec.window = peft__config_windowed(c, layer) ? c->window : 0;
     spec.softcap = c->attn_softcap;
     spec.layer = layer;
-    return peft__op_attention(t, q, k, v, &past, &spec);
+    return peft__op_attention(t, qkv[0], qkv[1], qkv[2], &past, &spec);
+}
+
+peft__val peft__decoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
+                                  peft__val v, int32_t layer) {
+    return layer_attention(c, kv, t, h, (const peft__val[3]){q, k, v}, layer, true);
+}
+
+peft__val peft__encoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
+                                  peft__val v, int32_t layer) {
+    return layer_attention(c, kv, t, h, (const peft__val[3]){q, k, v}, layer, false);
 }
 
 peft__val peft__decoder_glu(const peft__config *c, const peft__site *gate, const peft__site *up, peft__tape *t, peft__val h) {
@@ -193,7 +203,7 @@ static void module_tensor(const peft__module *m, bool bias, const char *hf, cons
     const char *what = bias ? "bias" : "weight";
     out->hf_name = peft__arena_printf(a, "%s%s.%s", hf, m->hf, what);
     out->gguf_name = peft__arena_printf(a, "%s%s.%s", gguf, m->gguf, what);
-    out->ndim = bias || m->rows == 1 ? 1 : 2;
+    out->ndim = bias || (m->rows == 1 && !m->matrix) ? 1 : 2;
     out->rows = bias ? 1 : m->rows;
     out->cols = bias && m->rows > 1 ? m->rows : m->cols;
     out->conv1d = m->conv1d && out->ndim == 2;
@@ -223,10 +233,15 @@ static size_t module_tensors(const peft__module *list, size_t n) {
 }
 
 bool peft__modules_tensor(const peft__modules *m, int64_t layers, peft__arena *a, size_t index, struct peft__tensor_spec *out) {
+    return peft__modules_tensor_in(m, "", layers, a, index, out);
+}
+
+bool peft__modules_tensor_in(const peft__modules *m, const char *prefix, int64_t layers, peft__arena *a, size_t index,
+                             struct peft__tensor_spec *out) {
     size_t at = 0, per_layer = module_tensors(m->layer, m->n_layer);
     bool bias = false;
     if (module_at(m->before, m->n_before, &index, &at, &bias)) {
-        module_tensor(&m->before[at], bias, "", "", a, out);
+        module_tensor(&m->before[at], bias, prefix, "", a, out);
         return true;
     }
     if (index < (size_t)layers * per_layer) {
@@ -234,13 +249,13 @@ bool peft__modules_tensor(const peft__modules *m, int64_t layers, peft__arena *a
         int64_t layer = (int64_t)(index / per_layer);
         index %= per_layer;
         (void)module_at(m->layer, m->n_layer, &index, &at, &bias);
-        (void)snprintf(hf, sizeof hf, "%s.%lld.", m->hf_layers, (long long)layer);
+        (void)snprintf(hf, sizeof hf, "%s%s.%lld.", prefix, m->hf_layers, (long long)layer);
         (void)snprintf(gguf, sizeof gguf, "%s.%lld.", m->gguf_layers, (long long)layer);
         module_tensor(&m->layer[at], bias, hf, gguf, a, out);
         return true;
     }
     index -= (size_t)layers * per_layer;
     if (!module_at(m->after, m->n_after, &index, &at, &bias)) { return false; }
-    module_tensor(&m->after[at], bias, "", "", a, out);
+    module_tensor(&m->after[at], bias, prefix, "", a, out);
     return true;
 }

@@ -293,7 +293,7 @@ static void gemma_record(const struct peft_model *m, peft__tape *t) {
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, peft__site_norm(t, l->ffn_after, h), x));
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), c->final_softcap, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), c->final_softcap, 1);
 }
 
 const peft__arch peft__arch_gemma = {
@@ -301,6 +301,9 @@ const peft__arch peft__arch_gemma = {
     .model_types = gemma_types,
     .architectures = gemma_classes,
     .gguf_archs = gemma_ggufs,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_GELU_TANH,
     .read_config = gemma_read_config,
     .read_gguf = gemma_read_gguf,

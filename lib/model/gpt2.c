@@ -225,7 +225,7 @@ static void gpt2_record(const struct peft_model *m, peft__tape *t) {
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
 }
 
 const peft__arch peft__arch_gpt2 = {
@@ -233,6 +233,9 @@ const peft__arch peft__arch_gpt2 = {
     .model_types = gpt2_types,
     .architectures = gpt2_classes,
     .gguf_archs = gpt2_types,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_GELU_TANH,
     .read_config = gpt2_read_config,
     .read_gguf = gpt2_read_gguf,

@@ -17,6 +17,8 @@ static void info_sizes(const peft__config *c, peft__json_out *j) {
     info_int(j, "max_position_embeddings", c->max_positions);
     peft__json_key(j, "tie_word_embeddings");
     peft__json_put_bool(j, c->tie_embeddings);
+    peft__json_key(j, "task");
+    peft__json_put_text(j, peft__task_name(c->task.kind));
 }
 
 /* Types in the order in which they first appear. */
@@ -66,6 +68,8 @@ peft_status peft__model_info(const struct peft_model *m, peft__str *out) {
     peft__json_key(&j, "model_type");
     peft__json_put_text(&j, m->model_type);
     info_sizes(&m->config, &j);
+    if (m->config.task.labels > 0) { info_int(&j, "num_labels", m->config.task.labels); }
+    peft__heads_write_config(m, &j);
     info_int(&j, "parameters", m->parameters);
     info_dtypes(m, &j);
     info_int(&j, "bytes", (int64_t)m->bytes);

@@ -169,7 +169,7 @@ static void llama_record(const struct peft_model *m, peft__tape *t) {
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
 }
 
 const peft__arch peft__arch_llama = {
@@ -177,6 +177,9 @@ const peft__arch peft__arch_llama = {
     .model_types = llama_types,
     .architectures = llama_classes,
     .gguf_archs = llama_ggufs,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_SILU,
     .read_config = llama_read_config,
     .read_gguf = llama_read_gguf,

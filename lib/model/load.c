@@ -9,6 +9,7 @@ peft_status peft__model_new(peft_context *ctx, const char *path, struct peft_mod
     struct peft_model *m = peft__alloc_zero(&ctx->mem, sizeof *m);
     if (m == NULL) { return PEFT_E_NOMEM; }
     m->magic = PEFT__MAGIC_MODEL;
+    m->ask = (peft__task_ask){.kind = -1, .problem = -1, .pool = -1, .normalize = -1};
     atomic_init(&m->refs, 1);
     m->ctx = ctx;
     peft__ctx_retain(ctx);
@@ -39,7 +40,7 @@ void peft__model_release(struct peft_model *m) {
     peft__ctx_release(ctx);
 }
 
-peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, struct peft_model **out) {
+peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, const peft__task_ask *ask, struct peft_model **out) {
     peft_status st = PEFT_OK;
     struct peft_model *m = NULL;
     bool dir = peft__path_is_dir(path);
@@ -48,6 +49,7 @@ peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, str
         FAIL(PEFT_E_FORMAT, "%s: neither a folder with config.json nor a GGUF file", path);
     }
     TRY(peft__model_new(ctx, path, &m));
+    if (ask != NULL) { m->ask = *ask; }
     TRY(dir ? peft__model_load_hf(m, copy) : peft__model_load_gguf(m, copy));
     *out = m;
     m = NULL;
@@ -97,6 +99,7 @@ peft_status peft__model_set_config(struct peft_model *m, const char *text, size_
     TRY(peft__json_parse(&a, text, len, what, &config));
     TRY(peft__arch_of_config(config, what, &m->arch, &type));
     TRY(m->arch->read_config(config, what, &m->arena, &m->config));
+    TRY(peft__heads_choose(m, config, what));
     m->model_type = m->arch->model_types[type];
     m->config_json = peft__arena_strdup(&m->arena, text, len);
     if (m->config_json == NULL) { st = PEFT_E_NOMEM; }
@@ -187,15 +190,21 @@ static peft_status model_collect(struct peft_model *m, const char *file, peft__m
         peft__model_tensor t;
         bool found = false;
         memset(&spec, 0, sizeof spec);
-        if (!m->arch->tensor(&m->config, &m->arena, i, &spec)) { break; }
+        if (!peft__model_spec(m, &m->arena, i, &spec)) { break; }
         if (spec.hf_name == NULL || spec.gguf_name == NULL) { return PEFT_E_NOMEM; }
+        if (spec.unused) { continue; }
         model_describe(&spec, &t);
         TRY(source(m, user, &spec, &t, &found));
         if (!found && spec.optional) { continue; }
+        if (!found && spec.fresh) {
+            TRY(peft__heads_make(m, &spec, &t));
+            found = true;
+        }
         if (!found) {
             FAIL(PEFT_E_NOT_FOUND, "%s: tensor \"%s\" is missing", file, m->gguf != NULL ? spec.gguf_name : spec.hf_name);
         }
-        if (spec.optional && m->config.tie_embeddings && list->len > 0 &&
+        bool head = spec.optional && !spec.fresh && list->len > 0 && t.w.rows == PEFT__VEC_AT(list, peft__model_tensor, 0).w.rows;
+        if (head && m->config.tie_embeddings &&
             model_head_is_copy(m, &PEFT__VEC_AT(list, peft__model_tensor, 0), &t)) { continue; }
         TRY(peft__vec_push(list, &t));
     }
@@ -222,6 +231,9 @@ peft_status peft__model_bind(struct peft_model *m, const char *file, peft__model
         m->bytes += peft__dtype_bytes(w->dtype, w->rows * w->cols);
     }
     TRY(m->arch->sites(m));
+    TRY(peft__heads_sites(m));
+    m->class_name = peft__heads_class(m, &m->arena);
+    if (m->class_name == NULL) { st = PEFT_E_NOMEM; }
 out:
     peft__vec_free(&list);
     return st;

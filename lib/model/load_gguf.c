@@ -111,6 +111,7 @@ static peft_status load_gguf_config(struct peft_model *m) {
     TRY(load_gguf_rope_factors(m));
     size_t type = m->arch->gguf_type != NULL ? m->arch->gguf_type(&m->config) : 0;
     m->model_type = m->arch->model_types[type];
+    TRY(peft__heads_choose(m, NULL, "metadata"));
     TRY(peft__config_text(m->arch, type, &m->config, &text));
     m->config_json = peft__arena_strdup(&m->arena, peft__str_c(&text), text.len);
     if (m->config_json == NULL) { st = PEFT_E_NOMEM; }

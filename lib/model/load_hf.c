@@ -99,10 +99,34 @@ peft_status peft__model_source_hf(struct peft_model *m, void *user, const struct
     (void)user;
     const peft__io_tensor *t = load_hf_look_up(m, spec->hf_name);
     const char *dot = strchr(spec->hf_name, '.');
-    bool prefixed = strncmp(spec->hf_name, "model.", 6) == 0 || strncmp(spec->hf_name, "transformer.", 12) == 0;
-    if (t == NULL && prefixed && dot != NULL) { t = load_hf_look_up(m, dot + 1); }
+    size_t prefix = strlen(m->arch->prefix);
+    bool base = !spec->fresh || (prefix > 0 && strncmp(spec->hf_name, m->arch->prefix, prefix) == 0);
+    if (t == NULL && dot != NULL && base) { t = load_hf_look_up(m, dot + 1); }
+    if (t == NULL && prefix > 0 && !spec->fresh) {
+        const char *full = peft__arena_printf(&m->arena, "%s%s", m->arch->prefix, spec->hf_name);
+        if (full == NULL) { return PEFT_E_NOMEM; }
+        t = load_hf_look_up(m, full);
+    }
+    if (t == NULL && spec->alias != NULL) { t = load_hf_look_up(m, spec->alias); }
     *found = t != NULL;
     return t != NULL ? peft__model_accept(m->path[0] != '\0' ? m->path : "the tensors", t, spec, spec->conv1d, out) : PEFT_OK;
+}
+
+/* What generation_config.json, where there is one, says of how the decoder begins. */
+static peft_status load_hf_generation(struct peft_model *m) {
+    peft_status st = PEFT_OK;
+    peft__arena a;
+    char *path = NULL;
+    const peft__json *generation = NULL;
+    peft__arena_init(&a, m->arena.mem);
+    TRY(peft__path_join(&a, m->path, "generation_config.json", &path));
+    if (!peft__path_exists(path)) { goto out; }
+    TRY(peft__json_read(&a, path, &generation));
+    if (generation->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: no object", path); }
+    TRY(peft__seq2seq_generation(generation, path, &m->config));
+out:
+    peft__arena_free(&a);
+    return st;
 }
 
 peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
@@ -117,6 +141,7 @@ peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
         if (st != PEFT_E_NOMEM) { peft__fail_prefix("%s", m->path); }
         goto out;
     }
+    if (m->config.encoder_layers > 0) { TRY(load_hf_generation(m)); }
     TRY(load_hf_open_weights(m, copy));
     TRY(peft__model_bind(m, m->path, peft__model_source_hf, NULL));
 out:

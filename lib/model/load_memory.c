@@ -93,10 +93,11 @@ static peft_status memory_copy(struct peft_model *m) {
 }
 
 peft_status peft__model_of_memory(peft_context *ctx, const char *config_json, size_t len, const peft__model_memory *in, bool copy,
-                                  struct peft_model **out) {
+                                  const peft__task_ask *ask, struct peft_model **out) {
     peft_status st = PEFT_OK;
     struct peft_model *m = NULL;
     TRY(peft__model_new(ctx, "", &m));
+    if (ask != NULL) { m->ask = *ask; }
     TRY(peft__model_set_config(m, config_json, len));
     TRY(memory_shard(m, in));
     if (copy) { TRY(memory_copy(m)); }

@@ -16,7 +16,9 @@ enum { PEFT__ROPE_NONE = 0, PEFT__ROPE_LINEAR = 1, PEFT__ROPE_DYNAMIC = 2, PEFT_
 typedef struct peft__config {
     int64_t hidden_size, layers, heads, kv_heads, head_dim, intermediate_size, vocab_size;
     int64_t max_positions;       /* context length, with what a rope scaling adds */
-    int64_t stated_positions;    /* config.json's max_position_embeddings, where a scaling goes beyond it; 0: max_positions */
+    int64_t stated_positions;    /* config.json's max_position_embeddings, where a scaling goes beyond it or position_offset takes
+                                    some of it; 0: max_positions */
+    int64_t position_offset;     /* rows of the table of positions before that of a row's first token (RoBERTa); 0: none */
     double norm_eps;
     int64_t rotary_dim;          /* columns of a head that rotary positions turn; 0: all */
     double rope_theta;
@@ -44,7 +46,49 @@ typedef struct peft__config {
     double attn_scale;           /* scores are multiplied by it; 0: 1 / sqrt(head_dim) */
     double attn_softcap, final_softcap; /* of scores and logits; 0: none */
     int32_t bos_id, eos_id;      /* -1: none */
+    int64_t type_vocab;          /* BERT: rows of the table of token types; 0: there is none */
+    int64_t encoder_layers;      /* encoder-decoder models: layers of the encoder, `layers` are the decoder's; 0: no encoder */
+    int64_t encoder_heads, encoder_ffn; /* BART: the same of its encoder; 0: those of the decoder */
+    int64_t bias_buckets, bias_distance; /* T5: rows of a table of biases by relative position, and the distance of the last */
+    bool glu;                    /* T5: the FFN has a gate */
+    double head_scale;           /* T5: logits are multiplied by it */
+    int32_t decoder_start_id, pad_id; /* encoder-decoder models: what stands before a target; for its tokens without a label */
+    int32_t forced_bos_id, forced_eos_id; /* the first token that is generated, and the one at the greatest length; -1: any */
+    bool norm_bias;              /* ModernBERT: norms have shifts */
+    bool head_bias, lm_bias;     /* ModernBERT: heads' dense has a bias, and the decoder of the vocabulary */
+    int32_t head_act, head_pool; /* ModernBERT: PEFT__ACT_* after the heads' dense, PEFT__POOL_* of rows */
+    double init_range;           /* spread of new heads' matrices */
+    peft__task task;             /* what the model is asked for */
 } peft__config;
+
+/* Columns of the widest head that any attention of the model has. */
+static inline int64_t peft__config_head_dim(const peft__config *c) {
+    return c->encoder_heads > 0 ? PEFT__MAX(c->head_dim, c->hidden_size / c->encoder_heads) : c->head_dim;
+}
+
+/* What a caller asks of a model; all zero but `kind` -1: as the file says. */
+typedef struct peft__task_ask {
+    int32_t kind, problem, pool; /* PEFT__TASK_*, PEFT__PROBLEM_*, PEFT__POOL_*; -1: as the file says, or the usual one */
+    int32_t normalize;           /* 1, 0; -1: as the file says */
+    int64_t labels;              /* 0: as many as names, or as the file says */
+    const char *names;           /* LIST text of the labels' names; NULL or "": none */
+    uint64_t seed;               /* of a new head */
+} peft__task_ask;
+
+/* The parts of a head, in their order: pool, dense, act, norm, out (heads.c). */
+typedef struct peft__head_layout {
+    int32_t task;                /* PEFT__TASK_* */
+    int32_t pool;                /* PEFT__POOL_* */
+    const char *dense;           /* "pooler.dense"; NULL: none. Paths are those of the model with this head */
+    bool dense_bias;
+    int32_t act;                 /* PEFT__ACT_* after dense, PEFT__HEAD_ACT_CONFIG for the model's own */
+    const char *norm;            /* a LayerNorm after that; NULL: none */
+    bool norm_bias;
+    const char *out;             /* "classifier"; NULL: the head ends here (embeddings) */
+    bool out_bias;
+    const char *out_bias_name;   /* of its bias, where that is not OUT.bias */
+} peft__head_layout;
+enum { PEFT__HEAD_ACT_CONFIG = -1 };
 
 typedef struct peft__model_tensor { /* one tensor under its Hugging Face name */
     peft__weight w;
@@ -84,6 +128,12 @@ struct peft_model {
     peft__map index;             /* HF name -> position */
     peft__site *sites;           /* [n_sites] */
     size_t n_sites;
+    peft__task_ask ask;          /* what the caller wants of it */
+    size_t n_base;               /* tensors that the architecture lists; those of the head come after them */
+    const peft__head_layout *head; /* of its task; NULL: the architecture's own, over the vocabulary */
+    const peft__site *head_sites[3]; /* dense, norm, out of it; NULL: it has no such part */
+    const char *class_name;      /* transformers' class of it with its head */
+    bool new_head;               /* some of its head is random: no file has it */
     void *arch_data;             /* of the architecture, in the arena: sites by name, inverse frequencies */
     int64_t parameters;          /* elements of all tensors, tied ones once */
     size_t bytes;                /* of the tensors as stored */
@@ -95,6 +145,11 @@ typedef struct peft__arch {
     const char *const *model_types;      /* config.json "model_type" values, NULL-ended: "llama", "mistral" */
     const char *const *architectures;    /* the "architectures" value for each of them, for written configs */
     const char *const *gguf_archs;       /* general.architecture values, NULL-ended; none: llama.cpp does not know it */
+    int32_t lm_task;                     /* PEFT__TASK_* of the head that it lists itself; -1: it lists none */
+    const peft__head_layout *heads;      /* [n_heads] others that it can have; of an encoder the first is what a bare base gets */
+    size_t n_heads;
+    const char *prefix;                  /* what stands before the base's names in files of a model with a head ("bert."), or "" */
+    const char *class_prefix;            /* "Bert" of "BertForSequenceClassification"; NULL: what is before "For" in its class */
     int32_t gguf_act;                    /* the one PEFT__ACT_* that a GGUF file of it can mean */
     /* Fill config; errors name the key. */
     peft_status (*read_config)(const peft__json *config, const char *what, peft__arena *a, peft__config *out);
@@ -112,28 +167,35 @@ typedef struct peft__arch {
     bool (*tensor)(const peft__config *c, peft__arena *a, size_t index, struct peft__tensor_spec *out);
     /* Lists the sites and prepares arch_data. */
     peft_status (*sites)(struct peft_model *m);
+    /* Fits a layout of `heads` to the config; NULL: they are as listed. */
+    void (*fit_head)(const peft__config *c, peft__head_layout *head);
     /* Records embeddings, layers and final norm; then the head. */
     void (*record)(const struct peft_model *m, peft__tape *t);
 } peft__arch;
 
 struct peft__tensor_spec {
     const char *hf_name, *gguf_name;
+    const char *alias;           /* what Hugging Face's files call it, too; NULL: nothing else */
     int32_t ndim;
     int64_t rows, cols;          /* a vector: rows 1, cols n */
     bool conv1d;                 /* HF stores [in][out] (GPT-2), GGUF [out][in] */
     bool interleaved;            /* GGUF stores q, k rows in pair order with this config's head_dim */
     bool optional;               /* may be absent: a tied head; rope_freqs */
+    bool fresh;                  /* of a head: made at random where it is absent */
+    bool unused;                 /* of a head that the task does not have: passed over */
     double gguf_plus;            /* GGUF has the values plus this (Gemma's gains: 1) */
     bool fused;                  /* q, k and v of each head are one module: GGUF has [3][heads][d] rows, HF [heads][3][d] */
 };
 
 extern const peft__arch peft__arch_llama, peft__arch_gpt2, peft__arch_qwen, peft__arch_gemma, peft__arch_phi3,
-    peft__arch_olmo2, peft__arch_neox, peft__arch_opt;
+    peft__arch_olmo2, peft__arch_neox, peft__arch_opt, peft__arch_t5, peft__arch_bart, peft__arch_bert, peft__arch_roberta,
+    peft__arch_distilbert, peft__arch_modernbert;
 const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
 const char *peft__arch_gguf_name(const peft__arch *arch, const peft__config *c); /* NULL: llama.cpp does not know it */
 
 /* load.c, load_hf.c, load_gguf.c */
-peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, struct peft_model **out);
+peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, const peft__task_ask *ask /* NULL: nothing */,
+                             struct peft_model **out);
 /* load_memory.c: tensors by Hugging Face's names in the caller's memory; `release` is called in any case. */
 typedef struct peft__model_memory {
     const char *const *names;    /* [n] */
@@ -145,7 +207,7 @@ typedef struct peft__model_memory {
     void *user;
 } peft__model_memory;
 peft_status peft__model_of_memory(peft_context *ctx, const char *config_json, size_t len, const peft__model_memory *in, bool copy,
-                                  struct peft_model **out);
+                                  const peft__task_ask *ask, struct peft_model **out);
 /* random.c: matrices N(0, 0.02), gains 1, biases 0 (tests ask for noise in both: `noise` adds N(0, noise) to every vector). */
 peft_status peft__model_random(peft_context *ctx, const char *config_json, size_t len, uint64_t seed, double noise,
                                struct peft_model **out);

@@ -160,7 +160,7 @@ static void neox_record(const struct peft_model *m, peft__tape *t) {
         x = c->parallel ? peft__op_add(t, x, peft__op_add(t, a, f)) : peft__op_add(t, y, f);
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
 }
 
 const peft__arch peft__arch_neox = {
@@ -168,6 +168,9 @@ const peft__arch peft__arch_neox = {
     .model_types = neox_types,
     .architectures = neox_classes,
     .gguf_archs = neox_ggufs,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_GELU,
     .read_config = neox_read_config,
     .read_gguf = neox_read_gguf,

@@ -144,7 +144,7 @@ static void olmo2_record(const struct peft_model *m, peft__tape *t) {
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
 }
 
 const peft__arch peft__arch_olmo2 = {
@@ -152,6 +152,9 @@ const peft__arch peft__arch_olmo2 = {
     .model_types = olmo2_types,
     .architectures = olmo2_classes,
     .gguf_archs = olmo2_types,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_SILU,
     .read_config = olmo2_read_config,
     .read_gguf = olmo2_read_gguf,

@@ -173,7 +173,7 @@ static void opt_record(const struct peft_model *m, peft__tape *t) {
     t->segment = (int32_t)c->layers + 1;
     if (d->norm != NULL) { x = peft__site_norm(t, d->norm, x); }
     if (d->out != NULL) { x = peft__site_linear(t, d->out, x); }
-    peft__site_head(t, d->head, x, 0, 1);
+    peft__model_head(m, t, d->head, x, 0, 1);
 }
 
 const peft__arch peft__arch_opt = {
@@ -181,6 +181,9 @@ const peft__arch peft__arch_opt = {
     .model_types = opt_types,
     .architectures = opt_classes,
     .gguf_archs = opt_ggufs,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_RELU,
     .read_config = opt_read_config,
     .write_config = opt_write_config,

@@ -24,6 +24,7 @@ peft_status peft__arch_of_gguf(const peft__gguf *g, peft__arena *a, const peft__
 peft_status peft__config_need(const peft__json *config, const char *what, const char *key, int64_t max, int64_t *out);
 peft_status peft__config_need_gguf(const peft__gguf *g, const char *key, int64_t max, int64_t *out);
 peft_status peft__config_act(const peft__json *config, const char *what, const char *key, const char *dflt, int32_t *out);
+bool peft__config_act_find(const char *name, int32_t *out); /* false: not known */
 const char *peft__config_act_name(int32_t act); /* as config.json spells it */
 /* "bos_token_id" and "eos_token_id": an id, a list of which the first is meant, or null. */
 peft_status peft__config_ids(const peft__json *config, const char *what, int32_t bos, int32_t eos, peft__config *c);
@@ -78,6 +79,9 @@ peft_status peft__decoder_write_gguf(const peft__config *c, const char *arch, co
 /* Causal attention of a layer, as the config says; h: what q, k and v are made of. */
 peft__val peft__decoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
                                   peft__val v, int32_t layer);
+/* The same where every token sees every token, in layers with a window those at most `window` away. */
+peft__val peft__encoder_attention(const peft__config *c, const peft__site *kv, peft__tape *t, peft__val h, peft__val q, peft__val k,
+                                  peft__val v, int32_t layer);
 /* act(h Wg') * h Wu' */
 peft__val peft__decoder_glu(const peft__config *c, const peft__site *gate, const peft__site *up, peft__tape *t, peft__val h);
 bool peft__config_windowed(const peft__config *c, int64_t layer);
@@ -93,6 +97,7 @@ typedef struct peft__module {
     const char *hf, *gguf;        /* names without what stands before them in a layer */
     int64_t rows, cols;
     bool bias, interleaved, conv1d, optional, fused;
+    bool matrix;                  /* a matrix even with one row */
     double gguf_plus;
 } peft__module;
 typedef struct peft__modules {
@@ -102,6 +107,62 @@ typedef struct peft__modules {
 } peft__modules;
 /* peft__arch.tensor for a table: module by module, weight then bias. */
 bool peft__modules_tensor(const peft__modules *m, int64_t layers, peft__arena *a, size_t index, struct peft__tensor_spec *out);
+/* The same with `prefix` before Hugging Face's names. */
+bool peft__modules_tensor_in(const peft__modules *m, const char *prefix, int64_t layers, peft__arena *a, size_t index,
+                             struct peft__tensor_spec *out);
+
+/* ---- seq2seq.c ------------------------------------------------------------------------------------------------------------- */
+
+/* What transformers takes for keys that are absent; -1: none, of `start` the pad's. */
+typedef struct peft__seq2seq_keys {
+    int32_t bos, eos, pad, start, forced_eos;
+} peft__seq2seq_keys;
+/* After vocab_size: bos, eos, pad, how the decoder begins, which tokens are forced. */
+peft_status peft__seq2seq_ids(const peft__json *config, const char *what, const peft__seq2seq_keys *k, peft__config *c);
+void peft__seq2seq_write_ids(const peft__config *c, peft__json_out *j);
+/* What generation_config.json says of these takes the place of what config.json does. */
+peft_status peft__seq2seq_generation(const peft__json *generation, const char *what, peft__config *c);
+typedef struct peft__seq2seq_sites {
+    const peft__site *q, *k, *v, *kv, *o, *stream, *norm; /* of one attention */
+} peft__seq2seq_sites;
+/* Attention of the part that its sites are of, with Wo: h to itself, or in cross attention to the encoder's states. */
+peft__val peft__seq2seq_attention(const peft__seq2seq_sites *s, peft__tape *t, peft__val h, peft__val states, peft__attn_spec *spec);
+
+/* ---- bert.c: what encoders of BERT's layer share ----------------------------------------------------------------------------- */
+
+/* What stands before the names of the base: it is the member `base` ("bert.") of a model with a head. */
+static inline const char *peft__encoder_base(const peft__config *c, const char *base) {
+    return c->task.kind == PEFT__TASK_EMBEDDING ? "" : base;
+}
+peft_status peft__bert_read(const peft__json *config, const char *what, peft__config *c);
+void peft__bert_write(const peft__config *c, peft__json_out *j);
+/* What a family calls its modules; the embeddings are called alike. */
+typedef struct peft__bert_names {
+    const char *base, *layers;           /* "bert.", "encoder.layer" */
+    const char *q, *k, *v, *kv, *o;      /* within a layer; kv: the module that attends */
+    const char *attn, *attn_norm;        /* what attention adds to the stream, and the norm behind that */
+    const char *up, *down, *ffn, *ffn_norm;
+} peft__bert_names;
+bool peft__bert_tensor(const peft__config *c, const peft__bert_names *n, peft__arena *a, size_t index, struct peft__tensor_spec *out);
+peft_status peft__bert_sites(struct peft_model *m, const peft__bert_names *n);
+void peft__bert_record(const struct peft_model *m, peft__tape *t);
+
+/* ---- heads.c --------------------------------------------------------------------------------------------------------------- */
+
+/* Heads of decoders: labels of a row from its last token. */
+enum { PEFT__HEADS_DECODER = 1 };
+extern const peft__head_layout peft__heads_decoder[PEFT__HEADS_DECODER];
+/* The task of a model: what was asked for, else what config.json's "architectures" says; its labels; m->head. */
+peft_status peft__heads_choose(struct peft_model *m, const peft__json *config, const char *what);
+/* Tensor `index` of the model with its head; false past the end. */
+bool peft__model_spec(struct peft_model *m, peft__arena *a, size_t index, struct peft__tensor_spec *out);
+/* Memory and values of a head's tensor that no file has. */
+peft_status peft__heads_make(struct peft_model *m, const struct peft__tensor_spec *spec, peft__model_tensor *out);
+peft_status peft__heads_sites(struct peft_model *m); /* after the architecture's sites */
+/* Records the head: that over the vocabulary at `lm`, or the task's. x: [TOKENS, C], normed. */
+void peft__model_head(const struct peft_model *m, peft__tape *t, const peft__site *lm, peft__val x, double softcap, double scale);
+void peft__heads_write_config(const struct peft_model *m, peft__json_out *j); /* "id2label", "label2id", "problem_type" */
+const char *peft__heads_class(const struct peft_model *m, peft__arena *a);   /* "BertForSequenceClassification" */
 
 /* ---- load.c, load_hf.c, load_gguf.c -------------------------------------------------------------------------------------- */
 
@@ -127,12 +188,16 @@ peft_status peft__model_set_config(struct peft_model *m, const char *text, size_
 /* Builder of the list of sites: errors stick, later calls return NULL. */
 typedef struct peft__sites {
     struct peft_model *m;
-    size_t cap;           /* sites that there is room for */
+    size_t cap;           /* sites that there is room for, without the head's */
     peft_status st;
     int32_t layer;        /* given to what is added; -1: outside the layers */
+    int32_t part;         /* the same: PEFT__PART_* */
     const char *prefix;   /* what paths start with: "model.layers.0" */
 } peft__sites;
 peft_status peft__sites_begin(peft__sites *b, struct peft_model *m, size_t cap);
+enum { PEFT__HEAD_SITES = 3 };
+void peft__sites_more(peft__sites *b, struct peft_model *m); /* goes on with the sites of a head */
+const peft__site *peft__sites_output(peft__sites *b, const char *name, const char *bias, const peft__site *tied);
 /* "<format of layer>" as the prefix of what follows; layer -1: "" or the given text. */
 void peft__sites_in(peft__sites *b, int32_t layer, const char *prefix);
 const peft__site *peft__sites_linear(peft__sites *b, int32_t role, const char *name);
@@ -142,7 +207,12 @@ const peft__site *peft__sites_rms_norm(peft__sites *b, int32_t role, const char 
 const peft__site *peft__sites_embed(peft__sites *b, int32_t role, const char *name);
 /* STREAM, KV, INPUT: no weight. */
 const peft__site *peft__sites_plain(peft__sites *b, int32_t kind, int32_t role, const char *name, int64_t width);
+/* A STREAM site that `norm` follows, after the sum (post-norm layers). */
+void peft__sites_norm_of(peft__sites *b, const peft__site *stream, const peft__site *norm);
+/* The head's logits get a tensor of constants, [1, vocabulary], where the model has it. It is no parameter. */
+void peft__sites_offset(peft__sites *b, const peft__site *head, const char *tensor);
 /* The output projection "lm_head", or the matrix of `embed` when the model has no such tensor. */
+/* Nothing where the model's task has another head. */
 const peft__site *peft__sites_head(peft__sites *b, const char *name, const peft__site *embed);
 
 /* ---- write.c ---------------------------------------------------------------------------------------------------------------- */

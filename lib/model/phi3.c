@@ -164,7 +164,7 @@ static void phi3_record(const struct peft_model *m, peft__tape *t) {
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
 }
 
 const peft__arch peft__arch_phi3 = {
@@ -172,6 +172,9 @@ const peft__arch peft__arch_phi3 = {
     .model_types = phi3_types,
     .architectures = phi3_classes,
     .gguf_archs = phi3_types,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_SILU,
     .read_config = phi3_read_config,
     .read_gguf = phi3_read_gguf,

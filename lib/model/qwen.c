@@ -192,7 +192,7 @@ static void qwen_record(const struct peft_model *m, peft__tape *t) {
         x = peft__op_add(t, x, peft__site_stream(t, l->ffn, h, x));
     }
     t->segment = (int32_t)c->layers + 1;
-    peft__site_head(t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
+    peft__model_head(m, t, d->head, peft__site_norm(t, d->norm, x), 0, 1);
 }
 
 const peft__arch peft__arch_qwen = {
@@ -200,6 +200,9 @@ const peft__arch peft__arch_qwen = {
     .model_types = qwen_types,
     .architectures = qwen_classes,
     .gguf_archs = qwen_types,
+    .heads = peft__heads_decoder,
+    .n_heads = PEFT__HEADS_DECODER,
+    .prefix = "",
     .gguf_act = PEFT__ACT_SILU,
     .read_config = qwen_read_config,
     .read_gguf = qwen_read_gguf,

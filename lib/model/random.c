@@ -26,8 +26,8 @@ static peft_status random_size(struct peft_model *m, size_t *size) {
     *size = 0;
     for (size_t i = 0;; i++) {
         memset(&s, 0, sizeof s);
-        if (!m->arch->tensor(&m->config, &names, i, &s)) { break; }
-        if (!s.optional) { (void)random_place(NULL, size, &s); }
+        if (!peft__model_spec(m, &names, i, &s)) { break; }
+        if (!s.optional && !s.unused) { (void)random_place(NULL, size, &s); }
         if (*size > SIZE_MAX / 4) {
             peft__arena_free(&names);
             return peft__fail(PEFT_E_NOMEM, "a model of this config is too large");

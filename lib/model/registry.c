@@ -7,20 +7,21 @@ static const peft__arch *const arch_list[] = {
     &peft__arch_llama,
 #ifndef PEFT_MINIMAL
     &peft__arch_gpt2, &peft__arch_qwen, &peft__arch_gemma, &peft__arch_phi3, &peft__arch_olmo2,
-    &peft__arch_neox, &peft__arch_opt,
+    &peft__arch_neox, &peft__arch_opt, &peft__arch_t5, &peft__arch_bart, &peft__arch_bert, &peft__arch_roberta, &peft__arch_distilbert,
+    &peft__arch_modernbert,
 #endif
 };
 
 const peft__arch *peft__arch_at(size_t index) { return index < PEFT__COUNT(arch_list) ? arch_list[index] : NULL; }
 
 /* "llama", "mistral", ... of all architectures, for errors. */
-static void arch_names(bool gguf, char out[256]) {
+static void arch_names(bool gguf, char out[512]) {
     size_t len = 0;
     out[0] = '\0';
     for (size_t i = 0; i < PEFT__COUNT(arch_list); i++) {
         const char *const *n = gguf ? arch_list[i]->gguf_archs : arch_list[i]->model_types;
-        for (; *n != NULL && len < 200; n++) {
-            int w = snprintf(out + len, 256 - len, "%s\"%s\"", len > 0 ? ", " : "", *n);
+        for (; *n != NULL && len < 440; n++) {
+            int w = snprintf(out + len, 512 - len, "%s\"%s\"", len > 0 ? ", " : "", *n);
             len += w > 0 ? (size_t)w : 0;
         }
     }
@@ -40,7 +41,7 @@ static const peft__arch *arch_find(const char *name, bool gguf, size_t *type) {
 }
 
 peft_status peft__arch_of_config(const peft__json *config, const char *what, const peft__arch **out, size_t *type) {
-    char names[256];
+    char names[512];
     const char *name = NULL;
     peft_status st = PEFT_OK;
     arch_names(false, names);
@@ -63,7 +64,7 @@ out:
 }
 
 peft_status peft__arch_of_gguf(const peft__gguf *g, peft__arena *a, const peft__arch **out) {
-    char names[256];
+    char names[512];
     const char *name = NULL, *type = NULL;
     size_t at;
     peft_status st = PEFT_OK;

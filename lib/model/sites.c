@@ -10,9 +10,17 @@ peft_status peft__sites_begin(peft__sites *b, struct peft_model *m, size_t cap) 
     b->cap = cap;
     b->layer = -1;
     b->prefix = "";
-    m->sites = peft__arena_alloc(&m->arena, cap * sizeof *m->sites);
+    m->sites = peft__arena_alloc(&m->arena, (cap + PEFT__HEAD_SITES) * sizeof *m->sites);
     b->st = m->sites != NULL ? PEFT_OK : PEFT_E_NOMEM;
     return b->st;
+}
+
+void peft__sites_more(peft__sites *b, struct peft_model *m) {
+    memset(b, 0, sizeof *b);
+    b->m = m;
+    b->cap = m->n_sites + PEFT__HEAD_SITES;
+    b->layer = -1;
+    b->prefix = "";
 }
 
 void peft__sites_in(peft__sites *b, int32_t layer, const char *prefix) {
@@ -39,6 +47,7 @@ static peft__site *sites_add(peft__sites *b, int32_t kind, int32_t role, const c
     s->kind = kind;
     s->role = role;
     s->layer = b->layer;
+    s->part = b->part;
     s->path = path;
     s->tied_to = -1;
     return s;
@@ -127,7 +136,35 @@ const peft__site *peft__sites_plain(peft__sites *b, int32_t kind, int32_t role, 
     return s;
 }
 
+void peft__sites_norm_of(peft__sites *b, const peft__site *stream, const peft__site *norm) {
+    if (b->st == PEFT_OK) { b->m->sites[stream->id].norm = norm; }
+}
+
+const peft__site *peft__sites_output(peft__sites *b, const char *name, const char *bias, const peft__site *tied) {
+    const peft__model_tensor *other = bias != NULL ? peft__model_find(b->m, bias) : NULL;
+    peft__site *s = sites_add(b, PEFT__SITE_HEAD, PEFT__ROLE_NONE, name);
+    if (s == NULL) { return NULL; }
+    if (sites_tensor(b, s, "weight") != NULL) {
+        if (!sites_bind(b, s)) { return NULL; }
+    } else if (tied == NULL) {
+        b->st = peft__fail(PEFT_E_INTERNAL, "head \"%s\" has no weight", s->path);
+        return NULL;
+    } else {
+        s->weight = tied->weight;
+        s->in = tied->out;
+        s->out = tied->in;
+        s->tied_to = tied->id;
+    }
+    if (other == NULL && s->bias == NULL) { other = sites_tensor(b, s, "bias"); } /* a tied matrix with a bias of its own */
+    if (other != NULL && s->bias == NULL) {
+        s->bias = &other->w;
+        s->bias_data = sites_vector(b, s->bias);
+    }
+    return b->st == PEFT_OK ? s : NULL;
+}
+
 const peft__site *peft__sites_head(peft__sites *b, const char *name, const peft__site *embed) {
+    if (b->m->head != NULL) { return NULL; }
     peft__site *s = sites_add(b, PEFT__SITE_HEAD, PEFT__ROLE_NONE, name);
     if (s == NULL) { return NULL; }
     if (sites_tensor(b, s, "weight") != NULL) { return sites_bind(b, s) ? s : NULL; }
@@ -137,4 +174,9 @@ const peft__site *peft__sites_head(peft__sites *b, const char *name, const peft_
     s->out = embed->in;
     s->tied_to = embed->id;
     return s;
+}
+
+void peft__sites_offset(peft__sites *b, const peft__site *head, const char *tensor) {
+    const peft__model_tensor *t = peft__model_find(b->m, tensor);
+    if (head != NULL && t != NULL && b->st == PEFT_OK) { b->m->sites[head->id].bias_data = sites_vector(b, &t->w); }
 }

@@ -124,6 +124,9 @@ peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model
     peft__gguf_out own, *w = meta != NULL ? meta : &own;
     peft__gguf_out_init(&own, m->arena.mem);
     TRY(peft__write_begin(&job, m, change, dtype, true));
+    if (m->head != NULL && m->head->out != NULL) {
+        FAIL(PEFT_E_UNSUPPORTED, "a GGUF file cannot hold the head for %s", peft__task_name(m->config.task.kind));
+    }
     if (m->config.act != m->arch->gguf_act) {
         FAIL(PEFT_E_UNSUPPORTED, "GGUF cannot say that a %s model's activation is %s", m->arch->name,
              peft__config_act_name(m->config.act));

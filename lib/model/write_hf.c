@@ -12,7 +12,15 @@ static const char *save_hf_dtype_name(int32_t dtype) {
     return dtype == PEFT_DTYPE_F16 ? "float16" : dtype == PEFT_DTYPE_BF16 ? "bfloat16" : "float32";
 }
 
-/* The base's config with tie_word_embeddings, vocab_size and the type as written. */
+static bool save_hf_is_about_labels(const peft__json *key) {
+    static const char *const keys[] = {"architectures", "id2label", "label2id", "num_labels", "problem_type"};
+    for (size_t i = 0; i < PEFT__COUNT(keys); i++) {
+        if (peft__json_is(key, keys[i])) { return true; }
+    }
+    return false;
+}
+
+/* The base's config with tie_word_embeddings, vocab_size, the type and the head as written. */
 static peft_status save_hf_config_text(const struct peft_model *m, bool tied, int64_t vocab, int32_t dtype, peft__str *out) {
     peft_status st = PEFT_OK;
     peft__arena a;
@@ -27,6 +35,7 @@ static peft_status save_hf_config_text(const struct peft_model *m, bool tied, in
         if (peft__json_is(&c->keys[i], "tie_word_embeddings") || (dtype >= 0 && peft__json_is(&c->keys[i], key))) {
             continue;
         }
+        if (m->head != NULL && save_hf_is_about_labels(&c->keys[i])) { continue; }
         peft__json_key(&j, c->keys[i].str);
         if (peft__json_is(&c->keys[i], "vocab_size")) {
             peft__json_put_int(&j, vocab);
@@ -39,6 +48,13 @@ static peft_status save_hf_config_text(const struct peft_model *m, bool tied, in
     if (dtype >= 0) {
         peft__json_key(&j, key);
         peft__json_put_text(&j, save_hf_dtype_name(dtype));
+    }
+    if (m->head != NULL) {
+        peft__json_key(&j, "architectures");
+        peft__json_array(&j);
+        peft__json_put_text(&j, peft__heads_class(m, &a));
+        peft__json_array_end(&j);
+        peft__heads_write_config(m, &j);
     }
     peft__json_object_end(&j);
     peft__str_putc(out, '\n');
@@ -60,7 +76,7 @@ static peft_status save_hf_write_config(const peft__write_job *job, bool tied, c
     int32_t dtype = save_hf_written_dtype(job);
     int64_t more = job->change != NULL ? job->change->new_tokens : 0;
     peft__str_init(&text, m->arena.mem);
-    if (tied && dtype < 0 && more == 0) { /* nothing to say anew */
+    if (tied && dtype < 0 && more == 0 && m->head == NULL) { /* nothing to say anew */
         TRY(peft__save_text(m->arena.mem, path, m->config_json, m->config_json_len));
     } else {
         TRY(save_hf_config_text(m, tied, m->config.vocab_size + more, dtype, &text));

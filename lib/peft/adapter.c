@@ -158,7 +158,7 @@ static void adapter_free(peft__adapter *a) {
 
 /* k NULL: values stay 0. */
 static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
-                                const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out) {
+                                const peft__method *method, const peft__optset *opts, uint64_t seed, bool heads, peft__adapter **out) {
     peft_status st = PEFT_OK;
     peft__adapter *a = peft__alloc_zero(mem, sizeof *a);
     if (a == NULL) { return PEFT_E_NOMEM; }
@@ -168,6 +168,7 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     a->base = base;
     a->seed = seed;
     a->from_file = k == NULL;
+    a->heads = heads && base->task != NULL && !method->whole_model;
     a->kernels = k;
     peft__arena_init(&a->arena, mem);
     peft__vec_init(&a->attachments, mem, sizeof(peft__attachment));
@@ -185,7 +186,9 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     }
     if (method->refer != NULL && base->set == NULL) { FAIL(PEFT_E_UNSUPPORTED, "method \"%s\" needs a set of adapters", method->name); }
     if (method->refer != NULL) { TRY(method->refer(a, base->set)); }
+    if (a->heads) { TRY(peft__heads_list(a)); }
     TRY(method->build(a));
+    if (a->heads) { TRY(peft__heads_copy(a)); }
     if (a->params.len == 0 && a->parts.len == 0 && method->combine != PEFT__COMBINE_STACK) {
         FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name);
     }
@@ -194,7 +197,12 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
         if (k == NULL && !peft__adapter_param_at(a, i)->unsaved) { continue; } /* the file has it */
         const char *key = peft__adapter_param_at(a, i)->p.name;
         peft__rng rng = {peft__hash_str(seed, key, strlen(key)), 0};
-        method->init(a, i, &rng, k);
+        int32_t slot = peft__adapter_param_at(a, i)->slot;
+        if (slot == PEFT__SLOT_COPY || slot == PEFT__SLOT_COPY + 1) {
+            if (k != NULL) { peft__adapter_init_copy(a, i, k); }
+        } else {
+            method->init(a, i, &rng, k);
+        }
     }
     if (k != NULL && method->settle != NULL) { TRY(method->settle(a, k)); }
     a->kernels = NULL;
@@ -207,12 +215,22 @@ out:
 
 peft_status peft__adapter_create(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
                                  const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out) {
-    return adapter_make(mem, k, base, name, method, opts, seed, out);
+    return adapter_make(mem, k, base, name, method, opts, seed, false, out);
 }
 
 peft_status peft__adapter_create_empty(peft__mem *mem, const peft__base_info *base, const char *name,
                                        const peft__method *method, const peft__optset *opts, peft__adapter **out) {
-    return adapter_make(mem, NULL, base, name, method, opts, 0, out);
+    return adapter_make(mem, NULL, base, name, method, opts, 0, false, out);
+}
+
+peft_status peft__adapter_create_headed(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
+                                        const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out) {
+    return adapter_make(mem, k, base, name, method, opts, seed, true, out);
+}
+
+peft_status peft__adapter_create_empty_headed(peft__mem *mem, const peft__base_info *base, const char *name,
+                                              const peft__method *method, const peft__optset *opts, peft__adapter **out) {
+    return adapter_make(mem, NULL, base, name, method, opts, 0, true, out);
 }
 
 void peft__adapter_retain(peft__adapter *a) {

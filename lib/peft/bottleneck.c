@@ -7,13 +7,14 @@
  *
  * For models that normalise before each sub-layer (Llama, GPT-2), with x the residual stream and up(z) = s (U f(D z + d) + u):
  *   houlsby: a = up(h) + h    pfeiffer: a = up(h + x) + h    parallel: a = up(x) + h;    the model goes on with x + a
- * (original_ln_after=false: with a alone.) s is a number, a trained scalar or a trained vector. With use_gating, up is multiplied
- * by one number a row, the mean over its tokens of sigmoid(w z + b): op_gate.c, UniPELT (Mao et al. 2022, arXiv 2110.07577).
+ * (original_ln_after=false: with a alone.) In models that normalise after it (BERT) pfeiffer reads that norm of the sum, a = up(LN(h +
+ * x)) + h, as it did where such a layer came before it. s is a number, a trained scalar or a trained vector. With use_gating, up is
+ * multiplied by one number a row, the mean over its tokens of sigmoid(w z + b): op_gate.c, UniPELT (Mao et al. 2022, arXiv 2110.07577).
  * adapter_drop: in each training step, a random number of first layers are without (Rueckle et al. 2021, arXiv 2010.11918).
  * Options are those of AdapterHub's BnConfig, the file format too (format_adapterhub.c). The width is hidden / reduction_factor.
  *
- * Invertible adapters are invertible.c. Left out: adapters after cross-attention, leaky ReLU; "post_add" for residual_before_ln,
- * which differs from false only where a norm follows the sum. */
+ * Invertible adapters are invertible.c. Left out: leaky ReLU; "post_add" for residual_before_ln,
+ * the sum before the norm that follows it. */
 #include <math.h>
 
 #include "peft/hub.h"
@@ -27,6 +28,7 @@ enum { BN_DOWN_W = 0, BN_DOWN_B = 1, BN_UP_W = 2, BN_UP_B = 3, BN_SCALE = 4, BN_
 #define BN_OPTIONS(attention, reduction, activation, factor, init, before)                                                    \
     {"mh_adapter", PEFT__OPT_BOOL, attention, 1, 0, NULL, "an adapter after attention in each layer"},                         \
     {"output_adapter", PEFT__OPT_BOOL, "true", 1, 0, NULL, "an adapter after the FFN in each layer"},                         \
+    {"cross_adapter", PEFT__OPT_BOOL, "false", 1, 0, NULL, "an adapter after attention to the encoder in each decoder layer"}, \
     {"reduction_factor", PEFT__OPT_FLOAT, reduction, 1e-3, 1e9, NULL, "hidden size over the width of the bottleneck"},         \
     {"reduction_factors", PEFT__OPT_MAP, "", 1, 0, NULL, "the same by layer number: {\"0\": 8, \"11\": 32}"},                  \
     {"non_linearity", PEFT__OPT_STR, activation, 1, 0,                                                                       \
@@ -125,16 +127,20 @@ out:
     return st;
 }
 
-/* The adapter of one place: "model.layers.3.output_adapters" and its parameters. */
-static peft_status bn_add_site(peft__adapter *a, const peft__site *s, const char *kind, int64_t m) {
+/* The adapter of one place and its parameters. */
+static peft_status bn_add_site(peft__adapter *a, const peft__site *s, int64_t m) {
     peft_status st = PEFT_OK;
     peft__attachment *at = NULL;
     int64_t d = s->out;
     bool before = peft__opt_bool(&a->opts, "ln_before"), after = peft__opt_bool(&a->opts, "ln_after");
     bool gate = peft__opt_bool(&a->opts, "use_gating"), channel = bn_scaling_is(a, "channel");
-    const char *dot = strrchr(s->path, '.'), *factor = peft__opt_str(&a->opts, "scaling");
-    char *place = peft__arena_printf(&a->arena, "%.*s.%s", dot != NULL ? (int)(dot - s->path) : 0, s->path, kind);
+    const char *factor = peft__opt_str(&a->opts, "scaling");
+    char *place = peft__hub_place(&a->arena, s);
     if (place == NULL) { return PEFT_E_NOMEM; }
+    if (s->norm != NULL && !peft__opt_bool(&a->opts, "original_ln_after")) {
+        FAIL(PEFT_E_UNSUPPORTED, "option \"original_ln_after\" is false, and the norm \"%s\" that follows cannot be left out",
+             s->norm->path);
+    }
     TRY(peft__adapter_attach(a, s, &at));
     at->dropout = peft__opt_float(&a->opts, "dropout");
     at->scale = 1;
@@ -156,8 +162,7 @@ out:
 
 /* What the whole adapter has once; its keys stand under the model without its head: "model.". s: the first place. */
 static peft_status bn_add_shared(peft__adapter *a, const peft__site *s, int64_t m) {
-    const char *dot = strchr(s->path, '.');
-    char *prefix = peft__arena_printf(&a->arena, "%.*s", dot != NULL ? (int)(dot - s->path) + 1 : 0, s->path);
+    char *prefix = peft__hub_base(&a->arena, s);
     return prefix != NULL ? peft__phm_add_shared(a, prefix, s->out, m) : PEFT_E_NOMEM;
 }
 
@@ -181,10 +186,11 @@ static peft_status bn_build(peft__adapter *a) {
     TRY(bn_settle_options(a));
     for (size_t i = 0; i < a->base->n_sites; i++) {
         const peft__site *s = &a->base->sites[i];
-        bool after_attention = s->role == PEFT__ROLE_ATTN, out = false;
+        const char *place = s->part == PEFT__PART_CROSS ? "cross_adapter" : s->role == PEFT__ROLE_ATTN ? "mh_adapter" : "output_adapter";
+        bool out = false;
         int64_t m = 0;
         if (s->kind != PEFT__SITE_STREAM) { continue; }
-        if (!peft__opt_bool(&a->opts, after_attention ? "mh_adapter" : "output_adapter")) { continue; }
+        if (!peft__opt_bool(&a->opts, place)) { continue; }
         TRY(peft__hub_left_out(a, &arena, s->layer, &out));
         if (out) { continue; }
         TRY(bn_width(a, &arena, s, &m));
@@ -192,11 +198,12 @@ static peft_status bn_build(peft__adapter *a) {
             FAIL(PEFT_E_KEY, "shared_W_phm: the bottleneck's width is %lld in layer %d and %lld in layer %d", (long long)width,
                  (int)first->layer, (long long)m, (int)s->layer);
         }
-        TRY(bn_add_site(a, s, after_attention ? "attention_adapters" : "output_adapters", m));
+        TRY(bn_add_site(a, s, m));
         if (first == NULL) { first = s, width = m; }
     }
     if (first == NULL && !peft__invertible_on(a)) {
-        FAIL(PEFT_E_NOT_FOUND, "options \"mh_adapter\", \"output_adapter\" and \"leave_out\" leave no layer for an adapter");
+        FAIL(PEFT_E_NOT_FOUND, "options \"mh_adapter\", \"output_adapter\", \"cross_adapter\" and \"leave_out\" leave no layer for an "
+             "adapter");
     }
     TRY(peft__invertible_build(a));
     if (first != NULL && peft__opt_bool(&a->opts, "phm_layer")) { TRY(bn_add_shared(a, first, width)); }
@@ -208,6 +215,12 @@ out:
 /* The key within its place, which all places have alike. */
 static const char *bn_leaf(const char *key) {
     const char *at = strstr(key, "_adapters.");
+    if (at != NULL) { return at; }
+    for (const char *next = strstr(key, ".output."); next != NULL; next = strstr(next + 1, ".output.")) { at = next; }
+    for (const char *next = strstr(key, ".layer."); next != NULL; next = strstr(next + 1, ".layer.")) { /* T5: "...layer.0.KEY" */
+        bool own = next[7] >= '0' && next[7] <= '9' && next[8] == '.' && strncmp(next + 8, ".adapter", 8) == 0;
+        if (own) { at = next + 8; }
+    }
     return at != NULL ? at : key;
 }
 
@@ -266,11 +279,13 @@ static peft__val bn_network(const peft__adapter *a, const peft__attachment *at, 
 }
 
 /* What the network reads, and what is added to its output. */
-static peft__val bn_read(const peft__adapter *a, peft__tape *t, peft__val h, peft__val residual, peft__val *inner) {
+static peft__val bn_read(const peft__adapter *a, peft__tape *t, const peft__site *s, peft__val h, peft__val residual,
+                         peft__val *inner) {
     *inner = h;
     if (bn_parallel(a)) { return residual; }
     if (!peft__opt_bool(&a->opts, "original_ln_before")) { return h; }
     peft__val z = peft__op_add(t, residual, h);
+    if (s->norm != NULL) { z = peft__base_norm(t, s->norm, z, PEFT__NONE, PEFT__NONE); }
     if (!peft__opt_bool(&a->opts, "residual_before_ln")) { *inner = z; }
     return z;
 }
@@ -283,7 +298,7 @@ static peft__val bn_end(const peft__adapter *a, peft__tape *t, peft__val v, peft
 
 static peft__val bn_up(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val h,
                        peft__val residual, peft__val *query, peft__val *inner) {
-    *query = bn_read(a, t, h, residual, inner);
+    *query = bn_read(a, t, s, h, residual, inner);
     *inner = bn_end(a, t, *inner, residual);
     return bn_network(a, at, t, s, *query);
 }
@@ -292,7 +307,7 @@ static peft__val bn_stream(const peft__adapter *a, const peft__attachment *at, p
                            peft__val residual) {
     bool after = peft__opt_bool(&a->opts, "ln_after"), parallel = bn_parallel(a);
     bool residual_first = after && !parallel && peft__opt_bool(&a->opts, "adapter_residual_before_ln");
-    peft__val inner = h, z = bn_read(a, t, h, residual, &inner);
+    peft__val inner = h, z = bn_read(a, t, s, h, residual, &inner);
     peft__val up = peft__op_dropout(t, bn_network(a, at, t, s, z), at->dropout, at->key);
     if (peft__opt_bool(&a->opts, "use_gating")) {
         up = peft__op_row_gate(t, up, z, bn_param(a, at, BN_GATE_W, t), bn_param(a, at, BN_GATE_B, t));

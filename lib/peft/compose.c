@@ -95,11 +95,18 @@ static peft__val compose_linear_with(const compose_all *c, peft__tape *t, const 
     return y;
 }
 
-/* Embeddings that have their positions. */
+/* Has it copies of the module there, and nothing of its method? */
+static bool compose_only_copies(const peft__adapter *a, const peft__attachment *at) {
+    int32_t slot = at->count > 0 ? peft__adapter_param_at(a, (size_t)at->first)->slot : -1;
+    return slot == PEFT__SLOT_COPY || slot == PEFT__SLOT_COPY + 1;
+}
+
+/* Embeddings that have their positions, or the norm behind these. */
 static peft__val compose_ready_with(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, int32_t only) {
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->input == NULL) { continue; }
+        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->input == NULL ||
+            compose_only_copies(l->adapter, l->at[s->id])) { continue; }
         x = l->adapter->method->input(l->adapter, l->at[s->id], t, s, x);
     }
     return x;
@@ -109,7 +116,10 @@ static peft__val compose_ready_with(const compose_all *c, peft__tape *t, const p
 static peft__val compose_table_with(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale,
                                     int32_t only) {
     compose_copy copy = compose_copies(c, t, s, only);
-    if (s->kind == PEFT__SITE_NORM) { return peft__base_norm(t, s, x, copy.weight, copy.bias); }
+    if (s->kind == PEFT__SITE_NORM) {
+        return compose_ready_with(c, t, s, peft__base_norm(t, s, x, copy.weight, copy.bias), only);
+    }
+    if (s->role == PEFT__ROLE_TYPES) { return peft__base_types(t, s, x, copy.weight); }
     if (s->role == PEFT__ROLE_POSITIONS) {
         return compose_ready_with(c, t, s, peft__base_positions(t, s, x, copy.weight, (int64_t)scale), only);
     }
@@ -162,6 +172,17 @@ static peft__val compose_embed(void *user, peft__tape *t, const peft__site *s, p
     return compose_value(user, t, s, x, scale);
 }
 
+static int32_t compose_bias(void *user, peft__tape *t, const peft__site *s) {
+    const compose_all *c = user;
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->leaves[i].at[s->id] == NULL || c->leaves[i].plain) { continue; }
+        peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" acts on \"%s\", where it has neither a factor nor rows of its own",
+                        c->leaves[i].adapter->name, s->path);
+        return PEFT__NONE;
+    }
+    return compose_copies(c, t, s, -1).weight;
+}
+
 static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec) {
     const compose_all *c = user;
     for (size_t i = 0; i < c->n; i++) {
@@ -177,7 +198,7 @@ static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, pe
     spec->b_param = copy.bias;
     for (size_t i = c->n; i-- > 0;) { /* the last to change the embeddings is the first to undo it */
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || l->adapter->method->head == NULL) { continue; }
+        if (l->at[s->id] == NULL || l->adapter->method->head == NULL || compose_only_copies(l->adapter, l->at[s->id])) { continue; }
         x = l->adapter->method->head(l->adapter, l->at[s->id], t, s, x, spec);
     }
     t->freeze = false;
@@ -277,7 +298,7 @@ static peft__val compose_input(void *user, peft__tape *t, const peft__site *s, p
         }
         if (m->prompt == NULL || !compose_whole(t, l, "virtual tokens")) { continue; }
         peft__prompt p = m->prompt(l->adapter, at, t, s);
-        if (p.rows != PEFT__NONE) { prompts[n++] = (peft__prepend){p.rows, p.n, p.tasks, l->choice.groups}; }
+        if (p.rows != PEFT__NONE) { prompts[n++] = (peft__prepend){p.rows, p.n, p.tasks, p.first, p.stride, l->choice.groups}; }
     }
     t->freeze = false;
     return n > 0 ? peft__op_prepend(t, x, prompts, n) : x;
@@ -438,6 +459,7 @@ peft_status peft__compose(peft__tape *t, const peft__base_info *base, const peft
                            .kv = compose_kv,
                            .norm = compose_norm,
                            .embed = compose_embed,
+                           .bias = compose_bias,
                            .head = compose_head};
     t->hooks = hooks;
 out:

@@ -26,7 +26,7 @@ bool peft__hub_is(const peft__json *config) {
 
 /* Keys that are options of the same name and type. */
 static const char *const hub_same[] = {
-    "mh_adapter", "output_adapter", "non_linearity", "dropout", "stochastic_depth", "use_gating", "init_weights",
+    "mh_adapter", "output_adapter", "cross_adapter", "non_linearity", "dropout", "stochastic_depth", "use_gating", "init_weights",
     "original_ln_before", "original_ln_after", "residual_before_ln", "ln_before", "ln_after", "adapter_residual_before_ln",
     "phm_layer", "phm_dim", "phm_rank", "factorized_phm_W", "shared_W_phm", "shared_phm_rule", "factorized_phm_rule", "learn_phm",
     "phm_bias", "phm_c_init", "phm_init_range", "hypercomplex_nonlinearity"};
@@ -56,7 +56,6 @@ peft_status peft__hub_bottleneck(const peft__adapter *a, peft__arena *arena, pef
     double factor = 1;
     for (size_t i = 0; i < PEFT__COUNT(hub_same); i++) { peft__config_put(&a->opts, hub_same[i], j); }
     peft__invertible_config_out(a, j);
-    peft__json_key(j, "cross_adapter"), peft__json_put_bool(j, false);
     peft__json_key(j, "init_weights_seed");
     if (seed >= 0) { peft__json_put_int(j, seed); } else { peft__json_put_null(j); }
     if (drop > 0) { peft__json_key(j, "adapter_drop"), peft__json_put_int(j, drop); } /* a key of this library */
@@ -126,7 +125,7 @@ out:
 /* ---- reading ------------------------------------------------------------------------------------------------------------ */
 
 peft_status peft__hub_method(const peft__json *config, const char *what, const peft__method **out) {
-    static const char *const refused[] = {"architecture", "cross_adapter"};
+    static const char *const refused[] = {"architecture"};
     peft_status st = PEFT_OK;
     const peft__json *c = peft__json_find(config, "config"), *architecture = peft__json_find(c, "architecture");
     if (peft__json_is(architecture, "union")) { return peft__hub_union_method(config, what, out); }
@@ -190,6 +189,14 @@ out:
     return st;
 }
 
+/* What an adapter has at its place; another module has a LoRA or a gate of a prefix. */
+static bool hub_is_of_place(const char *leaf) {
+    static const char *const own[] = {"adapter_", "scaling", "gate."};
+    bool is = false;
+    for (size_t i = 0; i < PEFT__COUNT(own); i++) { is = is || strncmp(leaf, own[i], strlen(own[i])) == 0; }
+    return is;
+}
+
 char *peft__hub_key(peft__arena *arena, const peft__adapter *a, const char *name) {
     static const char *const dicts[] = {"adapter_fusion_layer.", "_adapters.", "shared_parameters."}; /* names stand after these */
     const char *at = NULL, *file = a->file_name != NULL ? a->file_name : a->name;
@@ -199,6 +206,12 @@ char *peft__hub_key(peft__arena *arena, const peft__adapter *a, const char *name
     for (; i < PEFT__COUNT(dicts) && at == NULL; i++) {
         at = strstr(name, dicts[i]);
         if (at != NULL) { at += strlen(dicts[i]) - 1; }
+    }
+    for (size_t k = 0; at == NULL && k < a->base->n_sites; k++) { /* "attention.output.adapters.NAME" */
+        const peft__site *s = &a->base->sites[k];
+        size_t n = strlen(s->path);
+        if (!peft__hub_place_own(s) || strncmp(name, s->path, n) != 0 || name[n] != '.' || !hub_is_of_place(name + n + 1)) { continue; }
+        return peft__arena_printf(arena, "%s.adapters.%s%s", s->path, file, name + n);
     }
     if (at == NULL) { return peft__hub_named(arena, name, file); }
     int head = (int)(at - name);

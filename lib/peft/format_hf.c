@@ -9,6 +9,7 @@
  * folder counts as an adapter by its config.
  *
  * Left out: README.md, names other than the folder itself, pickles. */
+#include "peft/reader.h"
 #include "peft/tokens.h"
 
 #include <math.h>
@@ -202,7 +203,7 @@ static peft_status format_gather(const peft__adapter *a, peft__arena *arena, for
     }
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         const peft__adapter_param *p = peft__adapter_param_at(a, i);
-        if (p->unsaved) { continue; }
+        if (p->unsaved || (a->method->hub && peft__hub_in_head(a, i))) { continue; }
         format_tensor *t = &out[(*n)++];
         *t = (format_tensor){.p = &p->p, .ndim = p->ndim, .flipped = peft__adapter_flipped(a, i)};
         t->name = peft__adapter_file_key(arena, a, i);
@@ -277,6 +278,7 @@ peft_status peft__adapter_save_hf(const peft__adapter *a, const char *dir) {
     const char *tensors = a->method->hub ? "adapter.safetensors" : "adapter_model.safetensors";
     TRY(peft__path_join(&arena, dir, a->method->tensors_file != NULL ? a->method->tensors_file : tensors, &tensors_path));
     TRY(format_write_tensors(a, &arena, tensors_path));
+    if (a->method->hub) { TRY(peft__hub_write_head(a, dir)); }
     TRY(peft__save_text(a->mem, config_path, peft__str_c(&config), config.len));
 out:
     peft__str_free(&config);
@@ -286,6 +288,21 @@ out:
 }
 
 /* ---- descriptions -------------------------------------------------------------------------------------------- */
+
+static void format_put_task(const peft__task *t, peft__json_out *j) {
+    peft__json_key(j, "task");
+    peft__json_put_text(j, peft__task_name(t->kind));
+    if (t->kind != PEFT__TASK_SEQUENCE && t->kind != PEFT__TASK_TOKENS) { return; }
+    peft__json_key(j, "num_labels");
+    peft__json_put_int(j, t->labels);
+    peft__json_key(j, "problem_type");
+    peft__json_put_text(j, peft__problem_name(t->problem));
+    if (t->names == NULL) { return; }
+    peft__json_key(j, "labels");
+    peft__json_array(j);
+    for (int64_t i = 0; i < t->labels; i++) { peft__json_put_text(j, t->names[i]); }
+    peft__json_array_end(j);
+}
 
 void peft__base_record(const peft__base_info *base, peft__str *out) {
     int64_t hidden = 0, layers = 0, vocab = 0;
@@ -308,6 +325,7 @@ void peft__base_record(const peft__base_info *base, peft__str *out) {
     peft__json_put_int(&j, layers);
     peft__json_key(&j, "vocab");
     peft__json_put_int(&j, vocab);
+    if (base->task != NULL && base->task->kind != PEFT__TASK_CAUSAL_LM) { format_put_task(base->task, &j); }
     peft__json_object_end(&j);
 }
 

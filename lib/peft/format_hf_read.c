@@ -73,6 +73,7 @@ out:
 
 typedef struct reader_folder {
     peft__arena arena;
+    const char *dir; /* borrowed */
     char *config_path, *tensors_path;
     const peft__json *config;
     peft__safetensors file;
@@ -88,7 +89,7 @@ static void reader_close(reader_folder *f) {
 static peft_status reader_open(reader_folder *f, peft__mem *mem, const char *dir) {
     peft_status st = PEFT_OK;
     char *pickle = NULL;
-    *f = (reader_folder){0};
+    *f = (reader_folder){.dir = dir};
     peft__arena_init(&f->arena, mem);
     TRY(peft__path_join(&f->arena, dir, "adapter_config.json", &f->config_path));
     for (size_t i = 0; peft__method_at(i) != NULL && !peft__path_exists(f->config_path); i++) { /* a kind with files of its own? */
@@ -180,6 +181,19 @@ static bool reader_describe(const peft__json *record, char out[160]) {
     return true;
 }
 
+/* A head's outputs mean the labels in this order. */
+static peft_status reader_check_labels(const reader_folder *f, const peft__json *record, const peft__task *task) {
+    const peft__json *labels = peft__json_find(record, "labels");
+    if (labels == NULL || labels->kind != PEFT__JSON_ARRAY || task == NULL || task->names == NULL) { return PEFT_OK; }
+    for (size_t i = 0; i < labels->len && (int64_t)labels->len == task->labels; i++) { /* the head's shape says it otherwise */
+        const peft__json *x = &labels->items[i];
+        if (x->kind == PEFT__JSON_STRING && strcmp(x->str, task->names[i]) == 0) { continue; }
+        return peft__fail(PEFT_E_INVALID, "%s: label %zu of the adapter is \"%s\", and that of this model \"%s\": give the model the "
+                          "adapter's labels", f->tensors_path, i, x->kind == PEFT__JSON_STRING ? x->str : "?", task->names[i]);
+    }
+    return PEFT_OK;
+}
+
 static peft_status reader_check_base(reader_folder *f, peft__mem *mem, const peft__base_info *base) {
     peft_status st = PEFT_OK;
     const peft__json *record = NULL, *here = NULL, *node = peft__json_find(f->file.metadata, "libpeft.base");
@@ -197,6 +211,7 @@ static peft_status reader_check_base(reader_folder *f, peft__mem *mem, const pef
     if (strcmp(theirs, ours) != 0) {
         FAIL(PEFT_E_SHAPE, "%s: the adapter was made for %s; this base is %s", f->tensors_path, theirs, ours);
     }
+    TRY(reader_check_labels(f, record, base->task));
 out:
     peft__str_free(&text);
     return st;
@@ -307,6 +322,10 @@ static peft_status reader_fill(reader_folder *f, peft__adapter *a, const peft__k
     }
     for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
         if (peft__adapter_param_at(a, i)->unsaved) { continue; }
+        if (f->hub && peft__hub_in_head(a, i)) {
+            TRY(peft__hub_read_head(f->dir, a, i, k, allow_nan));
+            continue;
+        }
         char *key = peft__adapter_file_key(&f->arena, a, i);
         if (key == NULL) {
             st = PEFT_E_NOMEM;
@@ -390,7 +409,8 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
     TRY(peft__optset_init(&opts, mem, method->schema));
     TRY(reader_options(&f, method, &opts));
     TRY(reader_widen_saved(&f, base, &opts));
-    st = peft__adapter_create_empty(mem, base, name, method, &opts, &a);
+    st = f.hub && !peft__hub_has_head(mem, dir) ? peft__adapter_create_empty(mem, base, name, method, &opts, &a)
+                                                : peft__adapter_create_empty_headed(mem, base, name, method, &opts, &a);
     if (st != PEFT_OK) {
         if (st != PEFT_E_NOMEM) { peft__fail_prefix("%s", f.config_path); }
         if (st == PEFT_E_KEY) { st = PEFT_E_FORMAT; } /* a value in the file, not of the caller */
@@ -401,7 +421,7 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
     reader_call(a, NULL); /* it is saved under its name here */
     if (method->loaded != NULL) { TRY(method->loaded(a, &other)); }
     if (other == NULL) { other = a, a = NULL; }
-    if (f.hub) { TRY(peft__hub_add_head(mem, k, base, dir, allow_nan, &other)); }
+    if (f.hub && (base->task == NULL || peft__task_is_lm(base->task))) { TRY(peft__hub_add_head(mem, k, base, dir, allow_nan, &other)); }
     *out = other;
     other = NULL;
 out:
@@ -485,6 +505,14 @@ static peft_status reader_put_kind(const reader_folder *f, peft__arena *arena, p
     peft__json_put_text(j, type);
     peft__json_key(j, "architecture");
     peft__json_put_text(j, architecture);
+    for (size_t i = 0; base != NULL && i < base->len; i++) { /* what it was trained for */
+        static const char *const keys[] = {"task", "num_labels", "problem_type", "labels"};
+        for (size_t n = 0; n < PEFT__COUNT(keys); n++) {
+            if (!peft__json_is(&base->keys[i], keys[n])) { continue; }
+            peft__json_key(j, keys[n]);
+            peft__json_put_node(j, &base->items[i]);
+        }
+    }
 out:
     return st;
 }

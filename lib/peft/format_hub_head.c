@@ -5,7 +5,10 @@
  * An untrained one is passed over. One that differs from this base's becomes a part of the adapter that is loaded: the union of
  * both. How far two count as the same depends on what the base has kept of its numbers: F32 all, quantised ones few.
  *
- * Left out: heads for classes and tags, which no model here has (refused by name); pickles, which cannot be read safely. */
+ * Of a base for another task ("classifier.weight", ...) the head is the adapter's own copy (heads.c): there it is written and read,
+ * with a head_config.json that names the labels and transformers' class of the model.
+ *
+ * Left out: heads by name (AutoAdapterModel's flexible ones); pickles, which cannot be read safely. */
 #include "peft/reader.h"
 
 #define HUBHEAD_FILE "model_head.safetensors"
@@ -95,6 +98,130 @@ peft_status peft__hub_add_head(peft__mem *mem, const peft__kernels *k, const pef
 out:
     peft__adapter_release(head);
     peft__safetensors_close(&file);
+    peft__arena_free(&arena);
+    return st;
+}
+
+/* ---- heads of other tasks ------------------------------------------------------------------------------------------------------ */
+
+bool peft__hub_in_head(const peft__adapter *a, size_t i) {
+    const peft__adapter_param *p = peft__adapter_param_at(a, i);
+    return p->whole && p->site >= 0 && peft__heads_has(a->base, &a->base->sites[p->site]);
+}
+
+bool peft__hub_has_head(peft__mem *mem, const char *dir) {
+    char *path = NULL;
+    peft__arena arena;
+    peft__arena_init(&arena, mem);
+    bool there = peft__path_join(&arena, dir, HUBHEAD_FILE, &path) == PEFT_OK && peft__path_exists(path);
+    peft__arena_free(&arena);
+    return there;
+}
+
+peft_status peft__hub_read_head(const char *dir, const peft__adapter *a, size_t i, const peft__kernels *k, bool allow_nan) {
+    peft_status st = PEFT_OK;
+    const peft__adapter_param *p = peft__adapter_param_at(a, i);
+    char *path = NULL;
+    peft__safetensors file = {0};
+    peft__arena arena;
+    peft__arena_init(&arena, a->mem);
+    TRY(peft__path_join(&arena, dir, HUBHEAD_FILE, &path));
+    TRY(peft__safetensors_open(a->mem, path, false, &file));
+    const peft__io_tensor *t = peft__safetensors_find(&file, p->p.name);
+    if (t == NULL) { FAIL(PEFT_E_NOT_FOUND, "%s: there is no tensor \"%s\"", path, p->p.name); }
+    bool fits = t->ndim == p->ndim && t->dims[0] == p->dims[0] && (p->ndim == 1 || t->dims[1] == p->dims[1]);
+    if (!fits || !peft__reader_plain(t)) {
+        FAIL(PEFT_E_SHAPE, "%s: tensor \"%s\" is not of the %lld x %lld plain numbers of this base's", path, t->name, (long long)p->p.rows,
+             (long long)p->p.cols);
+    }
+    for (int64_t e = 0; e < p->p.rows * p->p.cols; e++) { p->p.value[e] = PEFT__R(peft__reader_element(t, (size_t)e)); }
+    if (!allow_nan && !k->finite(p->p.value, p->p.rows * p->p.cols)) {
+        FAIL(PEFT_E_NUMERIC, "%s: tensor \"%s\" has a NaN or an infinite value", path, t->name);
+    }
+out:
+    peft__safetensors_close(&file);
+    peft__arena_free(&arena);
+    return st;
+}
+
+static peft_status hubhead_config(const peft__adapter *a, peft__str *out) {
+    const peft__task *t = a->base->task;
+    peft__json_out j;
+    peft__json_begin(&j, out, 2);
+    peft__json_object(&j);
+    peft__json_key(&j, "config");
+    peft__json_put_null(&j);
+    peft__json_key(&j, "label2id");
+    if (t->names == NULL) {
+        peft__json_put_null(&j);
+    } else {
+        peft__json_object(&j);
+        for (int64_t i = 0; i < t->labels; i++) {
+            peft__json_key(&j, t->names[i]);
+            peft__json_put_int(&j, i);
+        }
+        peft__json_object_end(&j);
+    }
+    const struct {
+        const char *key, *value;
+    } texts[] = {{"model_class", a->base->model_class}, {"model_name", a->base->path}, {"model_type", a->base->model_type}, {"name", NULL}};
+    for (size_t i = 0; i < PEFT__COUNT(texts); i++) {
+        peft__json_key(&j, texts[i].key);
+        peft__json_put_text(&j, texts[i].value);
+    }
+    peft__json_key(&j, "num_labels");
+    peft__json_put_int(&j, t->labels);
+    peft__json_object_end(&j);
+    return peft__str_status(out);
+}
+
+static peft_status hubhead_produce(void *user, void *out, size_t offset, size_t size) {
+    const peft__param *p = user;
+    for (size_t i = 0; i < size / 4; i++) {
+        float v = (float)p->value[offset / 4 + i];
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        peft__set_u32((uint8_t *)out + 4 * i, bits);
+    }
+    return PEFT_OK;
+}
+
+/* Sources of the head's tensors, of the adapter and its own parts. */
+static peft_status hubhead_gather(const peft__adapter *a, peft__vec *out) {
+    peft_status st = PEFT_OK;
+    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) { TRY(hubhead_gather(PEFT__VEC_AT(&a->parts, peft__adapter *, i), out)); }
+    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
+        const peft__adapter_param *p = peft__adapter_param_at(a, i);
+        if (!peft__hub_in_head(a, i)) { continue; }
+        peft__io_source s = {.name = p->p.name, .dtype = PEFT_DTYPE_F32, .ndim = p->ndim, .produce = hubhead_produce,
+                             .user = (void *)(uintptr_t)&p->p};
+        memcpy(s.dims, p->dims, (size_t)p->ndim * sizeof *s.dims);
+        TRY(peft__vec_push(out, &s));
+    }
+out:
+    return st;
+}
+
+peft_status peft__hub_write_head(const peft__adapter *a, const char *dir) {
+    static const char *const metadata[] = {"format", "pt", NULL};
+    peft_status st = PEFT_OK;
+    char *path = NULL, *config = NULL;
+    peft__str text;
+    peft__vec sources;
+    peft__arena arena;
+    peft__arena_init(&arena, a->mem);
+    peft__str_init(&text, a->mem);
+    peft__vec_init(&sources, a->mem, sizeof(peft__io_source));
+    TRY(hubhead_gather(a, &sources));
+    if (sources.len == 0) { goto out; }
+    TRY(peft__path_join(&arena, dir, HUBHEAD_FILE, &path));
+    TRY(peft__path_join(&arena, dir, "head_config.json", &config));
+    TRY(hubhead_config(a, &text));
+    TRY(peft__safetensors_write(a->mem, path, sources.data, sources.len, metadata));
+    TRY(peft__save_text(a->mem, config, peft__str_c(&text), text.len));
+out:
+    peft__vec_free(&sources);
+    peft__str_free(&text);
     peft__arena_free(&arena);
     return st;
 }

@@ -75,9 +75,8 @@ static peft_status fusion_add(peft__adapter *a, const peft__site *s) {
     };
     peft_status st = PEFT_OK;
     peft__attachment *at = NULL;
-    const char *dot = strrchr(s->path, '.');
-    char *place = peft__arena_printf(&a->arena, "%.*s.%s.adapter_fusion_layer", dot != NULL ? (int)(dot - s->path) : 0, s->path,
-                                     s->role == PEFT__ROLE_ATTN ? "attention_adapters" : "output_adapters");
+    char *module = peft__hub_place(&a->arena, s);
+    char *place = module != NULL ? peft__arena_printf(&a->arena, "%s.adapter_fusion_layer", module) : NULL;
     if (place == NULL) { return PEFT_E_NOMEM; }
     TRY(peft__adapter_attach(a, s, &at));
     for (size_t i = 0; i < PEFT__COUNT(all); i++) {

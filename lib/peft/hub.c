@@ -16,6 +16,22 @@ out:
     return st;
 }
 
+bool peft__hub_place_own(const peft__site *s) {
+    size_t n = strlen(s->path);
+    const char *leaf = peft__path_leaf(s->path);
+    if (s->kind == PEFT__SITE_STREAM && leaf[0] >= '0' && leaf[0] <= '9') { return true; }
+    return s->kind == PEFT__SITE_STREAM && s->norm != NULL && strncmp(s->norm->path, s->path, n) == 0 && s->norm->path[n] == '.';
+}
+
+char *peft__hub_place(peft__arena *arena, const peft__site *s) {
+    const char *dot = strrchr(s->path, '.');
+    if (peft__hub_place_own(s)) { return peft__arena_strdup(arena, s->path, strlen(s->path)); }
+    return peft__arena_printf(arena, "%.*s.%s", dot != NULL ? (int)(dot - s->path) : 0, s->path,
+                              s->part == PEFT__PART_CROSS    ? "cross_attention_adapters"
+                              : s->role == PEFT__ROLE_ATTN ? "attention_adapters"
+                                                           : "output_adapters");
+}
+
 bool peft__hub_left_tensor(const peft__adapter *a, peft__arena *arena, const char *key) {
     if (peft__schema_find(a->opts.schema, "leave_out") == NULL) { return false; }
     for (size_t i = 0; i < a->base->n_sites; i++) {
@@ -26,6 +42,12 @@ bool peft__hub_left_tensor(const peft__adapter *a, peft__arena *arena, const cha
         return peft__hub_left_out(a, arena, s->layer, &left) == PEFT_OK && left;
     }
     return false;
+}
+
+char *peft__hub_base(peft__arena *arena, const peft__site *s) {
+    const char *dot = strchr(s->path, '.');
+    bool stack = strncmp(s->path, "encoder.", 8) == 0 || strncmp(s->path, "decoder.", 8) == 0;
+    return peft__arena_printf(arena, "%.*s", dot == NULL || stack ? 0 : (int)(dot - s->path) + 1, s->path);
 }
 
 void peft__hub_init_gate(const peft__adapter *a, size_t i, bool bias, peft__rng *rng) {

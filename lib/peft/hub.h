@@ -10,6 +10,13 @@ int32_t peft__bottleneck_act(const char *name);
 
 /* Is a layer in option leave_out, LIST text? arena: for the parsed list. */
 peft_status peft__hub_left_out(const peft__adapter *a, peft__arena *arena, int32_t layer, bool *out);
+/* What stands before the names of what an adapter has once: "model.", or "" where the model has its stacks itself (T5). */
+char *peft__hub_base(peft__arena *arena, const peft__site *s);
+/* The module that holds the adapters of a STREAM site: the site's own where it has the norm that follows (BERT's "attention.output",
+ * which that library makes a layer of adapters) or is a part by number (T5's "layer.0"), else one beside it, "attention_adapters" or
+ * "output_adapters". */
+char *peft__hub_place(peft__arena *arena, const peft__site *s);
+bool peft__hub_place_own(const peft__site *s); /* the first of these */
 /* Members of "config", the method's "architecture" among them. */
 peft_status peft__hub_members(const peft__adapter *a, peft__json_out *j);
 peft_status peft__hub_bottleneck(const peft__adapter *a, peft__arena *arena, peft__json_out *j); /* those of a bottleneck */

@@ -44,6 +44,14 @@ static const peft__site *invertible_site(const peft__adapter *a, int32_t kind, i
     return NULL;
 }
 
+/* The norm of the embeddings (BERT), which that library's classes wait for; NULL: there is none. */
+static const peft__site *invertible_norm(const peft__adapter *a) {
+    for (size_t i = 0; i < a->base->n_sites && a->base->sites[i].layer < 0; i++) {
+        if (a->base->sites[i].kind == PEFT__SITE_NORM) { return &a->base->sites[i]; }
+    }
+    return NULL;
+}
+
 /* Model types whose class with a fixed head reads the final hidden states as they are: that class, and the one with flexible
  * heads. */
 static const char *const invertible_classes[][3] = {
@@ -89,10 +97,11 @@ peft_status peft__invertible_build(peft__adapter *a) {
     if (!peft__invertible_on(a)) { return PEFT_OK; }
     const peft__site *tokens = invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_TOKENS);
     bool late = a->base->model_type != NULL && strcmp(a->base->model_type, "gpt2") == 0; /* that library's class adds positions first */
-    const peft__site *ready = late ? invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_POSITIONS) : NULL;
+    const peft__site *ready = late ? invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_POSITIONS) : invertible_norm(a);
     const peft__site *head = invertible_site(a, PEFT__SITE_HEAD, PEFT__ROLE_NONE);
     if (ready == NULL) { ready = invertible_site(a, PEFT__SITE_INPUT, PEFT__ROLE_NONE); }
-    if (tokens == NULL || ready == NULL || head == NULL) {
+    bool lm = a->base->task == NULL || peft__task_is_lm(a->base->task); /* heads of other tasks read what the layers give */
+    if (tokens == NULL || ready == NULL || (lm && head == NULL)) {
         FAIL(PEFT_E_UNSUPPORTED, "option \"inv_adapter\": the %s model has no embeddings and head of its own", a->base->model_type);
     }
     int64_t first = tokens->out / 2, second = tokens->out - first;
@@ -103,7 +112,7 @@ peft_status peft__invertible_build(peft__adapter *a) {
     int prefix = dot != NULL ? (int)(dot - tokens->path) + 1 : 0;
     const char *place = peft__arena_printf(&a->arena, "%.*sinvertible_adapters", prefix, tokens->path);
     if (place == NULL) { return PEFT_E_NOMEM; }
-    if (!peft__opt_bool(&a->opts, "inv_head") && invertible_class_row(a->base->model_type, 0) == PEFT__COUNT(invertible_classes)) {
+    if (lm && !peft__opt_bool(&a->opts, "inv_head") && invertible_class_row(a->base->model_type, 0) == PEFT__COUNT(invertible_classes)) {
         FAIL(PEFT_E_UNSUPPORTED, "option \"inv_head\" can be false for llama, mistral, gpt2 and gptj models; this one is %s, whose "
              "adapters AdapterHub's library undoes before the head", a->base->model_type);
     }
@@ -111,7 +120,7 @@ peft_status peft__invertible_build(peft__adapter *a) {
     TRY(peft__adapter_attach(a, ready, &at));
     TRY(invertible_add_net(a, at, place, &nets[0], INVERTIBLE_SLOT));
     TRY(invertible_add_net(a, at, place, &nets[1], INVERTIBLE_SLOT + 4));
-    if (peft__opt_bool(&a->opts, "inv_head")) { TRY(peft__adapter_attach(a, head, &at)); }
+    if (lm && peft__opt_bool(&a->opts, "inv_head")) { TRY(peft__adapter_attach(a, head, &at)); }
 out:
     return st;
 }

@@ -116,7 +116,10 @@ static peft_status mam_add_part(peft__adapter *a, const peft__hub_union *u, int3
     peft__adapter *made = NULL;
     const peft__method *method = peft__method_find(u->parts[part]);
     TRY(peft__hub_union_part_options(u, &a->opts, a->mem, part, &opts));
-    if (a->kernels != NULL) {
+    if (a->heads && part == 0) { /* the union's head is its first part's */
+        TRY(a->kernels != NULL ? peft__adapter_create_headed(a->mem, a->kernels, a->base, a->name, method, &opts, a->seed, &made)
+                               : peft__adapter_create_empty_headed(a->mem, a->base, a->name, method, &opts, &made));
+    } else if (a->kernels != NULL) {
         TRY(peft__adapter_create(a->mem, a->kernels, a->base, a->name, method, &opts, a->seed, &made));
     } else {
         TRY(peft__adapter_create_empty(a->mem, a->base, a->name, method, &opts, &made));
@@ -133,6 +136,7 @@ static peft_status mam_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
     const peft__hub_union *u = peft__hub_union_of(a->method);
     for (int32_t i = 0; i < PEFT__HUB_UNION_PARTS && u->parts[i] != NULL; i++) { TRY(mam_add_part(a, u, i)); }
+    a->heads = false;
 out:
     return st;
 }

@@ -46,6 +46,7 @@ typedef struct peft__attachment {
 typedef struct peft__prompt {
     peft__val rows;              /* PEFT__NONE: none */
     int64_t n, tasks;            /* tasks 1: the same for all rows */
+    int64_t first, stride;       /* the n rows of the first task begin at `first`, those of others each `stride` later; 0: n */
 } peft__prompt;
 
 enum { PEFT__COMBINE_NONE = 0, PEFT__COMBINE_STACK = 1, PEFT__COMBINE_FUSE = 2 }; /* of an adapter's parts */
@@ -184,6 +185,8 @@ typedef struct peft__base_info {
     const char *architecture, *model_type, *path; /* "llama"; config.json's model_type; where it came from */
     struct peft_adapters *set;    /* whose base it is; NULL: of none */
     const char *config_json;      /* Hugging Face config.json text */
+    const peft__task *task;       /* what the base is asked for; NULL: the next token */
+    const char *model_class;      /* transformers' class of the base with its head */
     int64_t parameters;
     void (*retain)(void *owner);  /* of the model's reference */
     void (*release)(void *owner);
@@ -211,6 +214,7 @@ typedef struct peft__adapter {
     int64_t n_values, n_trainable; /* reals in all, and in the trainable stretch at its start */
     uint64_t seed;
     const char *file_name;       /* while it is read from an AdapterHub folder: its name there; else NULL */
+    bool heads;                  /* it trains and keeps the head of the base's task */
     bool from_file;              /* names of its options that match nothing are no error: the file's tensors say what there is */
     peft__real *shared;          /* scratch of the method, or NULL */
     int64_t new_tokens;          /* ids after the base's vocabulary that exist with it only (tokens.c) */
@@ -257,6 +261,16 @@ peft_status peft__adapter_create(peft__mem *mem, const peft__kernels *k, const p
 /* The same with from_file set and all values 0: the reader of a file fills them. */
 peft_status peft__adapter_create_empty(peft__mem *mem, const peft__base_info *base, const char *name,
                                        const peft__method *method, const peft__optset *opts, peft__adapter **out);
+/* Both with trained copies of the head that the base's task has (heads.c): what users make, and files hold. */
+peft_status peft__adapter_create_headed(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
+                                        const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out);
+peft_status peft__adapter_create_empty_headed(peft__mem *mem, const peft__base_info *base, const char *name,
+                                              const peft__method *method, const peft__optset *opts, peft__adapter **out);
+/* heads.c: the task's modules among the names of modules_to_save, before build; copies of what is not copied yet, after it. */
+peft_status peft__heads_list(peft__adapter *a);
+peft_status peft__heads_copy(peft__adapter *a);
+peft_status peft__hub_write_head(const peft__adapter *a, const char *dir); /* beside a folder of AdapterHub's; nothing: no head */
+bool peft__heads_has(const peft__base_info *base, const peft__site *s); /* is the site part of the task's head? */
 void peft__adapter_retain(peft__adapter *a);
 void peft__adapter_release(peft__adapter *a);
 

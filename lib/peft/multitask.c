@@ -9,7 +9,9 @@
  * Unlike in PEFT, whose U and V from N(0, 0.02) make a prompt that is near 0 and hardly learns, all tasks begin with the shared
  * table itself: the first column of U and row of V are 1, the other rows of V 0, so that U V is 1. task_init=random is PEFT's.
  *
- * Left out: encoder-decoder models; distillation from prompts of single tasks, the paper's way to train E. */
+ * In encoder-decoder models E and U have rows for both stacks, the encoder's first.
+ *
+ * Left out: distillation from prompts of single tasks, the paper's way to train E. */
 #include "peft/soft.h"
 
 #define MULTITASK_STATE "prompt_tuning_init_state_dict_path"
@@ -57,17 +59,19 @@ static peft_status multitask_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
     peft__soft_base base;
     peft__attachment *at = NULL;
-    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), tasks = peft__opt_int(&a->opts, "num_tasks");
+    int64_t tasks = peft__opt_int(&a->opts, "num_tasks");
     int64_t ranks = peft__opt_int(&a->opts, "num_ranks");
     TRY(multitask_check(a));
     TRY(peft__soft_sizes_of(a, &base));
     TRY(peft__soft_sizes(a, base.hidden, base.layers, base.heads));
+    int64_t n = peft__soft_count(a);
     TRY(peft__adapter_attach(a, base.input, &at));
     TRY(peft__adapter_add_param(a, at, "prompt_embeddings", MULTITASK_TABLE, n, base.hidden, 2, false, false));
     TRY(peft__adapter_add_param(a, at, "prefix_task_cols", MULTITASK_COLS, tasks * n, ranks, 2, false, false));
     peft__adapter_shape(a, 3, (int64_t[]){tasks, n, ranks});
     TRY(peft__adapter_add_param(a, at, "prefix_task_rows", MULTITASK_ROWS, tasks * ranks, base.hidden, 2, false, false));
     peft__adapter_shape(a, 3, (int64_t[]){tasks, ranks, base.hidden});
+    if (peft__soft_stacks(a) == 2) { TRY(peft__adapter_attach(a, base.decoder_input, &at)); }
 out:
     return st;
 }
@@ -94,11 +98,12 @@ static void multitask_init(const peft__adapter *a, size_t i, peft__rng *rng, con
 
 static peft__prompt multitask_prompt(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s) {
     int32_t params[3];
-    int64_t tasks = peft__opt_int(&a->opts, "num_tasks");
+    const int64_t tasks = peft__opt_int(&a->opts, "num_tasks");
+    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), stacks = peft__soft_stacks(a);
+    bool second = stacks == 2 && s->part == PEFT__PART_DECODER;
     (void)at;
-    (void)s;
     for (int32_t slot = 0; slot < 3; slot++) { params[slot] = peft__soft_tape_param(a, slot, t); }
-    return (peft__prompt){peft__op_multitask(t, params, tasks), peft__opt_int(&a->opts, "num_virtual_tokens"), tasks};
+    return (peft__prompt){peft__op_multitask(t, params, tasks), n, tasks, second ? n : 0, n * stacks};
 }
 
 /* ---- initial values of a source ------------------------------------------------------------------------------- */

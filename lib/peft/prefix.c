@@ -11,7 +11,9 @@
  * The default start is what the base itself computes for a text: its rotated keys and its values. From N(0, 1), PEFT's, a model
  * first has to recover from noise.
  *
- * Left out: encoder-decoder models; merging, as nothing of it is a weight. */
+ * In encoder-decoder models it stands before the decoder's own keys, not in cross attention, and a network makes one table.
+ *
+ * Left out: merging, as nothing of it is a weight. */
 #include "peft/soft.h"
 
 #include <math.h>
@@ -104,7 +106,7 @@ static peft_status prefix_build(peft__adapter *a) {
     TRY(prefix_add_table(a, at, &base));
     for (size_t i = 0; i < a->base->n_sites; i++) {
         const peft__site *s = &a->base->sites[i];
-        if (s->kind != PEFT__SITE_KV) { continue; }
+        if (s->kind != PEFT__SITE_KV || s->part != PEFT__PART_DECODER) { continue; }
         if (s->out != base.kv_dim) {
             FAIL(PEFT_E_UNSUPPORTED, "the keys of \"%s\" are %lld wide, and %lld in other layers", s->path, (long long)s->out,
                  (long long)base.kv_dim);
@@ -159,14 +161,31 @@ static peft__val prefix_table(const peft__adapter *a, peft__tape *t) {
     return v;
 }
 
+/* Number of a site's layer among the decoder's. */
+static int64_t prefix_own_layer(const peft__adapter *a, const peft__site *s) {
+    int64_t own = s->layer;
+    for (size_t i = 0; i < a->base->n_sites; i++) {
+        const peft__site *other = &a->base->sites[i];
+        if (other->kind == PEFT__SITE_KV && other->part == PEFT__PART_ENCODER) { own--; }
+    }
+    return own;
+}
+
+/* Which of the table's layers that one has. For two stacks PEFT puts the table behind itself, and takes of the four parts that each
+ * layer then has the first two. */
+static int64_t prefix_place(const peft__adapter *a, int64_t own) {
+    return peft__soft_stacks(a) * own % peft__opt_int(&a->opts, "num_layers");
+}
+
 static void prefix_kv(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s, peft__val x,
                       peft__past *past) {
     (void)at;
     (void)x;
-    int64_t d = s->out, first = s->layer * 2 * d;
+    int64_t d = s->out, first = prefix_place(a, prefix_own_layer(a, s)) * 2 * d;
     peft__val v = prefix_table(a, t);
-    past->k = peft__tape_view(t, v, first, d);
-    past->v = peft__tape_view(t, v, first + d, d);
+    bool shared = peft__soft_stacks(a) > 1; /* by several layers, which views must not be */
+    past->k = shared ? peft__op_columns(t, v, first, d) : peft__tape_view(t, v, first, d);
+    past->v = shared ? peft__op_columns(t, v, first + d, d) : peft__tape_view(t, v, first + d, d);
 }
 
 /* ---- initial values ------------------------------------------------------------------------------------------ */
@@ -202,7 +221,8 @@ out:
 
 static peft_status prefix_from_text(peft__adapter *a, const peft__init_text *text, const peft__kernels *k) {
     peft_status st = PEFT_OK;
-    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), d = text->kv_dim, width = text->layers * 2 * d;
+    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), d = text->kv_dim;
+    int64_t width = peft__opt_int(&a->opts, "num_layers") * 2 * d;
     size_t bytes = (size_t)(n * width) * sizeof(peft__real);
     (void)k;
     if (text->n < n) {
@@ -210,10 +230,12 @@ static peft_status prefix_from_text(peft__adapter *a, const peft__init_text *tex
     }
     peft__real *rows = peft__alloc(a->mem, bytes);
     if (rows == NULL) { return PEFT_E_NOMEM; }
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t l = 0; l < text->layers; l++) {
-            memcpy(rows + i * width + l * 2 * d, text->k[l] + i * d, (size_t)d * sizeof *rows);
-            memcpy(rows + i * width + (l * 2 + 1) * d, text->v[l] + i * d, (size_t)d * sizeof *rows);
+    memset(rows, 0, bytes);
+    for (int64_t l = text->layers - 1; l >= 0; l--) { /* of layers that share a place the first counts */
+        peft__real *to = rows + prefix_place(a, l) * 2 * d;
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(to + i * width, text->k[l] + i * d, (size_t)d * sizeof *rows);
+            memcpy(to + i * width + d, text->v[l] + i * d, (size_t)d * sizeof *rows);
         }
     }
     TRY(prefix_start(a, rows));

@@ -7,7 +7,9 @@
  *
  * It may start from another saved prompt (soft_start.c), and is how one task of a multitask prompt is taken out for good.
  *
- * Left out: encoder-decoder models; merging, as nothing of it is a weight. */
+ * In encoder-decoder models they stand before the encoder's rows; PEFT's file has as many again, which nothing reads.
+ *
+ * Left out: merging, as nothing of it is a weight. */
 #include "peft/soft.h"
 
 enum { PROMPT_TABLE = 0 };
@@ -31,8 +33,7 @@ static peft_status prompt_build(peft__adapter *a) {
     TRY(peft__soft_check_text(a, "prompt_tuning_init_text"));
     TRY(peft__soft_check_source(a, "prompt_tuning_init", false));
     TRY(peft__adapter_attach(a, base.input, &at));
-    TRY(peft__adapter_add_param(a, at, "prompt_embeddings", PROMPT_TABLE, peft__opt_int(&a->opts, "num_virtual_tokens"),
-                                base.hidden, 2, false, false));
+    TRY(peft__adapter_add_param(a, at, "prompt_embeddings", PROMPT_TABLE, peft__soft_count(a), base.hidden, 2, false, false));
 out:
     return st;
 }
@@ -56,7 +57,7 @@ static peft__prompt prompt_emit(const peft__adapter *a, const peft__attachment *
     (void)at;
     (void)s;
     peft__val rows = peft__op_param(t, peft__soft_tape_param(a, PROMPT_TABLE, t));
-    return (peft__prompt){rows, peft__opt_int(&a->opts, "num_virtual_tokens"), 1};
+    return (peft__prompt){.rows = rows, .n = peft__opt_int(&a->opts, "num_virtual_tokens"), .tasks = 1};
 }
 
 /* ---- adapter_config.json ------------------------------------------------------------------------------------- */

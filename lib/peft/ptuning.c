@@ -7,7 +7,9 @@
  * follow under "prompt_encoder.*", so that training goes on where it ended, and PEFT passes them over. A file without them is
  * read with P as the trained table (option "baked").
  *
- * Left out: encoder-decoder models; merging, as nothing of it is a weight. */
+ * In encoder-decoder models it makes as many again, as PEFT's does, which nothing reads but its own LSTM.
+ *
+ * Left out: merging, as nothing of it is a weight. */
 #include "peft/soft.h"
 
 #include <math.h>
@@ -60,9 +62,10 @@ static peft_status ptuning_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
     peft__soft_base base;
     peft__attachment *at = NULL;
-    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), h = peft__opt_int(&a->opts, "encoder_hidden_size");
+    int64_t h = peft__opt_int(&a->opts, "encoder_hidden_size");
     TRY(peft__soft_sizes_of(a, &base));
     TRY(peft__soft_sizes(a, base.hidden, base.layers, base.heads));
+    int64_t n = peft__soft_count(a);
     TRY(peft__soft_check_text(a, "init_text"));
     TRY(peft__soft_check_source(a, "init", false));
     int64_t d = base.hidden;
@@ -134,7 +137,7 @@ static peft__val ptuning_emit(const peft__adapter *a, peft__tape *t, peft__val *
 static peft__prompt ptuning_prompt(const peft__adapter *a, const peft__attachment *at, peft__tape *t, const peft__site *s) {
     (void)at;
     (void)s;
-    return (peft__prompt){ptuning_emit(a, t, NULL), peft__opt_int(&a->opts, "num_virtual_tokens"), 1};
+    return (peft__prompt){.rows = ptuning_emit(a, t, NULL), .n = peft__opt_int(&a->opts, "num_virtual_tokens"), .tasks = 1};
 }
 
 /* ---- initial values ------------------------------------------------------------------------------------------ */
@@ -152,7 +155,7 @@ static peft_status ptuning_start(peft__adapter *a, const peft__real *rows) {
 /* text NULL: from init_from. */
 static peft_status ptuning_from_text(peft__adapter *a, const peft__init_text *text, const peft__kernels *k) {
     peft_status st = PEFT_OK;
-    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens"), d = peft__opt_int(&a->opts, "token_dim");
+    int64_t n = peft__soft_count(a), d = peft__opt_int(&a->opts, "token_dim");
     size_t bytes = (size_t)(n * d) * sizeof(peft__real);
     peft__real *rows = peft__alloc(a->mem, bytes);
     if (rows == NULL) { return PEFT_E_NOMEM; }
@@ -166,7 +169,7 @@ out:
 /* With init=text the network makes rows of random tokens until the text comes. */
 static peft_status ptuning_settle(peft__adapter *a, const peft__kernels *k) {
     peft_status st = PEFT_OK;
-    int64_t n = peft__opt_int(&a->opts, "num_virtual_tokens");
+    int64_t n = peft__soft_count(a);
     peft__soft_base base;
     if (peft__soft_has_source(a)) { return ptuning_from_text(a, NULL, k); }
     if (ptuning_starts_as(a, "random")) { return PEFT_OK; }
@@ -190,7 +193,7 @@ static const char *ptuning_text(const peft__adapter *a) {
 
 static peft_status ptuning_bake(const peft__adapter *a, int64_t *rows, int64_t *cols, peft__real *out) {
     bool baked = peft__opt_bool(&a->opts, "baked");
-    *rows = baked ? 0 : peft__opt_int(&a->opts, "num_virtual_tokens");
+    *rows = baked ? 0 : peft__soft_count(a);
     *cols = peft__opt_int(&a->opts, "token_dim");
     return out != NULL && !baked ? peft__soft_run(a, ptuning_emit, out, NULL) : PEFT_OK;
 }

@@ -3,7 +3,9 @@
  * Where PEFT draws initial rows from N(0, 1), far outside of what the model has ever read, these come from the model: rows of
  * its embedding table, of a text or drawn from the vocabulary (Lester et al. 2021, arXiv 2104.08691, section 3.2).
  *
- * Left out: encoder-decoder models, whose files have two sets of rows. */
+ * PEFT's files for encoder-decoder models have rows for both stacks, of which the decoder's are used by multitask prompts alone.
+ *
+ * Left out: sizes that differ between the layers. */
 #include "peft/soft.h"
 
 #include <math.h>
@@ -20,7 +22,9 @@ static int64_t soft_size(const peft__json *config, const char *const *names, int
 }
 
 peft_status peft__soft_sizes_of(const peft__adapter *a, peft__soft_base *out) {
-    static const char *const heads[] = {"num_attention_heads", "n_head", "num_heads", NULL}, *const kv[] = {"num_key_value_heads", NULL};
+    static const char *const heads[] = {"num_attention_heads", "n_head", "num_heads", "encoder_attention_heads", "n_heads", NULL};
+    static const char *const kv[] = {"num_key_value_heads", NULL};
+    int64_t layers[2] = {0, 0}; /* by part: the decoder's, the encoder's */
     peft_status st = PEFT_OK;
     const peft__json *config = NULL;
     const char *text = a->base->config_json != NULL ? a->base->config_json : "{}";
@@ -29,13 +33,15 @@ peft_status peft__soft_sizes_of(const peft__adapter *a, peft__soft_base *out) {
     *out = (peft__soft_base){0};
     for (size_t i = 0; i < a->base->n_sites; i++) {
         const peft__site *s = &a->base->sites[i];
-        if (s->kind == PEFT__SITE_INPUT) { out->input = s; }
+        if (s->kind == PEFT__SITE_INPUT && out->input != NULL) { out->decoder_input = s; } /* an encoder is before its decoder */
+        if (s->kind == PEFT__SITE_INPUT && out->input == NULL) { out->input = s; }
         if (s->kind == PEFT__SITE_EMBED && s->role == PEFT__ROLE_TOKENS) { out->tokens = s; }
         if (s->kind == PEFT__SITE_STREAM) { out->width = s->out; }
-        if (s->kind != PEFT__SITE_KV) { continue; }
-        out->layers++;
-        if (out->first_kv == NULL) { out->first_kv = s; }
+        if (s->kind != PEFT__SITE_KV || s->part == PEFT__PART_CROSS) { continue; }
+        layers[s->part]++;
+        if (out->first_kv == NULL && s->part == PEFT__PART_DECODER) { out->first_kv = s; }
     }
+    out->layers = layers[1] > 0 ? layers[1] : layers[0];
     if (out->tokens == NULL || out->input == NULL || out->first_kv == NULL) {
         FAIL(PEFT_E_UNSUPPORTED, "the base has no place for virtual tokens");
     }
@@ -58,8 +64,24 @@ static peft_status soft_put_size(peft__adapter *a, const char *key, int64_t have
                       (long long)have, a->from_file ? ": the adapter was made for another" : "");
 }
 
+int64_t peft__soft_stacks(const peft__adapter *a) { return peft__opt_int(&a->opts, "num_transformer_submodules"); }
+
+/* As in PEFT, an encoder-decoder model has two stacks unless the caller says otherwise. */
+static peft_status soft_put_stacks(peft__adapter *a) {
+    peft__soft_base base;
+    peft_status st = peft__soft_sizes_of(a, &base);
+    if (st != PEFT_OK) { return st; }
+    if (base.decoder_input == NULL && peft__soft_stacks(a) != 1) {
+        return peft__fail(a->from_file ? PEFT_E_SHAPE : PEFT_E_KEY, "num_transformer_submodules is %lld, and this base has no encoder "
+                          "beside its decoder", (long long)peft__soft_stacks(a));
+    }
+    if (base.decoder_input == NULL || a->from_file || peft__opt_is_set(&a->opts, "num_transformer_submodules")) { return PEFT_OK; }
+    return peft__opt_set_int(&a->opts, "num_transformer_submodules", 2);
+}
+
 peft_status peft__soft_sizes(peft__adapter *a, int64_t token_dim, int64_t layers, int64_t heads) {
     peft_status st = PEFT_OK;
+    TRY(soft_put_stacks(a));
     TRY(soft_put_size(a, "token_dim", token_dim));
     TRY(soft_put_size(a, "num_layers", layers));
     TRY(soft_put_size(a, "num_attention_heads", heads));

@@ -11,7 +11,8 @@
         {"token_dim", PEFT__OPT_INT, "0", 0, 1 << 30, NULL, "set by the library: width of a virtual token's vectors"},     \
         {"num_layers", PEFT__OPT_INT, "0", 0, 1 << 20, NULL, "set by the library: layers of the base"},                    \
         {"num_attention_heads", PEFT__OPT_INT, "0", 0, 1 << 20, NULL, "set by the library: heads that token_dim is cut into"}, \
-        {"num_transformer_submodules", PEFT__OPT_INT, "1", 1, 1, NULL, "set by the library: 1, a decoder"}
+        {"num_transformer_submodules", PEFT__OPT_INT, "1", 1, 2, NULL,                                              \
+         "set by the library: 1, a decoder; 2, an encoder and a decoder"}
 #define PEFT__SOFT_OPTIONS_END                                                                                             \
     {"task_type", PEFT__OPT_STR, "CAUSAL_LM", 1, 0, NULL, "task_type of adapter_config.json"},                             \
         {"base_model_name_or_path", PEFT__OPT_STR, "", 1, 0, NULL,                                                         \
@@ -35,13 +36,15 @@
     "to it, complete and to the point."
 
 typedef struct peft__soft_base {
-    const peft__site *input, *tokens, *first_kv; /* NULL: the base has no such site */
-    int64_t layers, heads, kv_heads;
+    const peft__site *input, *tokens, *first_kv; /* NULL: the base has no such site. Of an encoder its input, the decoder's keys */
+    const peft__site *decoder_input; /* encoder-decoder models; NULL: one stack */
+    int64_t layers, heads, kv_heads; /* layers: as config.json counts them, of an encoder-decoder model the encoder's */
     int64_t hidden, width;       /* of embeddings; of the residual stream, which may be another (OPT-350m) */
     int64_t kv_dim, vocab;
 } peft__soft_base;
 /* PEFT_E_UNSUPPORTED when a site that every decoder has is missing. */
 peft_status peft__soft_sizes_of(const peft__adapter *a, peft__soft_base *out);
+int64_t peft__soft_stacks(const peft__adapter *a); /* num_transformer_submodules */
 /* Fills the options that say the base's sizes, or, where a file has set them, checks them. */
 peft_status peft__soft_sizes(peft__adapter *a, int64_t token_dim, int64_t layers, int64_t heads);
 void peft__soft_config_out(const peft__adapter *a, peft__json_out *j);
@@ -84,7 +87,8 @@ typedef peft__val (*peft__soft_emit)(const peft__adapter *a, peft__tape *t, peft
 peft_status peft__soft_run(const peft__adapter *a, peft__soft_emit emit, peft__real *values, peft__real *hidden);
 /* The parameter of a slot, which the first attachment has. */
 const peft__adapter_param *peft__soft_param(const peft__adapter *a, int32_t slot);
-int64_t peft__soft_count(const peft__adapter *a); /* virtual tokens, by whatever name the options have for them */
+/* Rows of its table: virtual tokens, by whatever name the options have for them, those of both stacks where each has its own. */
+int64_t peft__soft_count(const peft__adapter *a);
 int32_t peft__soft_tape_param(const peft__adapter *a, int32_t slot, peft__tape *t);
 peft__val peft__soft_linear(const peft__adapter *a, peft__tape *t, peft__val x, int32_t weight_slot, int32_t bias_slot);
 /* Adds "<name>.weight" [out, in] and "<name>.bias" [out]. */

@@ -18,7 +18,9 @@ const peft__adapter_param *peft__soft_param(const peft__adapter *a, int32_t slot
 }
 
 int64_t peft__soft_count(const peft__adapter *a) {
-    return peft__opt_int(&a->opts, peft__schema_find(a->opts.schema, "prefix_length") != NULL ? "prefix_length" : "num_virtual_tokens");
+    bool hub = peft__schema_find(a->opts.schema, "prefix_length") != NULL;
+    int64_t n = peft__opt_int(&a->opts, hub ? "prefix_length" : "num_virtual_tokens");
+    return a->method->prompt != NULL ? n * peft__soft_stacks(a) : n;
 }
 
 int32_t peft__soft_tape_param(const peft__adapter *a, int32_t slot, peft__tape *t) {
@@ -49,7 +51,7 @@ static void soft_copy(const peft__exec *x, peft__val v, peft__real *out) {
 peft_status peft__soft_run(const peft__adapter *a, peft__soft_emit emit, peft__real *values, peft__real *hidden) {
     peft_status st = PEFT_OK;
     const peft__kernels *k = &peft__kernels_generic; /* files do not depend on the CPU */
-    peft__caps caps = {1, 1, 1, 0, 0};
+    peft__caps caps = {.max_rows = 1, .max_tokens = 1, .max_length = 1};
     peft__pool *pool = NULL;
     peft__tape tape;
     peft__plan plan = {0};

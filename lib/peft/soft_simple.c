@@ -12,7 +12,8 @@ peft_status peft__soft_simplify(const peft__adapter *a, peft__adapter **out) {
     TRY(a->method->bake(a, &rows, &cols, NULL));
     if (rows == 0 && own != NULL) { rows = own->p.rows; }
     TRY(peft__optset_init(&opts, a->mem, peft__method_prompt.schema));
-    TRY(peft__opt_set_int(&opts, "num_virtual_tokens", rows));
+    TRY(peft__opt_set_int(&opts, "num_virtual_tokens", rows / peft__soft_stacks(a)));
+    TRY(peft__opt_set_int(&opts, "num_transformer_submodules", peft__soft_stacks(a)));
     TRY(peft__opt_set_str(&opts, "prompt_tuning_init", "RANDOM")); /* what it started from is not known to its files */
     for (size_t i = 0; i < PEFT__COUNT(kept); i++) { TRY(peft__opt_set_str(&opts, kept[i], peft__opt_str(&a->opts, kept[i]))); }
     TRY(peft__adapter_create_empty(a->mem, a->base, a->name, &peft__method_prompt, &opts, &made));

@@ -96,7 +96,7 @@ peft_status peft__soft_source(const peft__adapter *a, const peft__kernels *k, in
         FAIL(PEFT_E_UNSUPPORTED, "the adapter in \"%s\" is of method \"%s\", which has no %s for \"%s\" to start from", dir,
              source->method->name, tokens ? "virtual tokens" : "keys and values", a->method->name);
     }
-    int64_t n = peft__opt_int(&source->opts, "num_virtual_tokens");
+    int64_t n = peft__soft_count(source);
     if (n != rows) {
         FAIL(PEFT_E_SHAPE, "the adapter in \"%s\" has %lld virtual tokens, and adapter \"%s\" %lld: set num_virtual_tokens=%lld",
              dir, (long long)n, a->name, (long long)rows, (long long)n);

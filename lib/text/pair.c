@@ -213,3 +213,7 @@ out:
     for (size_t i = 0; i < 2; i++) { peft__vec_free(&parts[i]); }
     return st;
 }
+
+bool peft__tokenizer_words_need_space(const peft__tokenizer *t) {
+    return t->kind == PEFT__TOK_BYTES && t->prefix == PEFT__PREFIX_NEVER;
+}

@@ -26,22 +26,12 @@ peft_status peft__aligned_put(peft__aligned *a, const char *s, size_t len, peft_
 peft_status peft__aligned_copy(peft__aligned *a, const char *s, size_t len, size_t from);
 peft__place peft__aligned_at(const peft__aligned *a, size_t i); /* of byte i; zeros unless placed */
 
-/* ---- unicode.c ------------------------------------------------------------------------------------------------- */
+/* ---- unicode.c: more of it in text.h ----------------------------------------------------------------------------- */
 
-enum { /* classes that the splitting rules tell apart; each code point has one */
-       PEFT__UNI_OTHER = 0,
-       PEFT__UNI_LETTER = 1,
-       PEFT__UNI_NUMBER = 2,
-       PEFT__UNI_SPACE = 3,
-       PEFT__UNI_PUNCT = 4
-};
-int32_t peft__unicode_class(uint32_t cp);            /* \p{L}, \p{N}, \s, \p{P} or none of these */
 bool peft__unicode_is_word(uint32_t cp);             /* \w */
 bool peft__unicode_is_punct(uint32_t cp);            /* what BERT splits off: punctuation, and all symbols of ASCII */
 bool peft__unicode_is_control(uint32_t cp);          /* what BERT removes; line ends and tabs are spaces */
-bool peft__unicode_is_accent(uint32_t cp, bool all); /* what BERT strips; all: what StripAccents does */
 bool peft__unicode_is_han(uint32_t cp);              /* what BERT puts spaces around */
-uint32_t peft__unicode_lower(uint32_t cp);           /* one character; U+0130 stays as it is */
 /* Bytes of the grapheme cluster at the front; right for those of at most five bytes, which are all that is asked for. */
 size_t peft__unicode_cluster(const char *s, size_t len);
 /* Normal forms D, C, KD, KC (Unicode Standard Annex 15). Bytes that are no UTF-8 pass as they are. */

@@ -72,6 +72,23 @@ peft_status peft__tokenizer_encode_pair(const peft__tokenizer *t, const peft__te
                                         const peft__text_in *second /* NULL: one text */, const peft__pair_rule *rule,
                                         peft__vec *out, size_t *windows);
 
+/* ---- unicode.c --------------------------------------------------------------------------------------------------- */
+
+enum { /* classes that the splitting rules tell apart; each code point has one */
+       PEFT__UNI_OTHER = 0,
+       PEFT__UNI_LETTER = 1,
+       PEFT__UNI_NUMBER = 2,
+       PEFT__UNI_SPACE = 3,
+       PEFT__UNI_PUNCT = 4
+};
+int32_t peft__unicode_class(uint32_t cp);            /* \p{L}, \p{N}, \s, \p{P} or none of these */
+bool peft__unicode_is_accent(uint32_t cp, bool all); /* what BERT strips; all: what StripAccents does */
+uint32_t peft__unicode_lower(uint32_t cp);           /* one character; U+0130 stays as it is */
+
+/* Words that come one by one need a space in front: the tokenizer tells words by it, and puts none there itself. (Hugging Face
+ * asks for add_prefix_space then.) */
+bool peft__tokenizer_words_need_space(const peft__tokenizer *t);
+
 /* ---- decode.c ---------------------------------------------------------------------------------------------------- */
 
 /* Streaming decode: ids go in one by one, whole UTF-8 characters come out; the concatenation equals the decode of all. */

@@ -76,7 +76,7 @@ static void checkpoint_state(const struct peft_trainer *t, const peft__job *job,
         {"tokens", job->train != NULL ? (int64_t)job->train->ids.len : 0}, {"seed", (int64_t)t->seed}, {"step", t->step},
         {"optimizer_step", optim->step}, {"epoch", job->epoch}, {"position", job->position},
         {"layout", checkpoint_layout(job)}, {"data", checkpoint_data(job->train)}, {"order", checkpoint_order(t)},
-        {"accumulated", t->accumulated}, {"accumulated_rows", t->accumulated_rows},
+        {"accumulated_rows", t->accumulated_rows},
     };
     for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
         peft__json_key(&j, ints[i].key);
@@ -84,6 +84,8 @@ static void checkpoint_state(const struct peft_trainer *t, const peft__job *job,
     }
     peft__json_key(&j, "best_loss");
     peft__json_put_double(&j, job->best_loss);
+    peft__json_key(&j, "accumulated");
+    peft__json_put_double(&j, t->accumulated);
     peft__json_key(&j, "accumulated_loss");
     peft__json_put_double(&j, t->accumulated_loss);
     peft__json_object_end(&j);
@@ -163,9 +165,9 @@ out:
 
 typedef struct checkpoint_read { /* what the state says */
     int64_t version, parameters, rows, tokens, seed, step, optimizer_step, epoch, position;
-    int64_t layout, data, order, accumulated, accumulated_rows;
+    int64_t layout, data, order, accumulated_rows;
     const char *method, *optimizer;
-    double best_loss, accumulated_loss;
+    double best_loss, accumulated, accumulated_loss;
 } checkpoint_read;
 
 static peft_status checkpoint_parse(const peft__json *s, const char *path, checkpoint_read *r) {
@@ -174,7 +176,7 @@ static peft_status checkpoint_parse(const peft__json *s, const char *path, check
         {"version", 1, &r->version}, {"parameters", 0, &r->parameters}, {"rows", 0, &r->rows}, {"tokens", 0, &r->tokens},
         {"seed", 0, &r->seed}, {"step", 0, &r->step}, {"optimizer_step", 0, &r->optimizer_step}, {"epoch", -1, &r->epoch},
         {"position", 0, &r->position}, {"layout", 0, &r->layout}, {"data", 0, &r->data}, {"order", 0, &r->order},
-        {"accumulated", 0, &r->accumulated}, {"accumulated_rows", 0, &r->accumulated_rows},
+        {"accumulated_rows", 0, &r->accumulated_rows},
     };
     for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
         if (peft__json_find(s, ints[i].key) == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" is missing", path, ints[i].key); }
@@ -187,6 +189,7 @@ static peft_status checkpoint_parse(const peft__json *s, const char *path, check
     TRY(peft__json_str(s, path, "method", "", &r->method));
     TRY(peft__json_str(s, path, "optimizer", "", &r->optimizer));
     TRY(peft__json_float(s, path, "best_loss", HUGE_VAL, &r->best_loss));
+    TRY(peft__json_float(s, path, "accumulated", 0, &r->accumulated));
     TRY(peft__json_float(s, path, "accumulated_loss", 0, &r->accumulated_loss));
 out:
     return st;

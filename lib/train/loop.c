@@ -1,7 +1,7 @@
 /* loop.c - steps: batches forward and backward, one update, and what happens between updates (progress, evaluation, saving).
  *
- * A step's loss is the mean over the labelled tokens of all its batches, before the update. Gradients are summed and divided
- * once, in the update, so that accumulation over batches is exact. A loss that is no finite number ends the run before the
+ * A step's loss is the mean over the labelled tokens (of classifications: rows) of all its batches, before the update. Gradients are
+ * summed and divided once, in the update, so that accumulation over batches is exact. A loss that is no finite number ends the run before the
  * update: parameters and optimiser are then those of the last good step. */
 #include <math.h>
 
@@ -19,6 +19,9 @@ static int32_t loop_skips(const struct peft_trainer *t) {
     return most;
 }
 
+/* What the sums of losses and gradients are divided by. */
+static double loop_divisor(const struct peft_trainer *t) { return t->accumulated > 0 ? t->accumulated : 1; }
+
 static peft_status loop_backward(struct peft_trainer *t) {
     peft_status st = PEFT_OK;
     peft__frame *f = &t->room.frame;
@@ -26,8 +29,10 @@ static peft_status loop_backward(struct peft_trainer *t) {
     f->step = (uint64_t)t->step;
     f->skip_layers = loop_skips(t);
     f->label_smoothing = peft__opt_float(&t->opts, "label_smoothing");
+    f->class_weights = peft__trainer_job(t)->class_weights;
+    f->similarity_scale = peft__opt_float(&t->opts, "similarity_scale");
     TRY(peft__exec_run(&t->exec, f, true));
-    t->accumulated += f->labelled;
+    t->accumulated += f->divisor;
     t->accumulated_loss += f->loss_sum;
     t->accumulated_rows += f->n_rows;
     if (!isfinite(f->loss_sum)) {
@@ -76,7 +81,7 @@ static peft_status loop_update(struct peft_trainer *t, double *norm, double *ext
     peft_status st = PEFT_OK;
     peft__job *job = peft__trainer_job(t);
     /* with parallel branches each has the mean of its own copies of the rows */
-    double weight = (double)PEFT__MAX(t->accumulated, 1) / (double)peft__expression_copies(&job->expression);
+    double weight = loop_divisor(t) / (double)peft__expression_copies(&job->expression);
     TRY(loop_norm(t, weight, norm, extra));
     for (size_t i = 0; i < job->members.len; i++) {
         peft__member *m = peft__trainer_member(job, i);
@@ -95,35 +100,21 @@ out:
 
 peft_status peft__trainer_accumulate(struct peft_trainer *t, const struct peft_batch *b, double *loss) {
     peft_status st = PEFT_OK;
-    const int32_t *ids = b->ids.data, *labels = b->labels.len > 0 ? b->labels.data : NULL;
-    const float *weights = b->weights.len > 0 ? b->weights.data : NULL;
     TRY(peft__trainer_plan(t));
-    int64_t vocab = t->model->config.vocab_size + t->tape.vocab_extra;
+    TRY(peft__batch_check(b, &t->model->config, t->model->config.vocab_size + t->tape.vocab_extra));
     peft__frame_begin(&t->room);
     for (size_t r = 0; r + 1 < b->offsets.len; r++) {
-        int64_t first = PEFT__VEC_AT(&b->offsets, int64_t, r), n = PEFT__VEC_AT(&b->offsets, int64_t, r + 1) - first;
-        for (int64_t i = first; i < first + n; i++) {
-            bool bad = ids[i] < 0 || ids[i] >= vocab;
-            bool bad_label = labels != NULL && labels[i] >= vocab;
-            if (bad || bad_label) {
-                FAIL(PEFT_E_SHAPE, "row %zu has %s %d, and the vocabulary %lld", r, bad ? "token id" : "label",
-                     bad ? (int)ids[i] : (int)labels[i], (long long)vocab);
-            }
-        }
-        t->room.task = b->tasks.len > 0 ? PEFT__VEC_AT(&b->tasks, int32_t, r) : 0;
-        if (!peft__frame_add(&t->room, ids + first, labels != NULL ? labels + first : NULL,
-                             weights != NULL ? weights + first : NULL, n, (uint64_t)t->accumulated_rows + r)) {
+        if (!peft__frame_add_batch(&t->room, b, r, (uint64_t)t->accumulated_rows + r)) {
             FAIL(PEFT_E_SHAPE, "the batch is larger than the plan's %lld rows, %lld tokens and %lld tokens a row",
                  (long long)t->room.caps.max_rows, (long long)t->room.caps.max_tokens, (long long)t->room.caps.max_length);
         }
     }
-    if (t->room.frame.n_rows == 0) { FAIL(PEFT_E_INVALID, "the batch has no rows"); }
     st = loop_backward(t);
     if (st != PEFT_OK) { /* NaN in the sums: earlier batches of the step cannot be told from it */
         loop_clear(t);
         goto out;
     }
-    if (loss != NULL) { *loss = t->room.frame.loss_sum / (double)PEFT__MAX(t->room.frame.labelled, 1); }
+    if (loss != NULL) { *loss = t->room.frame.loss_sum / (t->room.frame.divisor > 0 ? t->room.frame.divisor : 1); }
 out:
     return st;
 }
@@ -169,7 +160,7 @@ peft_status peft__trainer_gradient(struct peft_trainer *t, const char *adapter, 
         FAIL(PEFT_E_BUFFER, "tensor \"%s\" needs room for %zu floats, and there is room for %zu", tensor, n, cap);
     }
     const peft__real *g = m->grads == NULL ? NULL : m->grads + (p->p.value - m->adapter->values);
-    double scale = (double)peft__expression_copies(&peft__trainer_job(t)->expression) / (double)PEFT__MAX(t->accumulated, 1);
+    double scale = (double)peft__expression_copies(&peft__trainer_job(t)->expression) / loop_divisor(t);
     bool flipped = peft__adapter_flipped(m->adapter, index); /* in the order of the file, as values are read */
     for (size_t i = 0; i < n; i++) {
         size_t at = flipped ? i % rows * cols + i / rows : i;
@@ -182,17 +173,26 @@ out:
 peft_status peft__trainer_evaluate(struct peft_trainer *t, struct peft_dataset *d, peft__str *out) {
     peft_status st = PEFT_OK;
     peft__metrics m;
+    int32_t *classes = NULL;
+    const peft__task *task = &t->model->config.task;
     if (t->jobs.len == 0) { FAIL(PEFT_E_INVALID, "the trainer has no job"); }
     peft__job *job = peft__trainer_job(t);
-    if (t->planned && peft__dataset_longest(d) <= PEFT__MIN(t->room.caps.max_length, t->room.caps.max_tokens)) {
+    const peft__caps *caps = &t->room.caps;
+    bool fits = t->planned && peft__dataset_longest(d) <= PEFT__MIN(caps->max_length, caps->max_tokens) &&
+                peft__dataset_longest_source(d) <= PEFT__MIN(caps->max_source_length, caps->max_source);
+    if (fits && peft__dataset_parts(d) <= t->room.caps.max_rows) { /* within the memory that there is */
         TRY(peft__dataset_check(d, &t->model->config, t->tape.vocab_extra, "evaluation"));
         TRY(peft__dataset_check_tasks(d, &t->tape, "evaluation"));
-        TRY(peft__evaluate(&t->exec, &t->room, d, &t->cancel, &m)); /* within the memory that there is */
+        TRY(peft__labels_match(d, task, "evaluation", &t->ctx->mem, &classes));
+        t->room.classes = classes;
+        t->room.masking = peft__evaluate_masking(d, &t->model->config);
+        st = peft__evaluate(&t->exec, &t->room, d, &t->cancel, &m, out, NULL);
+        t->room.classes = NULL;
     } else {
-        TRY(peft__evaluate_model(t->model, &t->set->base, &job->expression, d, &t->cancel, &m));
+        st = peft__evaluate_model(t->model, &t->set->base, &job->expression, d, &t->cancel, &m, out, NULL);
     }
-    TRY(peft__metrics_json(&m, out));
 out:
+    peft__labels_free(d, &t->ctx->mem, classes);
     return st;
 }
 
@@ -209,12 +209,13 @@ typedef struct loop_report { /* one step, for the callback */
 static peft_status loop_micro_batch(struct peft_trainer *t, peft__job *job, int64_t *tokens, bool *more) {
     peft_status st = PEFT_OK;
     int64_t rows = (int64_t)peft__dataset_size(job->train), batch = peft__trainer_batch(t, job);
-    const int32_t *ids = job->train->ids.data, *labels = job->train->labels.data;
     peft__frame_begin(&t->room);
+    t->room.classes = job->train_classes;
+    t->room.masking = peft__evaluate_masking(job->train, &t->model->config);
+    t->room.masking.seed = peft__mix64(t->seed) + (uint64_t)t->step; /* other tokens each time */
     for (int64_t i = 0; i < batch && job->position < rows; i++) {
         const peft__row *r = peft__dataset_row(job->train, (size_t)job->order[job->position]);
-        t->room.task = r->task;
-        if (!peft__frame_add(&t->room, ids + r->first, labels + r->first, NULL, r->n, r->key)) {
+        if (!peft__frame_add_row(&t->room, job->train, r)) {
             FAIL(PEFT_E_SHAPE, "row %lld has %lld tokens and does not fit the plan", (long long)job->order[job->position],
                  (long long)r->n);
         }
@@ -238,7 +239,7 @@ static peft_status loop_step(struct peft_trainer *t, peft__job *job, loop_report
     r->tokens = 0;
     loop_clear(t);
     for (int64_t i = 0; i < passes && more && st == PEFT_OK; i++) { st = loop_micro_batch(t, job, &r->tokens, &more); }
-    r->loss = t->accumulated_loss / (double)PEFT__MAX(t->accumulated, 1);
+    r->loss = t->accumulated_loss / loop_divisor(t);
     r->rate = peft__optim_rate(&peft__trainer_member(job, 0)->optim, peft__trainer_member(job, 0)->optim.step);
     if (st == PEFT_OK) { st = loop_update(t, &r->norm, &extra); }
     r->loss += extra;
@@ -258,8 +259,10 @@ static peft_status loop_evaluate(struct peft_trainer *t, peft__job *job, loop_re
     r->eval_loss = (double)NAN;
     bool now = t->step == t->max_steps || (every > 0 && t->step % every == 0);
     if (job->eval == NULL || !now) { return PEFT_OK; }
-    TRY(peft__evaluate(&t->exec, &t->room, job->eval, NULL, &metrics));
-    r->eval_loss = metrics.loss_sum / (double)PEFT__MAX(metrics.tokens, 1);
+    t->room.classes = job->eval_classes;
+    t->room.masking = peft__evaluate_masking(job->eval, &t->model->config);
+    TRY(peft__evaluate(&t->exec, &t->room, job->eval, NULL, &metrics, NULL, NULL));
+    r->eval_loss = metrics.loss;
     if (peft__trainer_member(job, 0)->best != NULL && r->eval_loss < job->best_loss) {
         job->best_loss = r->eval_loss;
         for (size_t i = 0; i < job->members.len; i++) {

@@ -6,8 +6,9 @@
  *   {"messages": [{role, content}]}    the chat format; loss on the assistant's turns
  *   anything, with templates           as prompt and completion (or text, with prompt_template alone)
  *
- * Any of them may have a "task_id". The first token of a row never has a label: nothing comes before it. BOS where the
- * tokenizer's file says so; EOS unless append_eos is off. */
+ * These are rows of causal_lm; other tasks have readers of their own. Any row may have a "task_id". The first token of a row never
+ * has a label: nothing comes before it. BOS where the tokenizer's file says so; EOS unless append_eos is off.
+ * Left out: weights of tokens, which only batches have. */
 #include "train/rows.h"
 
 static peft_status rows_label(struct peft_dataset *d, bool labelled) {
@@ -21,7 +22,7 @@ out:
     return st;
 }
 
-static peft_status rows_encode(struct peft_dataset *d, const char *text, size_t len, int32_t flags, bool labelled) {
+peft_status peft__rows_encode(struct peft_dataset *d, const char *text, size_t len, int32_t flags, bool labelled) {
     peft_status st = PEFT_OK;
     TRY(peft__tokenizer_encode(d->tokenizer->inner, text, len, flags, &d->ids));
     TRY(rows_label(d, labelled));
@@ -29,8 +30,7 @@ out:
     return st;
 }
 
-/* BOS at the start of a row, where the tokenizer's file says that encoding adds it. */
-static peft_status rows_begin(struct peft_dataset *d) {
+peft_status peft__rows_bos(struct peft_dataset *d) {
     peft_status st = PEFT_OK;
     const peft__tokenizer *t = d->tokenizer->inner;
     size_t start = d->ids.len;
@@ -58,9 +58,9 @@ static peft_status rows_pair(struct peft_dataset *d, const char *prompt, size_t 
                              size_t completion_len) {
     peft_status st = PEFT_OK;
     bool all = strcmp(peft__opt_str(&d->opts, "loss_on"), "all") == 0;
-    TRY(rows_begin(d));
-    TRY(rows_encode(d, prompt, prompt_len, PEFT_TOKENIZE_SPECIAL, all || completion == NULL));
-    if (completion != NULL) { TRY(rows_encode(d, completion, completion_len, PEFT__TOKENIZE_INSIDE, true)); }
+    TRY(peft__rows_bos(d));
+    TRY(peft__rows_encode(d, prompt, prompt_len, PEFT_TOKENIZE_SPECIAL, all || completion == NULL));
+    if (completion != NULL) { TRY(peft__rows_encode(d, completion, completion_len, PEFT__TOKENIZE_INSIDE, true)); }
     TRY(rows_end(d, true));
 out:
     return st;
@@ -88,11 +88,11 @@ static peft_status rows_spans(struct peft_dataset *d, const peft__str *text, con
     size_t at = 0;
     for (size_t i = 0; 2 * i + 1 < spans->len; i++) {
         size_t begin = PEFT__VEC_AT(spans, size_t, 2 * i), end = PEFT__VEC_AT(spans, size_t, 2 * i + 1);
-        TRY(rows_encode(d, text->data + at, begin - at, PEFT_TOKENIZE_SPECIAL | (at > 0 ? PEFT__TOKENIZE_INSIDE : 0), all));
-        TRY(rows_encode(d, text->data + begin, end - begin, PEFT_TOKENIZE_SPECIAL | PEFT__TOKENIZE_INSIDE, true));
+        TRY(peft__rows_encode(d, text->data + at, begin - at, PEFT_TOKENIZE_SPECIAL | (at > 0 ? PEFT__TOKENIZE_INSIDE : 0), all));
+        TRY(peft__rows_encode(d, text->data + begin, end - begin, PEFT_TOKENIZE_SPECIAL | PEFT__TOKENIZE_INSIDE, true));
         at = end;
     }
-    if (text->len > at) { TRY(rows_encode(d, text->data + at, text->len - at, PEFT_TOKENIZE_SPECIAL | PEFT__TOKENIZE_INSIDE, all)); }
+    if (text->len > at) { TRY(peft__rows_encode(d, text->data + at, text->len - at, PEFT_TOKENIZE_SPECIAL | PEFT__TOKENIZE_INSIDE, all)); }
 out:
     return st;
 }
@@ -117,7 +117,7 @@ static peft_status rows_messages(struct peft_dataset *d, const peft__json *messa
     TRY(peft__chat_render(d->tokenizer->inner, list.data, list.len, false, &text, &spans));
     int32_t bos = peft__tokenizer_bos(d->tokenizer->inner);
     size_t start = d->ids.len;
-    TRY(rows_begin(d));
+    TRY(peft__rows_bos(d));
     TRY(rows_spans(d, &text, &spans));
     if (d->ids.len > start + 1 && PEFT__VEC_AT(&d->ids, int32_t, start) == bos &&
         PEFT__VEC_AT(&d->ids, int32_t, start + 1) == bos) { /* the format writes BOS itself */
@@ -134,32 +134,13 @@ out:
     return st;
 }
 
-static peft_status rows_ints(const peft__json *array, const char *key, int64_t min, peft__vec *out) {
-    peft_status st = PEFT_OK;
-    if (array->kind != PEFT__JSON_ARRAY) { FAIL(PEFT_E_FORMAT, "\"%s\" is no array", key); }
-    for (size_t i = 0; i < array->len; i++) {
-        const peft__json *x = &array->items[i];
-        if (x->kind != PEFT__JSON_NUMBER || !x->is_int || (x->i < min && x->i != -100) || x->i > INT32_MAX) {
-            FAIL(PEFT_E_FORMAT, "\"%s\"[%zu] is no token id", key, i);
-        }
-        int32_t id = (int32_t)x->i;
-        TRY(peft__vec_push(out, &id));
-    }
-out:
-    return st;
-}
-
 static peft_status rows_ids(struct peft_dataset *d, const peft__json *ids, const peft__json *labels) {
     peft_status st = PEFT_OK;
-    size_t start = d->ids.len;
-    TRY(rows_ints(ids, "input_ids", 0, &d->ids));
-    for (size_t i = start; i < d->ids.len; i++) {
-        if (PEFT__VEC_AT(&d->ids, int32_t, i) < 0) { FAIL(PEFT_E_FORMAT, "\"input_ids\"[%zu] is no token id", i - start); }
-    }
+    TRY(peft__rows_ints(ids, "input_ids", false, &d->ids));
     if (labels == NULL) {
         TRY(rows_label(d, true));
     } else {
-        TRY(rows_ints(labels, "labels", 0, &d->labels));
+        TRY(peft__rows_ints(labels, "labels", true, &d->labels));
         if (d->labels.len != d->ids.len) {
             FAIL(PEFT_E_FORMAT, "\"labels\" has %zu elements, and \"input_ids\" %zu", labels->len, ids->len);
         }
@@ -168,20 +149,13 @@ out:
     return st;
 }
 
-/* *out: the text of a field, NULL without one. */
-static peft_status rows_text(const peft__json *row, const char *key, const peft__json **out) {
-    *out = peft__json_find(row, key);
-    if (*out == NULL || (*out)->kind == PEFT__JSON_STRING) { return PEFT_OK; }
-    return peft__fail(PEFT_E_FORMAT, "\"%s\" is no text", key);
-}
-
 static peft_status rows_plain(struct peft_dataset *d, const peft__json *row) {
     peft_status st = PEFT_OK;
     const peft__json *messages = peft__json_find(row, "messages"), *text, *prompt, *completion;
     if (messages != NULL) { return rows_messages(d, messages); }
-    TRY(rows_text(row, "text", &text));
-    TRY(rows_text(row, "prompt", &prompt));
-    TRY(rows_text(row, "completion", &completion));
+    TRY(peft__rows_text(row, "text", &text));
+    TRY(peft__rows_text(row, "prompt", &prompt));
+    TRY(peft__rows_text(row, "completion", &completion));
     if (prompt != NULL && completion != NULL) {
         TRY(rows_pair(d, prompt->str, prompt->len, completion->str, completion->len));
     } else if (text != NULL) {
@@ -205,23 +179,37 @@ static peft_status rows_task(const struct peft_dataset *d, const peft__json *row
     return PEFT_OK;
 }
 
-peft_status peft__row_parse(struct peft_dataset *d, const peft__json *row, int32_t *task) {
+static peft_status rows_causal(struct peft_dataset *d, peft__row_in *in) {
     peft_status st = PEFT_OK;
-    size_t start = d->ids.len;
-    if (row->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "the row is no JSON object"); }
-    TRY(rows_task(d, row, task));
-    const peft__json *ids = peft__json_find(row, "input_ids");
-    bool templates = peft__opt_str(&d->opts, "prompt_template")[0] != '\0' ||
-                     peft__opt_str(&d->opts, "completion_template")[0] != '\0';
+    peft__row row = peft__row_begin(d, in->task);
+    const peft__json *ids = peft__json_find(in->json, "input_ids");
+    bool templates = peft__rows_templates(d);
     if (ids != NULL && !templates) {
-        TRY(rows_ids(d, ids, peft__json_find(row, "labels")));
-    } else if (d->tokenizer == NULL) {
-        FAIL(PEFT_E_FORMAT, "the row has text, and there is no tokenizer: give one, or \"input_ids\"");
+        TRY(rows_ids(d, ids, peft__json_find(in->json, "labels")));
     } else {
-        TRY(templates ? rows_templates(d, row) : rows_plain(d, row));
+        TRY(peft__rows_tokenizer(d));
+        TRY(templates ? rows_templates(d, in->json) : rows_plain(d, in->json));
     }
-    if (d->ids.len == start) { FAIL(PEFT_E_FORMAT, "the row is empty"); }
-    PEFT__VEC_AT(&d->labels, int32_t, start) = -100;
+    TRY(peft__row_cut(d, &row, &in->cut));
+    TRY(peft__row_end(d, &row, &d->rows));
+out:
+    return st;
+}
+
+peft_status peft__row_parse(struct peft_dataset *d, const peft__json *row, peft__arena *scratch) {
+    static peft_status (*const readers[PEFT__TASK_COUNT])(struct peft_dataset *, peft__row_in *) = {
+        [PEFT__TASK_CAUSAL_LM] = rows_causal,        [PEFT__TASK_MASKED_LM] = peft__rows_masked,
+        [PEFT__TASK_SEQ2SEQ_LM] = peft__rows_seq2seq, [PEFT__TASK_SEQUENCE] = peft__rows_sequence,
+        [PEFT__TASK_TOKENS] = peft__rows_tokens,     [PEFT__TASK_SPAN] = peft__rows_span,
+        [PEFT__TASK_EMBEDDING] = peft__rows_embedding,
+    };
+    peft_status st = PEFT_OK;
+    peft__row_in in = {.json = row, .scratch = scratch};
+    if (row->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "the row is no JSON object"); }
+    TRY(rows_task(d, row, &in.task));
+    TRY(peft__rows_kind(d, row, &d->kind));
+    TRY(d->word_ends.len > 0 ? peft__rows_verbalized(d, &in) : readers[d->kind](d, &in));
+    d->truncated += in.cut;
 out:
     return st;
 }

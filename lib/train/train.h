@@ -1,6 +1,6 @@
 /* train.h - layer 5: data sets, batches, evaluation and the trainer.
  *
- * dataset.c, rows.c   JSON Lines to token ids and labels; templates, truncation, packing
+ * dataset.c, rows*.c  JSON Lines to token ids and labels of each task; templates, truncation, packing; rows.h
  * order.c             which rows come next: shuffling by (seed, epoch), length groups
  * frame.c             rows to the frame of an execution
  * evaluate.c          loss, perplexity, accuracy of a data set
@@ -9,6 +9,7 @@
 #define PEFT_TRAIN_H
 
 #include "model/model.h"
+#include "autograd/task.h"
 #include "optim/optim.h"
 #include "peft/expression.h"
 #include "text/text.h"
@@ -21,17 +22,39 @@ struct peft_batch {
     peft__vec ids, labels;   /* of int32_t; labels as given by the caller (unshifted), empty: none */
     peft__vec weights;       /* of float; empty: none */
     peft__vec tasks;         /* of int32_t, one a row; empty: none */
+    peft__vec types;         /* of int32_t: token types, one a token; empty: all 0 */
+    peft__vec row_labels;    /* of int32_t, one a row, -100: none; empty: none. Of embeddings: the row's part */
+    peft__vec spans;         /* of int32_t, first and last token of each row's answer, -1 and -1: none; empty: none */
+    peft__vec targets;       /* of float: numbers of each row, as many of all; empty: none */
     peft__vec offsets;       /* of int64_t: n_rows + 1 */
+    peft__vec source_ids;    /* of int32_t: what an encoder-decoder model's encoder reads; empty: none */
+    peft__vec source_offsets; /* of int64_t: n_rows + 1 */
 };
 enum { PEFT__MAGIC_BATCH = 0x42464550 };
 
 /* ---- dataset: the inside of peft_dataset --------------------------------------------------------------------------------- */
 
-typedef struct peft__row {   /* a span of the set's tokens */
-    int64_t first, n;
+typedef struct peft__row {   /* one example */
+    int64_t first, n;        /* its tokens: ids[first, first + n) of the set */
     uint64_t key;            /* the row's id, for dropout: its position in the file before packing */
     int32_t task;            /* for prompts of several tasks */
+    int32_t label;           /* class, or with `named` the number of its name among the set's; -100: none */
+    int64_t target;          /* where its numbers begin in the set's targets: the label as a number, or those of a list */
+    int64_t n_targets;       /* how many */
+    bool named, list;        /* the label is a text; it is a list (of classes, names' numbers, or numbers of their own) */
+    int64_t source, n_source; /* tokens that an encoder reads: sources[source, source + n_source) of the set */
+    int32_t begin, end;      /* question answering: first and last token of the answer, from the row's first; 0 and 0: it is not in
+                                the row; -1: nothing is known of it */
+    int64_t example;         /* question answering: which question of the set; its rows follow one another */
+    int64_t part[2];         /* embedding: tokens of the anchor and of the positive (0: a text alone); what is left is the negative */
+    bool maskable;           /* masked language model: every token with a label may be masked; else labels are as given */
 } peft__row;
+
+typedef struct peft__example { /* a question, for what is measured of its answers */
+    const char *context;     /* in the arena */
+    const char *const *answers; /* [n_answers], in the arena; none: the context has no answer */
+    size_t n_answers;
+} peft__example;
 
 struct peft_dataset {
     uint32_t magic;
@@ -42,11 +65,32 @@ struct peft_dataset {
     peft__vec ids, labels;   /* of int32_t: all rows end to end; label[t] is the label AT t (-100: none), before the shift */
     peft__vec rows;          /* of peft__row, as loaded */
     peft__vec packed;        /* of peft__row: made of several (packing=true); empty otherwise */
+    int32_t kind;            /* PEFT__TASK_*: what the rows are for, by their fields; the same for all; -1: none yet */
+    peft__vec types;         /* of int32_t: token types, one a token; empty: all 0 */
+    peft__vec targets;       /* of float */
+    peft__vec sources;       /* of int32_t: token ids that an encoder reads */
+    peft__vec names;         /* of const char *: names of classes as they first came, in the arena */
+    peft__vec examples;      /* of peft__example: questions */
+    peft__vec offsets;       /* of int32_t, two a token: bytes of the context that a token of a question's row is; -1: none */
+    peft__vec candidates;    /* of peft__row: each row with each of the verbalizer's answers in turn; empty: no verbalizer */
+    int64_t answers;         /* how many a row has there */
+    peft__vec words;         /* of int32_t: token ids of the verbalizer's answers, end to end, classes in the order of names */
+    peft__vec word_ends;     /* of size_t, one a class: where its answer ends in words */
+    int32_t label_form;      /* PEFT__LABEL_*: what the rows' labels are */
+    int32_t max_type;        /* largest token type seen */
+    peft__arena arena;       /* names, contexts, answers */
     int64_t truncated;       /* rows that were cut */
     int32_t max_id;          /* largest token id seen */
     int32_t max_task;        /* largest task seen */
 };
 enum { PEFT__MAGIC_DATASET = 0x44464550 };
+enum { /* PEFT__LABEL_*: none seen yet; a number, a name, lists of these */
+    PEFT__LABEL_NONE = 0,
+    PEFT__LABEL_NUMBER = 1,
+    PEFT__LABEL_NAME = 2,
+    PEFT__LABEL_NUMBERS = 3,
+    PEFT__LABEL_NAMES = 4
+};
 
 extern const peft__schema peft__schema_dataset, peft__schema_trainer;
 
@@ -58,10 +102,19 @@ peft_status peft__dataset_add_json(struct peft_dataset *d, const char *json, siz
 peft_status peft__dataset_add_batch(struct peft_dataset *d, const struct peft_batch *b);
 size_t peft__dataset_size(const struct peft_dataset *d);
 const peft__row *peft__dataset_row(const struct peft_dataset *d, size_t i);
-int64_t peft__dataset_longest(const struct peft_dataset *d);
+int64_t peft__dataset_longest(const struct peft_dataset *d); /* tokens of the longest row, candidate, or text of an embedding */
+int64_t peft__dataset_longest_source(const struct peft_dataset *d); /* tokens that an encoder reads of a row, at most */
 peft_status peft__dataset_info(const struct peft_dataset *d, peft__str *out);
 
 /* ---- frames ---------------------------------------------------------------------------------------------------------------- */
+
+/* Which tokens of a maskable row are to be guessed (BERT: 15 %; of those 80 % become [MASK], 10 % another token). */
+typedef struct peft__masking {
+    double probability;      /* of a token */
+    int32_t mask_id;         /* -1: no masking */
+    int64_t vocab;           /* other tokens are drawn below it */
+    uint64_t seed;           /* with a row's key it fixes the draw */
+} peft__masking;
 
 /* Room for the arrays of a frame, for at most caps. */
 typedef struct peft__frame_room {
@@ -74,12 +127,26 @@ typedef struct peft__frame_room {
     uint64_t *keys;          /* [max_rows] */
     int32_t *row_groups, *row_tasks; /* [max_rows] */
     int32_t task;            /* of the rows that are added next; 0 after peft__frame_begin */
+    const peft__task *kind;  /* borrowed, the model's: what rows are labelled with; NULL: tokens, with the next one */
+    bool unlabelled;         /* labels of the rows count for nothing */
+    const int32_t *classes;  /* borrowed: class of each of a data set's names; NULL: their own numbers */
+    int32_t *types;          /* [max_tokens + max_rows * virtual_tokens] */
+    int32_t *row_labels, *spans, *parts; /* [max_rows], [max_rows, 2], [max_rows] */
+    float *targets;          /* [max_rows, kind->labels]; NULL without a kind */
+    peft__masking masking;   /* of masked language models */
     const peft__expression *e; /* borrowed: says which group a row is of, and how many copies of it there are; NULL: 0 and 1 */
     int64_t group_tokens[PEFT__GROUPS]; /* virtual tokens of a row of each group */
     int64_t group_shift[PEFT__GROUPS];  /* and what is added to its positions */
+    int64_t *source_offsets, *encoder_offsets; /* [max_rows + 1]: of tokens for the encoder; with virtual ones. NULL without */
+    int32_t *source_ids;     /* [max_source] */
+    int32_t *source_positions; /* [max_source + max_rows * source_virtual] */
+    int64_t group_source[PEFT__GROUPS]; /* virtual tokens before the source of a row of each group */
+    int32_t start_id, pad_id; /* what the decoder begins with; what it reads for tokens without a label */
     peft__frame frame;
 } peft__frame_room;
 peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const peft__caps *caps);
+/* Rows are of this model's task. After create. */
+peft_status peft__frame_room_task(peft__frame_room *r, const peft__config *config);
 /* Rows are divided among the branches of e, as the tape recorded with it says. */
 void peft__frame_room_divide(peft__frame_room *r, const peft__tape *t, const peft__expression *e);
 void peft__frame_room_free(peft__frame_room *r);
@@ -88,25 +155,68 @@ void peft__frame_begin(peft__frame_room *r);
 /* Appends a row; labels (the labels AT each token, NULL: all but the first) are shifted here. false: it does not fit. */
 bool peft__frame_add(peft__frame_room *r, const int32_t *ids, const int32_t *labels, const float *weights, int64_t n,
                      uint64_t key);
+/* The batch has what the task's loss needs, and within what the model knows: PEFT_E_INVALID, PEFT_E_SHAPE otherwise. vocab: with
+ * tokens that adapters add. */
+peft_status peft__batch_check(const struct peft_batch *b, const peft__config *config, int64_t vocab);
+/* Appends row i of a batch that was checked. */
+bool peft__frame_add_batch(peft__frame_room *r, const struct peft_batch *b, size_t i, uint64_t key);
+/* Appends a row of a data set, with what it has beside tokens; an embedding's texts are rows of their own. */
+bool peft__frame_add_row(peft__frame_room *r, const struct peft_dataset *d, const peft__row *row);
 int64_t peft__frame_labelled(const peft__frame_room *r);
+/* frame_source.c, for frame.c: what rows of encoder-decoder models have besides. Of a row that is put n_rows is the number. */
+peft_status peft__frame_source_create(peft__frame_room *r);
+void peft__frame_source_free(peft__frame_room *r);
+size_t peft__frame_source_bytes(const peft__caps *caps);
+void peft__frame_source_begin(peft__frame_room *r);
+bool peft__frame_source_fits(const peft__frame_room *r, int64_t n, int64_t copies);
+void peft__frame_source_put(peft__frame_room *r, const int32_t *ids, int64_t n, int32_t group);
+void peft__frame_source_drop(peft__frame_room *r, int64_t rows); /* what rows from that number on have */
+void peft__frame_decoder_input(const peft__frame_room *r, const int32_t *labels, int64_t n, int32_t *out);
 
 /* ---- evaluation --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct peft__metrics {
-    double loss_sum;         /* sum of negative log-likelihoods */
-    int64_t tokens, correct, rows; /* labelled tokens */
+    double loss;             /* mean over what is labelled */
+    int64_t labelled, rows;  /* tokens or rows with a label; rows of the set */
 } peft__metrics;
-peft_status peft__metrics_json(const peft__metrics *m, peft__str *out); /* {"loss","perplexity","accuracy","tokens","rows"} */
-/* Runs a data set through x in batches of at most the plan's caps. cancel: checked between batches; NULL: never. */
+/* outputs (NULL: not wanted): those of all rows, whatever their labels; nothing is measured then.
+ * Runs a data set through x in batches of at most the plan's caps. cancel: checked between batches; NULL: never. json (NULL: not
+ * wanted) gets an object of "loss", "rows" and what the task is measured by: "perplexity" and "accuracy" over "tokens" of a language
+ * model, else the keys of metrics.h. */
 peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct peft_dataset *d, atomic_int *cancel,
-                           peft__metrics *out);
+                           peft__metrics *out, peft__str *json, float *outputs);
+/* How the set's rows are masked: every time alike, until a trainer gives another seed. */
+peft__masking peft__evaluate_masking(const struct peft_dataset *d, const peft__config *config);
 /* The same with a tape of its own, for sessions: model with adapters (may be none). */
 peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
-                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out);
+                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out, peft__str *json, float *outputs);
+size_t peft__evaluate_outputs(const struct peft_dataset *d, const peft__config *config); /* floats of them */
+
+/* ---- labels.c: what a data set's labels mean to a model --------------------------------------------------------------------------- */
+
+/* Checks that the rows are of the model's task and their labels among its own. *classes: the class of each of the set's names, owned by
+ * the caller, [names of the set]; NULL where there are none. */
+peft_status peft__labels_match(const struct peft_dataset *d, const peft__task *task, const char *what, peft__mem *mem, int32_t **classes);
+void peft__labels_free(const struct peft_dataset *d, peft__mem *mem, int32_t *classes);
+/* Weights of the losses of classes [labels] from the option class_weights: a list of numbers, or "balanced" (rows / (labels * rows
+ * of the class), as scikit-learn). NULL: none. d NULL: there is nothing to count. */
+peft_status peft__labels_weights(const struct peft_dataset *d, const peft__task *task, const int32_t *classes, const char *option,
+                                 peft__mem *mem, float **out);
+/* PEFT_E_UNSUPPORTED where the expression would take texts of an embedding's row apart. */
+peft_status peft__labels_undivided(const peft__task *task, const peft__expression *e);
+/* Most tokens of a text of the row. */
+static inline int64_t peft__row_length(const peft__row *r) {
+    int64_t rest = r->n - r->part[0] - r->part[1];
+    return r->part[0] == 0 ? r->n : PEFT__MAX(PEFT__MAX(r->part[0], r->part[1]), rest);
+}
+/* Rows of a frame that a row of the set can become. */
+static inline int64_t peft__dataset_parts(const struct peft_dataset *d) { return d != NULL && d->kind == PEFT__TASK_EMBEDDING ? 3 : 1; }
 /* Rows and what stands before them (virtual tokens, a prefix that counts) fit the model's positions: PEFT_E_SHAPE. */
 peft_status peft__caps_check(const peft__caps *caps, const peft__config *config);
 /* Ids and vocabulary fit, rows are not empty: PEFT_E_SHAPE / PEFT_E_INVALID otherwise. */
 peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, int64_t new_tokens, const char *what);
+/* What a loss is taken on is there: PEFT_E_INVALID otherwise. */
+peft_status peft__dataset_labelled(const struct peft_dataset *d, const char *what);
 /* Every row's task is one of the tape's: PEFT_E_SHAPE otherwise. d NULL: nothing to check. */
 peft_status peft__dataset_check_tasks(const struct peft_dataset *d, const peft__tape *t, const char *what);
 
@@ -126,6 +236,8 @@ typedef struct peft__job {   /* adapters that act together, their data and their
     peft__vec members;       /* of peft__member: those of the expression that are trained */
     int64_t n_trainable;     /* in all */
     struct peft_dataset *train, *eval; /* retained; may be NULL */
+    int32_t *train_classes, *eval_classes; /* owned: see peft__labels_match */
+    float *class_weights;    /* owned, [labels]; NULL: none */
     peft__optset optimizer_opts;
     double best_loss;
     int64_t *order;          /* owned, [rows of train]: this epoch's permutation */
@@ -150,7 +262,7 @@ struct peft_trainer {
     atomic_int cancel;      /* asked to stop; as large as every processor can exchange without a library */
     bool running;            /* inside peft__trainer_run: callbacks may not re-enter */
     int64_t step, max_steps; /* optimiser steps done, and in all */
-    int64_t accumulated;     /* labelled tokens whose gradients are in grads */
+    double accumulated;      /* what the sums are divided by: labelled tokens or rows whose gradients are in grads */
     double accumulated_loss; /* sum of their losses */
     int64_t accumulated_rows; /* rows whose gradients are in grads */
     double begun;            /* clock and step number when the run, or the first of single steps, began */

@@ -17,6 +17,8 @@ static const peft__option trainer_options[] = {
     {"group_by_length", PEFT__OPT_BOOL, "false", 1, 0, NULL, "rows of like length together"},
     {"seed", PEFT__OPT_INT, "42", 0, 9e15, NULL, "of order and dropout"},
     {"label_smoothing", PEFT__OPT_FLOAT, "0", 0, 1, NULL, "share of the label's probability that goes to all tokens"},
+    {"class_weights", PEFT__OPT_LIST, "", 1, 0, NULL, "weights of the losses of classes, a list of numbers or balanced; unset: 1"},
+    {"similarity_scale", PEFT__OPT_FLOAT, "20", 0, 1e6, NULL, "of embeddings: what cosines are multiplied by in the loss"},
     {"compute_dtype", PEFT__OPT_STR, "float32", 1, 0, "float32", "type of the arithmetic"},
     {"memory_limit", PEFT__OPT_SIZE, "0", 0, 1e18, NULL, "bytes of base and all else, 0: any; activations are recomputed to fit"},
     {"eval_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "evaluate every so many steps; 0: after the last"},
@@ -55,6 +57,13 @@ out:
 
 static size_t trainer_bytes(const peft__member *m) { return (size_t)m->adapter->n_trainable * sizeof(peft__real); }
 
+static void trainer_free_labels(const struct peft_trainer *t, const peft__job *job) {
+    peft__mem *mem = &t->ctx->mem;
+    if (job->train_classes != NULL) { peft__labels_free(job->train, mem, job->train_classes); }
+    if (job->eval_classes != NULL) { peft__labels_free(job->eval, mem, job->eval_classes); }
+    peft__free(mem, job->class_weights, (size_t)t->model->config.task.labels * sizeof *job->class_weights);
+}
+
 static void trainer_free_job(struct peft_trainer *t, peft__job *job) {
     peft__mem *mem = &t->ctx->mem;
     for (size_t i = 0; i < job->members.len; i++) {
@@ -67,6 +76,7 @@ static void trainer_free_job(struct peft_trainer *t, peft__job *job) {
     peft__vec_free(&job->members);
     peft__optset_free(&job->optimizer_opts);
     if (job->train != NULL) { peft__free(mem, job->order, peft__dataset_size(job->train) * sizeof *job->order); }
+    trainer_free_labels(t, job);
     peft__dataset_release(job->train);
     peft__dataset_release(job->eval);
     peft__expression_free(&job->expression);
@@ -111,6 +121,20 @@ out:
     return st;
 }
 
+static peft_status trainer_labels(const struct peft_trainer *t, peft__job *job) {
+    peft_status st = PEFT_OK;
+    const peft__task *task = &t->model->config.task;
+    peft__mem *mem = &t->ctx->mem;
+    if (job->train != NULL) {
+        TRY(peft__labels_match(job->train, task, "training", mem, &job->train_classes));
+    }
+    TRY(peft__labels_undivided(task, &job->expression));
+    TRY(peft__labels_weights(job->train, task, job->train_classes, peft__opt_str(&t->opts, "class_weights"), mem, &job->class_weights));
+    if (job->eval != NULL) { TRY(peft__labels_match(job->eval, task, "evaluation", mem, &job->eval_classes)); }
+out:
+    return st;
+}
+
 peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, struct peft_dataset *train,
                                   struct peft_dataset *eval, const peft__optset *optimizer) {
     peft_status st = PEFT_OK;
@@ -123,19 +147,21 @@ peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, s
     }
     TRY(peft__expression_parse(&job.expression, &t->ctx->mem, t->set, adapter));
     int64_t new_tokens = peft__expression_new_tokens(&job.expression);
+    job.train = train;
+    job.eval = eval;
     if (train != NULL) { TRY(peft__dataset_check(train, &t->model->config, new_tokens, "training")); }
     if (eval != NULL) { TRY(peft__dataset_check(eval, &t->model->config, new_tokens, "evaluation")); }
+    TRY(trainer_labels(t, &job));
     TRY(trainer_members(&job));
     TRY(optimizer != NULL ? peft__optset_copy(&job.optimizer_opts, &t->ctx->mem, optimizer)
                           : peft__optset_init(&job.optimizer_opts, &t->ctx->mem, &peft__schema_optimizer));
     job.best_loss = HUGE_VAL;
-    job.train = train;
-    job.eval = eval;
     TRY(peft__vec_push(&t->jobs, &job));
     if (train != NULL) { peft__dataset_retain(train); }
     if (eval != NULL) { peft__dataset_retain(eval); }
     return PEFT_OK;
 out:
+    trainer_free_labels(t, &job);
     peft__optset_free(&job.optimizer_opts);
     peft__vec_free(&job.members);
     peft__expression_free(&job.expression);
@@ -144,14 +170,21 @@ out:
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------------- */
 
-static void trainer_longest(const struct peft_dataset *d, int64_t rows, int64_t *top /* [rows], falling */) {
+static void trainer_longest(const struct peft_dataset *d, int64_t rows, bool source, int64_t *top /* [rows], falling */) {
     for (size_t i = 0; d != NULL && i < peft__dataset_size(d); i++) {
-        int64_t n = peft__dataset_row(d, i)->n;
+        int64_t n = source ? peft__dataset_row(d, i)->n_source : peft__dataset_row(d, i)->n;
         if (n <= top[rows - 1]) { continue; }
         int64_t j = rows - 1;
         for (; j > 0 && top[j - 1] < n; j--) { top[j] = top[j - 1]; }
         top[j] = n;
     }
+}
+
+/* Longest text of the rows. */
+static int64_t trainer_row_length(const struct peft_dataset *d) {
+    int64_t most = 0;
+    for (size_t i = 0; d != NULL && i < peft__dataset_size(d); i++) { most = PEFT__MAX(most, peft__row_length(peft__dataset_row(d, i))); }
+    return most;
 }
 
 enum { TRAINER_LENGTH = 512, TRAINER_TOKENS = 1 << 28 };
@@ -162,6 +195,21 @@ static int64_t trainer_length(const struct peft_trainer *t) {
     if (length > 0) { return length; }
     positions -= positions > 0 ? t->tape.virtual_tokens + t->tape.position_shift : 0;
     return positions > 0 ? PEFT__MIN(positions, TRAINER_LENGTH) : TRAINER_LENGTH;
+}
+
+/* The same of what the encoder reads. top: room for `rows` lengths. */
+static void trainer_source_caps(const struct peft_trainer *t, const peft__job *job, int64_t rows, int64_t *top, peft__caps *caps) {
+    memset(top, 0, (size_t)rows * sizeof *top);
+    trainer_longest(job->train, rows, true, top);
+    trainer_longest(job->eval, rows, true, top);
+    caps->max_source_length = top[0];
+    for (int64_t i = 0; i < rows; i++) { caps->max_source += top[i]; }
+    if (job->train == NULL) {
+        int64_t length = trainer_length(t), positions = t->model->config.max_positions - caps->source_virtual;
+        bool asked = peft__opt_int(&t->opts, "max_length") > 0 || t->model->config.max_positions <= 0;
+        caps->max_source_length = PEFT__MAX(asked ? length : PEFT__MIN(length, positions), top[0]);
+        caps->max_source = rows * caps->max_source_length;
+    }
 }
 
 /* Caps: the longest rows that the data has, all in one batch. */
@@ -180,28 +228,37 @@ static peft_status trainer_caps(struct peft_trainer *t, const peft__job *job, pe
     bytes = (size_t)rows * sizeof(int64_t);
     top = peft__alloc_zero(&t->ctx->mem, bytes);
     if (top == NULL) { return PEFT_E_NOMEM; }
-    trainer_longest(job->train, rows, top);
-    trainer_longest(job->eval, rows, top);
-    *caps = (peft__caps){rows, 0, top[0], t->tape.virtual_tokens, t->tape.position_shift};
+    trainer_longest(job->train, rows, false, top);
+    trainer_longest(job->eval, rows, false, top);
+    int64_t parts = PEFT__MAX(peft__dataset_parts(job->train), peft__dataset_parts(job->eval));
+    *caps = (peft__caps){.max_rows = rows * parts, .max_length = top[0], .virtual_tokens = t->tape.virtual_tokens,
+                         .position_shift = t->tape.position_shift, .source_virtual = t->tape.source_virtual};
+    if (parts > 1) { caps->max_length = PEFT__MAX(trainer_row_length(job->train), trainer_row_length(job->eval)); }
     for (int64_t i = 0; i < rows; i++) { caps->max_tokens += top[i]; }
     if (job->train == NULL) {
         caps->max_length = PEFT__MAX(trainer_length(t), top[0]);
         caps->max_tokens = rows * caps->max_length;
     }
-    if (limit > 0 && top[0] > limit) {
-        FAIL(PEFT_E_SHAPE, "a row of the data has %lld tokens, more than the trainer's max_length %lld", (long long)top[0],
+    if (t->model->config.encoder_layers > 0) { trainer_source_caps(t, job, rows, top, caps); }
+    if (limit > 0 && caps->max_length > limit && job->train != NULL) {
+        FAIL(PEFT_E_SHAPE, "a row of the data has %lld tokens, more than the trainer's max_length %lld", (long long)caps->max_length,
              (long long)limit);
     }
     if (positions > 0 && caps->max_length + added > positions) {
         FAIL(PEFT_E_SHAPE, "rows of %lld tokens%s are more than the model's %lld positions: lower max_length",
              (long long)(caps->max_length + added), added > 0 ? " with the adapter's" : "", (long long)positions);
     }
-    if (caps->max_tokens > TRAINER_TOKENS) {
+    if (positions > 0 && caps->max_source_length + caps->source_virtual > positions) {
+        FAIL(PEFT_E_SHAPE, "rows of %lld tokens for the encoder are more than the model's %lld positions: lower max_source_length",
+             (long long)(caps->max_source_length + caps->source_virtual), (long long)positions);
+    }
+    if (PEFT__MAX(caps->max_tokens, caps->max_source) > TRAINER_TOKENS) {
         FAIL(PEFT_E_SHAPE, "a batch of %lld tokens is too large, at most %d: lower batch_size or max_length",
-             (long long)caps->max_tokens, (int)TRAINER_TOKENS);
+             (long long)PEFT__MAX(caps->max_tokens, caps->max_source), (int)TRAINER_TOKENS);
     }
     caps->max_rows *= copies;
     caps->max_tokens *= copies;
+    caps->max_source *= copies;
 out:
     peft__free(&t->ctx->mem, top, bytes);
     return st;
@@ -317,7 +374,7 @@ out:
 
 peft_status peft__trainer_plan(struct peft_trainer *t) {
     peft_status st = PEFT_OK;
-    peft__caps caps = {0, 0, 0, 0, 0};
+    peft__caps caps = {.max_rows = 0};
     size_t fixed, limit = (size_t)peft__opt_int(&t->opts, "memory_limit");
     peft__mem *mem = &t->ctx->mem;
     if (t->planned) { return PEFT_OK; }
@@ -330,7 +387,7 @@ peft_status peft__trainer_plan(struct peft_trainer *t) {
     TRY(trainer_caps(t, job, &caps));
     fixed = atomic_load(&mem->now) + trainer_mapped(t->model) + trainer_tables(t, &caps);
     st = peft__plan_make(&t->plan, mem, &t->tape, &caps, trainer_room(t, fixed), t->ctx->kernels, peft__pool_size(t->pool),
-                         t->model->config.head_dim);
+                         peft__config_head_dim(&t->model->config));
     if (st == PEFT_E_NOMEM && t->plan.least_bytes > 0) {
         FAIL(PEFT_E_NOMEM, "memory_limit is %zu bytes, and this run needs at least %zu", limit, fixed + t->plan.least_bytes);
     }
@@ -338,6 +395,7 @@ peft_status peft__trainer_plan(struct peft_trainer *t) {
     TRY(peft__exec_create(&t->exec, mem, &t->tape, &t->plan, t->ctx->kernels, t->pool));
     TRY(peft__frame_room_create(&t->room, mem, &caps));
     peft__frame_room_divide(&t->room, &t->tape, &job->expression);
+    TRY(peft__frame_room_task(&t->room, &t->model->config));
     t->planned = true;
 out:
     if (st != PEFT_OK) { trainer_unplan(t); }

@@ -291,6 +291,8 @@ _Static_assert(_Generic(&peft_session_logits, peft_status (*)(peft_session *, co
                         size_t *): 1, default: 0), "peft_session_logits");
 _Static_assert(_Generic(&peft_session_next, peft_status (*)(peft_session *, int32_t *, char *, size_t, size_t *): 1,
                         default: 0), "peft_session_next");
+_Static_assert(_Generic(&peft_session_outputs, peft_status (*)(peft_session *, const peft_dataset *, float *, size_t,
+                        size_t *): 1, default: 0), "peft_session_outputs");
 _Static_assert(_Generic(&peft_session_set_adapters, peft_status (*)(peft_session *, const char *): 1, default: 0),
                "peft_session_set_adapters");
 _Static_assert(_Generic(&peft_session_start, peft_status (*)(peft_session *, const peft_tokenizer *, const int32_t *,

@@ -35,7 +35,8 @@ static peft__val decoder_norm(tiny *m, const decoder_shape *s, peft__val x, int6
 
 static peft__val decoder_attention(tiny *m, const decoder_shape *s, peft__val x) {
     peft__tape *t = &m->tape;
-    peft__attn_spec spec = {DECODER_HEADS, DECODER_HEADS, TINY_D, 0.5, true, s->window, s->softcap, 0};
+    peft__attn_spec spec = {.heads = DECODER_HEADS, .kv_heads = DECODER_HEADS, .head_dim = TINY_D, .scale = 0.5, .causal = true,
+                            .window = s->window, .softcap = s->softcap};
     const peft__past past = {.k = PEFT__NONE, .v = PEFT__NONE, .gates = PEFT__NONE};
     peft__val qkv = peft__op_regroup(t, tiny_linear(m, x, TINY_C, 3 * TINY_C), DECODER_HEADS, 3);
     peft__val q = decoder_norm(m, s, peft__tape_view(t, qkv, 0, TINY_C), TINY_D);
@@ -84,7 +85,7 @@ static void decoder_record(tiny *m, const decoder_shape *s) {
 
 static peft_status decoder_create(tiny *m, const decoder_shape *s, int32_t threads, size_t limit) {
     peft_status st = PEFT_OK;
-    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};
+    peft__caps caps = {.max_rows = TINY_ROWS, .max_tokens = TINY_TOKENS, .max_length = 8};
     memset(m, 0, sizeof *m);
     m->mem = runner_mem();
     m->train = s->trained ? TINY_FULL : TINY_LORA;

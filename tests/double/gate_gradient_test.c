@@ -24,7 +24,7 @@ static peft__val gate_layer(tiny *m, peft__val x, int shape) {
 
 static peft_status gate_create(tiny *m, int shape, size_t limit) {
     peft_status st = PEFT_OK;
-    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};
+    peft__caps caps = {.max_rows = TINY_ROWS, .max_tokens = TINY_TOKENS, .max_length = 8};
     peft__head_spec head;
     memset(m, 0, sizeof *m);
     memset(&head, 0, sizeof head);

@@ -130,8 +130,10 @@ static peft_status field_fill(field *f, peft__mem *mem, int64_t heads, int64_t k
     peft_status st = PEFT_OK;
     peft__attn_args *a = &f->args;
     const int64_t n0 = 9, n1 = 3, past0 = 4, past1 = 0, ldk = kv_heads * dim;
-    f->rows[0] = (peft__attn_row){0, n0, f->pk[0], f->pv[0], f->pdk[0], f->pdv[0], ldk, past0, 0};
-    f->rows[1] = (peft__attn_row){n0, n1, f->pk[1], f->pv[1], f->pdk[1], f->pdv[1], ldk, past1, 0};
+    for (int64_t r = 0; r < 2; r++) {
+        f->rows[r] = (peft__attn_row){.first = r == 0 ? 0 : n0, .n = r == 0 ? n0 : n1, .past_k = f->pk[r], .past_v = f->pv[r],
+                                      .past_dk = f->pdk[r], .past_dv = f->pdv[r], .past_ld = ldk, .n_past = r == 0 ? past0 : past1};
+    }
     *a = (peft__attn_args){.heads = heads,
                            .kv_heads = kv_heads,
                            .head_dim = dim,
@@ -193,7 +195,10 @@ TEST(kernels_grad_attention) {
         peft__mem *mem = runner_mem();
         CHECK_OK(field_fill(&f, mem, shapes[s][0], shapes[s][1], shapes[s][2]));
         check_field(&f);
+        f.args.window = 2;
+        check_field(&f);
         f.args.causal = true;
+        f.args.window = 0;
         check_field(&f);
         f.args.window = 3;
         check_field(&f);

@@ -45,7 +45,7 @@ static void rows_head(tiny *m, const rows_shape *s, peft__val x, int32_t table, 
 static peft_status rows_create(tiny *m, const rows_shape *s, size_t limit) {
     static const int32_t plain[3] = {9, 1, 5}, with_new[4] = {TINY_V + 1, 5, TINY_V, 1}, others[2] = {6, 3};
     peft_status st = PEFT_OK;
-    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};
+    peft__caps caps = {.max_rows = TINY_ROWS, .max_tokens = TINY_TOKENS, .max_length = 8};
     const int32_t *ids = s->extra ? with_new : plain;
     int64_t n = s->extra ? 4 : 3;
     memset(m, 0, sizeof *m);

@@ -192,8 +192,34 @@ static inline int kit_entries(const char *folder) {
     (void)closedir(d);
     return n - 2;
 }
-#define kit_threads() kit_entries("/proc/self/task")
 #define kit_files() kit_entries("/proc/self/fd")
+
+/* Is the thread still to do anything? A joined one may stay in the list until the kernel is done with it, but was marked
+ * before it was joined: bit 0x4 (PF_EXITING) of the 9th field of /proc/[pid]/stat, see proc(5). */
+static inline int kit_alive(const char *tid) {
+    char path[64], line[1024];
+    unsigned flags = 0;
+    if (snprintf(path, sizeof path, "/proc/self/task/%.20s/stat", tid) < 0) { return 0; }
+    FILE *f = fopen(path, "r");
+    if (f == NULL) { return 0; }
+    size_t n = fread(line, 1, sizeof line - 1, f);
+    (void)fclose(f);
+    line[n] = '\0';
+    const char *name_end = strrchr(line, ')');
+    if (name_end == NULL) { return 0; } /* gone in between */
+    EXPECT(sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1);
+    return (flags & 4U) == 0;
+}
+
+static inline int kit_threads(void) {
+    int n = 0;
+    const struct dirent *e;
+    DIR *d = opendir("/proc/self/task");
+    EXPECT(d != NULL);
+    while ((e = readdir(d)) != NULL) { n += e->d_name[0] != '.' && kit_alive(e->d_name); }
+    (void)closedir(d);
+    return n;
+}
 
 static inline int kit_mappings(const char *part) { /* lines of /proc/self/maps with `part` in them */
     char line[1024];

@@ -48,14 +48,25 @@ ARCHS = [
     ("OLMo 2", hf.olmo2(**SIZES)),
     ("NeoX", hf.neox(**SIZES)),
     ("OPT", hf.opt(**SIZES)),
+    ("BERT", hf.bert(**SIZES)),
+    ("RoBERTa", hf.roberta(**SIZES, type_vocab_size=1, vocab_size=hf.VOCAB + 1, pad_token_id=hf.VOCAB, max_position_embeddings=400)),
+    ("DistilBERT", hf.distilbert(**SIZES)),
+    ("ModernBERT", hf.modernbert(local_attention=8, **SIZES)),
 ]
+ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 BOTH_ROWS = ("Llama", "Mistral", "GPT-2")  # which have rows of equal length too
 MAPPINGS = {IA3Config: constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING}  # else the tuner's class has it
 # What PEFT has no default for: projections, norms.
-TARGETS = dict(phi3=["qkv_proj"], olmo2=["q_proj", "v_proj"])
+TARGETS = dict(phi3=["qkv_proj"], olmo2=["q_proj", "v_proj"], bert=["query", "value"], roberta=["query", "value"],
+               distilbert=["q_lin", "v_lin"], modernbert=["Wqkv"])
+ALL_OF = dict(bert=["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+              distilbert=["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"], modernbert=["Wqkv", "Wo", "Wi"])
+ALL_OF["roberta"] = ALL_OF["bert"]  # what "all-linear" is without the classifier, which PEFT would take too, and then refuse
+LAST = dict(distilbert="lin2", modernbert="mlp.Wo")  # of the feed-forward; else down_proj
 NORMS = dict(phi3=["input_layernorm", "post_attention_layernorm", "norm"], gpt_neox=["input_layernorm", "post_attention_layernorm"],
              olmo2=["post_attention_layernorm", "post_feedforward_layernorm", "q_norm", "k_norm"],
-             opt=["self_attn_layer_norm", "final_layer_norm"])
+             opt=["self_attn_layer_norm", "final_layer_norm"], bert=["LayerNorm"], roberta=["LayerNorm"],
+             distilbert=["sa_layer_norm", "output_layer_norm"], modernbert=["mlp_norm", "final_norm"])
 UNBIASED = ("Mistral", "Phi-3")
 MAY_BE_BIASED = {"Qwen3": hf.qwen3, "Gemma 2": hf.gemma2, "Gemma 3": hf.gemma3, "OLMo 2": hf.olmo2}
 UNGROUPED = {"Phi-3": hf.phi3(**dict(SIZES, num_key_value_heads=4))}
@@ -84,6 +95,8 @@ class Base:
             self.model.save_pretrained(self.folder)
         self.family, self.conv = self.model.config.model_type, pair[0] is hf.GPT2LMHeadModel
         self.quantised, self.seed = dtype is not None, seed
+        self.encoder = self.family in ENCODERS
+        self.task_type = "TOKEN_CLS" if self.encoder else "CAUSAL_LM"
 
     def plain(self):
         return copy.deepcopy(self.model)
@@ -110,7 +123,25 @@ class Setup:
 
 
 def call(model, ids, mask, **more):
-    return model(input_ids=ids, attention_mask=mask, use_cache=False, **more).logits[:, -ids.shape[1]:].float()
+    if model.config.model_type not in ENCODERS:
+        more["use_cache"] = False
+    return model(input_ids=ids, attention_mask=mask, **more).logits[:, -ids.shape[1]:].float()
+
+
+def mean_loss(base, model, rows, labels):
+    """Of the labels at their places where nothing is shifted."""
+    if not base.encoder:
+        return hf.loss(model, rows, labels)
+    ids, mask, marks = hf.pad(rows, labels)
+    return torch.nn.functional.cross_entropy(call(model, ids, mask).flatten(0, 1), marks.flatten(), ignore_index=-100)
+
+
+def head_names(base, theirs):
+    """A classifier, which is trained with any adapter."""
+    if not base.encoder:
+        return {}
+    found = {n: p for n, p in theirs.named_parameters() if "classifier" in n and "original_module" not in n}
+    return {"classifier." + n.rsplit(".", 1)[1]: p.requires_grad_(True) for n, p in found.items()}
 
 
 def taken(adapters, folder, method, options, names):
@@ -133,7 +164,8 @@ def usual_targets(base, cls, options):
     if options.get("target_modules") is not None or base.family in mapping:
         return {}
     if cls is IA3Config:
-        return dict(target_modules=TARGETS[base.family] + ["down_proj"], feedforward_modules=["down_proj"])
+        last = LAST.get(base.family, "down_proj")
+        return dict(target_modules=TARGETS[base.family] + [last], feedforward_modules=[last])
     return dict(target_modules=(NORMS if cls is LNTuningConfig else TARGETS)[base.family])
 
 
@@ -141,9 +173,11 @@ def in_peft(base, method, cls, options, ours=None, amount=0.1, prepare=None):
     """A tuner of PEFT's. ours: options here, of an adapter that is made and written; None: PEFT's folder is loaded. prepare: called
     with the peer before its tensors are moved."""
     usual = {} if cls is TrainableTokensConfig else usual_targets(base, cls, options)
+    if base.encoder and options.get("target_modules") == ALL:
+        usual["target_modules"] = ALL_OF[base.family]
     options, ours = dict(options, **usual), ours and dict(ours, **usual)
     boft_layer.get_fbd_cuda = lambda: test_oft.Blocks if options.get("boft_n_butterfly_factor", 1) > 1 else None
-    theirs = peft.get_peft_model(base.plain(), cls(task_type="CAUSAL_LM", **options))
+    theirs = peft.get_peft_model(base.plain(), cls(task_type=base.task_type, **options))
     if prepare is not None:
         with torch.no_grad():
             prepare(theirs)
@@ -159,13 +193,13 @@ def default_targets(base, method, cls, **options):
     """Modules that PEFT chooses where none are said, and those of libpeft; None: the family has no default."""
     sides = []
     try:
-        sides.append(sorted(peft.get_peft_model(base.plain(), cls(task_type="CAUSAL_LM", **options)).targeted_module_names))
+        sides.append(sorted(peft.get_peft_model(base.plain(), cls(task_type=base.task_type, **options)).targeted_module_names))
     except (ValueError, TypeError) as error:
         sides.append(None if "target_modules" in str(error) else "refused")  # Conv1D, by some
     adapters = peftlib.Adapters(base.ours)
     try:
         adapters.add("a", method)
-        sides.append(sorted(site["path"] for site in adapters.info("a")["sites"]))
+        sides.append(sorted(site["path"] for site in adapters.info("a")["sites"] if site["path"] != "classifier"))
     except peftlib.Error as error:
         sides.append(None if "PEFT_E_NOT_FOUND: target_modules must be given" in str(error) else str(error))
     return sides
@@ -239,20 +273,31 @@ def their_olora(base):
     return hf.logits(wrapped, [1, 2, 3])
 
 
+def whole_loss(base, theirs, rows, labels):
+    ids, mask, marks = hf.pad(rows, labels)
+    if not base.encoder:
+        return test_adalora.whole_loss(theirs, rows, labels)
+    return theirs(input_ids=ids, attention_mask=mask, labels=marks).loss
+
+
 def adalora(base):
     """Steps add the orthonormal term and take triplets away."""
     options = dict(init_r=4, target_r=2, tinit=1, tfinal=5, deltaT=2, total_step=24,
                    **({} if base.family != "mistral" else dict(target_modules=["q_proj", "v_proj"])))
+    options.update(usual_targets(base, AdaLoraConfig, options))
     s, theirs = in_peft(base, "adalora", AdaLoraConfig, options, amount=0.3)
-    s.step_loss = lambda rows, labels: test_adalora.whole_loss(theirs, rows, labels)
+    s.step_loss = lambda rows, labels: whole_loss(base, theirs, rows, labels)
     s.after = theirs.base_model.update_and_allocate
     return s
 
 
 def soft(method, cls, **options):
     def build(base):
-        theirs = test_prompts.wrap(base.plain(), cls, base.seed + 1, options)
+        named = base.family != "distilbert"  # whose config calls its sizes otherwise than PEFT expects
+        sizes = {} if named else dict(token_dim=32, num_layers=2, num_attention_heads=4)
+        theirs = test_prompts.wrap(base.plain(), cls, base.seed + 1, dict(options, task_type=base.task_type, **sizes))
         names = test_prompts.named(theirs, method, options)
+        names = {n: p for n, p in names.items() if "classifier" not in n} | head_names(base, theirs)
         adapters = peftlib.Adapters(base.ours)
         taken(adapters, None, method, options, names)
         return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
@@ -261,8 +306,9 @@ def soft(method, cls, **options):
 
 def multitask(base):
     options = dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)
-    theirs = test_multitask.wrap(base.plain(), base.seed + 1, **options)
-    names = test_multitask.named(theirs)
+    sizes = dict(token_dim=32, num_layers=2, num_attention_heads=4) if base.family == "distilbert" else {}
+    theirs = test_multitask.wrap(base.plain(), base.seed + 1, task_type=base.task_type, **sizes, **options)
+    names = test_multitask.named(theirs) | head_names(base, theirs)
     theirs.save_pretrained(base.scratch())
     adapters = peftlib.Adapters(base.ours)
     taken(adapters, base.scratch(), "multitask_prompt", options, names)
@@ -287,7 +333,7 @@ def hub_names(theirs):
 
 
 def in_hub_model(base, config, flexible):
-    if flexible and hub_plugin.knows(base.family):
+    if flexible and base.family in FLEXIBLE:
         theirs = FLEXIBLE[base.family].from_pretrained(base.folder, attn_implementation="eager", dtype=torch.float32)
     else:
         theirs = base.plain()
@@ -295,7 +341,7 @@ def in_hub_model(base, config, flexible):
     theirs.add_adapter("a", config=config)
     theirs.train_adapter("a")
     theirs.set_active_adapters("a")
-    names, gen = hub_names(theirs), torch.Generator().manual_seed(base.seed + 1)
+    names, gen = hub_names(theirs) | head_names(base, theirs), torch.Generator().manual_seed(base.seed + 1)
     with torch.no_grad():
         for name, p in names.items():
             p.add_(torch.randn(p.shape, generator=gen) * (0.5 if "gate" in name else 0.1))
@@ -346,7 +392,7 @@ def fusion(base):
     adapters.load("f", base.scratch() + "f")
     names = {n.replace(".a,b.", "."): p for n, p in theirs.named_parameters() if "adapter_fusion_layer" in n and p.requires_grad}
     return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), job="fuse(a, b)", acts="f", holder="f",
-                 step_loss=lambda rows, labels: hf.loss(theirs, rows, labels) + theirs.get_fusion_regularization_loss())
+                 step_loss=lambda rows, labels: mean_loss(base, theirs, rows, labels) + theirs.get_fusion_regularization_loss())
 
 
 # ---- torch
@@ -356,8 +402,8 @@ def of_the_base(method):
     def build(base):
         theirs, adapters = base.plain(), peftlib.Adapters(base.ours)
         adapters.add("a", method)
-        if method == "head":  # a tied one is untied
-            head = theirs.get_output_embeddings()
+        head = theirs.get_output_embeddings()
+        if method == "head" and head is not None:  # a tied one is untied
             head.weight = torch.nn.Parameter(head.weight.detach().clone())
         names = {n: p for n, p in theirs.named_parameters(remove_duplicate=False) if n in adapters.shapes("a")}
         for p in theirs.parameters():
@@ -446,7 +492,13 @@ OLORA_CONV = ("PEFT factors a Conv1D's weight the wrong way round, and its tenso
               "has taken the product")
 
 
-PLUGIN = [t for t, pair in ARCHS if not hub_plugin.knows(pair[1].model_type)]
+PLUGIN = [t for t, pair in ARCHS if not hub_plugin.knows(pair[1].model_type) and pair[1].model_type not in ENCODERS]
+TAGGERS = [t for t, pair in ARCHS if pair[1].model_type in ENCODERS]
+WITHOUT_PAST = ["DistilBERT", "ModernBERT"]
+NO_PREFIX = "the peer's plug-in interface has no prefixes for ModernBERT, whose attention is called with q, k and v in one"
+NO_PAST = "PEFT needs a model that takes `past_key_values` for a prefix"
+NO_CLASSIFIER = "PEFT's trained tokens know no classifier, and fail with `task_type=\"TOKEN_CLS\"`"
+TWO_HEADS = "each adapter here has a classifier of its own, and libpeft refuses two at a time"
 THIRDS = "of as many key heads as query heads: the peer cuts the matrix of q, k and v in three"
 HEADS = "the peer's three parts of the matrix of q, k and v are put where heads have theirs"
 FUSED = {"Phi-3": THIRDS, "NeoX": HEADS}
@@ -468,6 +520,20 @@ class Case:
         self.special, self.alone, self.refused, self.changes = special or {}, alone, refused or {}, changes or {}
 
 
+def holes(case, note, titles, acts=False):
+    """There is no comparison for these. acts: it is libpeft that refuses, once all is there; else the peer, which may wait for rows."""
+    case.special = dict(case.special, **{t: (None, note) for t in titles})
+
+    def build(base):
+        made = case.build(base)
+        if acts:
+            return peftlib.Session(base.ours, made.adapters, "a")
+        return made.forward(torch.tensor([IDS]), torch.ones(1, len(IDS), dtype=torch.long), [0])
+
+    case.refused = dict(case.refused, **{t: build for t in titles})
+    return case
+
+
 def tuner(title, method, cls, conv=None, note=None, amount=0.1, **options):
     """A row of PEFT; conv: the formula's weight where PEFT does not know Conv1D, with options there."""
     def build(base):
@@ -482,7 +548,10 @@ def tuner(title, method, cls, conv=None, note=None, amount=0.1, **options):
 def bottleneck(title, method, config, note=None, alone=None, flexible=None, **options):
     build = in_hub(method, options, config, flexible)
     if method in ("lora_hub", "unipelt"):
-        return fused(Case(title, method, HUB, build, note, alone=alone))
+        case = fused(Case(title, method, HUB, build, note, alone=alone))
+        return case if method == "lora_hub" else holes(case, NO_PREFIX, ["ModernBERT"])
+    if method in ("prefix_tuning", "mam"):
+        return holes(Case(title, method, HUB, build, note, alone=alone), NO_PREFIX, ["ModernBERT"])
     if flexible is False and "inv_adapter" not in options:
         return Case(title, method, HUB, build, note, alone=alone, refused={t: build for t in PLUGIN},
                     special={t: (None, NO_FIXED_HEAD) for t in PLUGIN})
@@ -543,7 +612,7 @@ CASES = [
                           **{t: maker(attention_bias=True, **SIZES) for t, maker in MAY_BE_BIASED.items()}},
                  refused={t: of_the_base("bitfit") for t in UNBIASED},
                  special={t: (None, "this model has no biases") for t in UNBIASED}),
-    tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS),
+    holes(tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS), NO_CLASSIFIER, TAGGERS),
     base_trained("head", "head"),
     base_trained("full", "full"),
     bottleneck("houlsby", "houlsby", hub.DoubleSeqBnConfig(reduction_factor=8), reduction_factor=8),
@@ -561,10 +630,10 @@ CASES = [
     Case("ptuning, MLP", "ptuning", PEFT, soft("ptuning", PromptEncoderConfig, num_virtual_tokens=5, encoder_hidden_size=12)),
     Case("ptuning, LSTM", "ptuning", PEFT, soft("ptuning", PromptEncoderConfig, num_virtual_tokens=5, encoder_hidden_size=12,
                                                 encoder_reparameterization_type="LSTM")),
-    Case("prefix", "prefix", PEFT, soft("prefix", PrefixTuningConfig, num_virtual_tokens=5)),
-    Case("prefix, projection", "prefix", PEFT, soft("prefix", PrefixTuningConfig, num_virtual_tokens=5, prefix_projection=True,
-                                                    encoder_hidden_size=12)),
-    Case("ptuning_v2", "ptuning_v2", PEFT, soft("ptuning_v2", PrefixTuningConfig, num_virtual_tokens=5)),
+    holes(Case("prefix", "prefix", PEFT, soft("prefix", PrefixTuningConfig, num_virtual_tokens=5)), NO_PAST, WITHOUT_PAST),
+    holes(Case("prefix, projection", "prefix", PEFT, soft("prefix", PrefixTuningConfig, num_virtual_tokens=5, prefix_projection=True,
+                                                          encoder_hidden_size=12)), NO_PAST, WITHOUT_PAST),
+    holes(Case("ptuning_v2", "ptuning_v2", PEFT, soft("ptuning_v2", PrefixTuningConfig, num_virtual_tokens=5)), NO_PAST, WITHOUT_PAST),
     bottleneck("prefix_tuning", "prefix_tuning", hub.PrefixTuningConfig(**PREFIX), **PREFIX),
     bottleneck("prefix_tuning, flat", "prefix_tuning", hub.PrefixTuningConfig(flat=True, prefix_length=5), flat=True, prefix_length=5),
     bottleneck("prefix_tuning, gate", "prefix_tuning", hub.PrefixTuningConfig(use_gating=True, **PREFIX), alone=GATES, use_gating=True,
@@ -575,6 +644,6 @@ CASES = [
     bottleneck("unipelt", "unipelt", hub.UniPELTConfig(hub.PrefixTuningConfig(prefix_length=4, bottleneck_size=8),
                                                        hub.SeqBnConfig(reduction_factor=8), hub.LoRAConfig(r=3, alpha=6)),
                alone=GATES, **UNIPELT),
-    fused(Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck")),
+    holes(fused(Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck")), TWO_HEADS, TAGGERS, acts=True),
     Case("fusion", "fusion", HUB, fusion, "steps with the regularisation"),
 ]

@@ -7,10 +7,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers import BertConfig, BertForTokenClassification, DistilBertConfig, DistilBertForTokenClassification
+from transformers import ModernBertConfig, ModernBertForTokenClassification, RobertaConfig, RobertaForTokenClassification
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 transformers.logging.set_verbosity_error()
-torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+torch.set_num_threads(int(os.environ.get("PEERS_THREADS", "1")))
 VOCAB = 320
 SIZES = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8,
              num_key_value_heads=2, max_position_embeddings=256)
@@ -48,6 +50,15 @@ gemma3 = family(Gemma3ForCausalLM, Gemma3TextConfig, **WINDOWS)
 phi3 = family(Phi3ForCausalLM, Phi3Config, pad_token_id=0)
 olmo2 = family(Olmo2ForCausalLM, Olmo2Config)
 neox = family(GPTNeoXForCausalLM, GPTNeoXConfig, NO_GROUPS)
+LABELS = 5  # of the encoders here, which are classifiers of tokens
+bert = family(BertForTokenClassification, BertConfig, NO_GROUPS, num_labels=LABELS)
+# Its positions begin behind the padding token, which no row may have.
+roberta = family(RobertaForTokenClassification, RobertaConfig, NO_GROUPS, num_labels=LABELS)
+distilbert = family(DistilBertForTokenClassification, DistilBertConfig,
+                    dict(vocab_size="vocab_size", hidden_size="dim", intermediate_size="hidden_dim", num_hidden_layers="n_layers",
+                         num_attention_heads="n_heads", max_position_embeddings="max_position_embeddings"), num_labels=LABELS)
+modernbert = family(ModernBertForTokenClassification, ModernBertConfig, NO_GROUPS, num_labels=LABELS, pad_token_id=0, bos_token_id=1,
+                    eos_token_id=2, cls_token_id=1, sep_token_id=2, reference_compile=False, global_attn_every_n_layers=2)
 opt = family(OPTForCausalLM, OPTConfig, {**NO_GROUPS, "intermediate_size": "ffn_dim"})
 
 

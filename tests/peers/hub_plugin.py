@@ -29,6 +29,9 @@ INTERFACES = dict(
     phi3=dict(FUSED, attn_qkv_proj="qkv_proj", layer_intermediate_proj="mlp.gate_up_proj"),
     gpt_neox=dict(FUSED, model_embeddings="embed_in", layer_self_attn="attention", attn_qkv_proj="query_key_value",
                   attn_o_proj="dense", layer_intermediate_proj="mlp.dense_h_to_4h", layer_output_proj="mlp.dense_4h_to_h"),
+    modernbert=dict(FUSED, model_embeddings="embeddings", layer_self_attn="attn", attn_qkv_proj="Wqkv", attn_o_proj="Wo",
+                    layer_intermediate_proj="mlp.Wi", layer_output_proj="mlp.Wo", layer_pre_self_attn="attn_norm",
+                    layer_pre_ffn="mlp_norm"),
     opt=dict(COMMON, model_embeddings="decoder.embed_tokens", model_layers="decoder.layers", attn_o_proj="out_proj",
              layer_intermediate_proj="fc1", layer_output_proj="fc2", layer_pre_self_attn="self_attn_layer_norm",
              layer_pre_ffn="final_layer_norm"),
@@ -118,7 +121,8 @@ def init(model):
     plain = {n for n, m in model.named_modules() if getattr(m, "bias", 0) is None}
     if config.model_type == "opt":
         unflatten(layers)
-    hub.init(model, interface=hub.AdapterModelInterface(adapter_methods=METHODS, **INTERFACES[config.model_type]))
+    methods = METHODS[:-1] if config.model_type == "modernbert" else METHODS  # its attention is called with q, k and v in one
+    hub.init(model, interface=hub.AdapterModelInterface(adapter_methods=methods, **INTERFACES[config.model_type]))
     for name in plain:  # its class for a matrix of q, k and v gives it a bias
         model.get_submodule(name).bias = None
     if config.model_type == "opt":

@@ -39,7 +39,7 @@ static peft_status dump_run(peft_context *ctx, int argc, char **argv) {
     peft__str_init(&text, &ctx->mem);
     TRY(peft__kernels_find("auto", &ctx->kernels));
     if (argc < 3) { FAIL(PEFT_E_INVALID, "usage: model_dump WHAT PATH [OUT TYPE]"); }
-    TRY(peft__model_open(ctx, argv[2], false, &m));
+    TRY(peft__model_open(ctx, argv[2], false, NULL, &m));
     if (strcmp(argv[1], "logits") == 0) {
         TRY(dump_logits(m));
     } else if (strcmp(argv[1], "info") == 0) {

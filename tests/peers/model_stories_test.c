@@ -48,7 +48,7 @@ static void stories_check(const char *variant, const char *isa) {
     if (peft__kernels_find(isa, &ctx.kernels) != PEFT_OK) { return; }
     (void)snprintf(name, sizeof name, "stories260k-%s.gguf", variant);
     if (stories_path(name, path) == NULL || stories_path("reference.jsonl", ref) == NULL) { return; }
-    CHECK_OK(peft__model_open(&ctx, path, false, &m));
+    CHECK_OK(peft__model_open(&ctx, path, false, NULL, &m));
     CHECK_OK(peft__file_open(&ctx.mem, ref, false, &file));
     peft__arena_init(&a, &ctx.mem);
     const char *at = (const char *)file.data, *end = at + file.size;

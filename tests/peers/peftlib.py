@@ -234,16 +234,25 @@ def _rows(rows):
 
 
 class Batch(Handle):
-    """rows, labels: lists of lists of ids; tasks: of each row."""
+    """rows, labels, types: lists of lists of ids; tasks, row_labels: of each row; spans: pairs; targets: lists of numbers;
+    sources: what an encoder reads."""
 
-    def __init__(self, ctx, rows, labels=None, tasks=None):
+    def __init__(self, ctx, rows, labels=None, tasks=None, types=None, row_labels=None, spans=None, targets=None,
+                 sources=None):
         super().__init__(lib.peft_batch_free, ctx)
         _ok(lib.peft_batch_create(ctx.ptr, byref(self.ptr)))
-        _ok(lib.peft_batch_set_i32(self.ptr, b"input_ids", *_rows(rows)))
-        if labels is not None:
-            _ok(lib.peft_batch_set_i32(self.ptr, b"labels", *_rows(labels)))
-        if tasks is not None:
-            _ok(lib.peft_batch_set_i32(self.ptr, b"task_id", (c_int32 * len(tasks))(*tasks), None, c_size_t(len(tasks))))
+        for key, values in (("input_ids", rows), ("labels", labels), ("token_type_ids", types)):
+            if values is not None:
+                _ok(lib.peft_batch_set_i32(self.ptr, key.encode(), *_rows(values)))
+        if sources is not None:
+            _ok(lib.peft_batch_set_i32(self.ptr, b"source_ids", *_rows(sources)))
+        for key, values in (("task_id", tasks), ("row_labels", row_labels), ("spans", spans)):
+            if values is not None:
+                flat = [x for v in values for x in (v if isinstance(v, (list, tuple)) else [v])]
+                _ok(lib.peft_batch_set_i32(self.ptr, key.encode(), (c_int32 * len(flat))(*flat), None, c_size_t(len(values))))
+        if targets is not None:
+            flat, offsets, n = [x for row in targets for x in row], _rows([[0] * len(row) for row in targets])[1], len(targets)
+            _ok(lib.peft_batch_set_f32(self.ptr, b"targets", (c_float * len(flat))(*flat), offsets, c_size_t(n)))
 
 
 class Dataset(Handle):

@@ -56,9 +56,10 @@ def outputs(setup, rows, alone):
 
 
 def loss_of(setup, rows, labels, alone):
-    total = sum(torch.nn.functional.cross_entropy(o[:-1], torch.tensor(l[1:]), ignore_index=-100, reduction="sum")
+    shift = setup.shift
+    total = sum(torch.nn.functional.cross_entropy(o[:len(o) - shift], torch.tensor(l[shift:]), ignore_index=-100, reduction="sum")
                 for o, l in zip(outputs(setup, rows, alone), labels))
-    return total / sum(x != -100 for l in labels for x in l[1:])
+    return total / sum(x != -100 for l in labels for x in l[shift:])
 
 
 def apart(ours, theirs, floor=0.0):
@@ -106,6 +107,9 @@ def five_steps(setup, trainer, optimizer, rows, labels, alone, mine, wanted):
 def measure(setup, base, kind, alone):
     """(logits, gradients, losses) apart, and what is wrong besides."""
     rows, labels = rows_of(kind, base.seed + 2)
+    setup.shift = 0 if base.encoder else 1
+    if base.encoder:
+        labels = [[x % hf.LABELS if x >= 0 else x for x in row] for row in labels]
     alone, faults = alone and kind == "padded", []
     odd = sorted(set(trained(setup)) ^ set(setup.adapters.shapes(setup.holder)))
     if odd:
@@ -113,7 +117,7 @@ def measure(setup, base, kind, alone):
     session = peftlib.Session(base.ours, setup.adapters, setup.acts)
     with torch.no_grad():
         theirs = torch.cat(outputs(setup, rows, alone)).numpy()
-        plain = torch.cat([base.model(input_ids=torch.tensor([r]), use_cache=False).logits[0] for r in rows]).numpy()
+        plain = torch.cat([conform.call(base.model, torch.tensor([r]), None)[0] for r in rows]).numpy()
     logits = apart(session.logits(*rows, tasks=conform.TASKS), theirs)
     if apart(theirs, plain) < 1e-3:
         faults.append("the adapter does not act")
@@ -223,7 +227,10 @@ the peer pads and masks, and libpeft packs. *Q8_0* and *Q4_0* are Llama in GGUF 
 that libpeft reads of them. The three columns at the end are the largest deviations of a row as orders of magnitude, as shares in the
 same sense. What is not a plain comparison, or is not there, has a number, explained below.
 
-AdapterHub's library has classes for Llama, Mistral and GPT-2. The other families are given to it through its plug-in interface, its
+BERT, RoBERTa, DistilBERT and ModernBERT are classifiers of tokens with 5 labels, whose head every adapter trains along; what a token
+is labelled with is compared in place of the next one, and rows are padded and masked, in ModernBERT with a window of 4 on either side.
+
+AdapterHub's library has classes for Llama, Mistral, GPT-2, BERT, RoBERTa and DistilBERT. The other families are given to it through its plug-in interface, its
 hooks at what attention and feed-forward give to the residual stream; `tests/peers/hub_plugin.py` says what is added to it.
 
 """

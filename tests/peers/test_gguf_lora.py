@@ -28,7 +28,7 @@ Q = gguf.GGMLQuantizationType
 
 
 def llama(path, lora, **options):
-    return llama_cpp.Llama(path, n_ctx=256, logits_all=True, verbose=False, n_threads=2, type_k=0, type_v=0, seed=1,
+    return llama_cpp.Llama(path, n_ctx=256, logits_all=True, verbose=False, n_threads=1, n_threads_batch=1, type_k=0, type_v=0, seed=1,
                            lora_path=lora, **options)
 
 

@@ -200,7 +200,7 @@ def smollm2(top):
 def compare_llama_cpp(name, path, ids, theirs):
     import llama_cpp
     try:
-        model = llama_cpp.Llama(path, n_ctx=128, logits_all=True, verbose=False)
+        model = llama_cpp.Llama(path, n_ctx=128, logits_all=True, verbose=False, n_threads=1, n_threads_batch=1)
     except Exception as error:  # the package has one kind only
         report("%s: in llama.cpp (%s)" % (name, error), np.zeros(1), np.ones(1), 0)
         return

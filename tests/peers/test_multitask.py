@@ -27,7 +27,7 @@ NAMES = {"prompt_embeddings": "embedding.weight", "prefix_task_cols": "prefix_ta
 
 def wrap(model, seed, **config):
     """PEFT's method with every tensor random and of a size at which all of them matter."""
-    wrapped = get_peft_model(model, MultitaskPromptTuningConfig(task_type="CAUSAL_LM", **config))
+    wrapped = get_peft_model(model, MultitaskPromptTuningConfig(**{"task_type": "CAUSAL_LM", **config}))
     gen = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in wrapped.parameters():

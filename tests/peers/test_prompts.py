@@ -45,7 +45,7 @@ CASES = [
 
 def wrap(model, cls, seed, config):
     """PEFT's method over model, every trained tensor random and small enough for the model to stay well-conditioned."""
-    wrapped = get_peft_model(model, cls(task_type="CAUSAL_LM", **config))
+    wrapped = get_peft_model(model, cls(**{"task_type": "CAUSAL_LM", **config}))
     gen = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in wrapped.parameters():

@@ -24,7 +24,8 @@ shared = {}
 
 
 def llama(path, **options):
-    return llama_cpp.Llama(path, n_ctx=512, logits_all=True, verbose=False, type_k=0, type_v=0, seed=1, **options)
+    return llama_cpp.Llama(path, n_ctx=512, logits_all=True, verbose=False, n_threads=1, n_threads_batch=1, type_k=0, type_v=0, seed=1,
+                           **options)
 
 
 def llama_tokens(model, text, special):

@@ -78,16 +78,16 @@ def lines_of_sets(most):
 
 
 def data_lines():
-    """Lines of every set: 200 of each of its files, from both ends."""
+    """Lines of every set: 50 of each of its files, from both ends."""
     lines = []
     for path in sorted(glob.glob(os.path.join(DATA, "data", "*", "*.*"))):
         if path.endswith(".jsonl"):
             rows = open(path, encoding="utf-8").read().rstrip("\n").split("\n")
-            for row in rows[:100] + rows[-100:]:
+            for row in rows[:25] + rows[-25:]:
                 lines += [s for s in strings(json.loads(row)) if s]
         elif path.endswith(".txt"):
             rows = open(path, encoding="utf-8").read().split("\n\n")
-            lines += rows[:100] + rows[-100:]
+            lines += rows[:25] + rows[-25:]
     return lines
 
 

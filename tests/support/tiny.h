@@ -89,7 +89,7 @@ static peft__val tiny_norm(tiny *m, peft__val x) {
 
 static peft__val tiny_attention(tiny *m, peft__val n) {
     peft__tape *t = &m->tape;
-    peft__attn_spec spec = {TINY_C / TINY_D, 1, TINY_D, 0.5, true, 0, 0, 0};
+    peft__attn_spec spec = {.heads = TINY_C / TINY_D, .kv_heads = 1, .head_dim = TINY_D, .scale = 0.5, .causal = true};
     const peft__past past = {.k = PEFT__NONE, .v = PEFT__NONE, .gates = PEFT__NONE};
     if (m->shape == TINY_GPT) {
         spec.kv_heads = 2;
@@ -151,7 +151,7 @@ static void tiny_record(tiny *m, bool head_low_rank, double softcap) {
 static inline peft_status tiny_create(tiny *m, peft__mem *mem, int shape, int train, double dropout, const peft__kernels *k,
                                int32_t threads, size_t limit, double softcap) {
     peft_status st = PEFT_OK;
-    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};
+    peft__caps caps = {.max_rows = TINY_ROWS, .max_tokens = TINY_TOKENS, .max_length = 8};
     memset(m, 0, sizeof *m);
     m->mem = mem;
     m->shape = shape;

@@ -21,7 +21,7 @@ static void multitask_fill_rule(peft__real *out, int64_t n, int64_t seed) {
 
 static peft_status multitask_open(multitask_kit *k, peft__mem *mem) {
     peft_status st = PEFT_OK;
-    peft__caps caps = {4, 8, 4, 0, 0};
+    peft__caps caps = {.max_rows = 4, .max_tokens = 8, .max_length = 4};
     memset(k, 0, sizeof *k);
     multitask_fill_rule(k->u, 12, 20);
     multitask_fill_rule(k->v, 24, 21);

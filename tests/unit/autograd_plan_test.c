@@ -128,7 +128,7 @@ TEST(plan_row_alone_has_the_same_loss) {
 TEST(plan_failing_allocations_leak_nothing) {
     peft__mem *mem = runner_mem();
     tiny m;
-    peft__caps caps = {TINY_ROWS, TINY_TOKENS, 8, 0, 0};
+    peft__caps caps = {.max_rows = TINY_ROWS, .max_tokens = TINY_TOKENS, .max_length = 8};
     int failed = 0;
     CHECK_OK(tiny_create(&m, mem, TINY_LLAMA, TINY_LORA, 0, &peft__kernels_generic, 1, 0, 0));
     size_t before = atomic_load(&mem->now);

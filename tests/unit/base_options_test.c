@@ -11,6 +11,7 @@ static const peft__option optest_rows[] = {
     {"targets", PEFT__OPT_LIST, "", 1, 0, NULL, "modules"},
     {"pattern", PEFT__OPT_MAP, "", 1, 0, NULL, "by module"},
     {"rows", PEFT__OPT_LISTS, "", 1, 0, NULL, "list, or lists by module"},
+    {"words", PEFT__OPT_PAIRS, "", 1, 0, NULL, "texts by name"},
     {"limit", PEFT__OPT_SIZE, "0", 0, 1e15, NULL, "bytes"},
     {"free", PEFT__OPT_INT, "-1", 1, 0, NULL, "no range"},
 };
@@ -140,6 +141,31 @@ TEST(options_maps) {
     peft__optset_free(&o);
 }
 
+TEST(options_pairs) {
+    static const char *const rows[][2] = {
+        {"a=x", "{\"a\":\"x\"}"},
+        {" good = \" fine, \\\"so\\\" \" , bad=not good\n", "{\"good\":\" fine, \\\"so\\\" \",\"bad\":\"not good\"}"},
+        {"\"two words\"=a=b,1=2", "{\"two words\":\"a=b\",\"1\":\"2\"}"},
+        {" { \"a\" : 1 } ", "{\"a\":1}"},
+        {"", ""},
+    };
+    static const char *const bad[] = {"a",       "null",       "a=",          "=a",    "a=x,", ",a=x",
+                                      "a=\"x", "a=\"x\"y", "a=\"x\" y=z", "{a=x}", "[1]",  "a=\xff"};
+    peft__optset o;
+    CHECK_OK(peft__optset_init(&o, runner_mem(), &optest_schema));
+    for (size_t i = 0; i < PEFT__COUNT(rows); i++) {
+        CHECK_OK(peft__opt_set_text(&o, "words", rows[i][0]));
+        CHECK_STR(peft__opt_str(&o, "words"), rows[i][1]);
+    }
+    for (size_t i = 0; i < PEFT__COUNT(bad); i++) { CHECK_STATUS(peft__opt_set_text(&o, "words", bad[i]), PEFT_E_KEY); }
+    CHECK_ERROR_HAS("expected a list such as a=x,b=\"y z\" or an object such as {\"a\": \"x\"}");
+    CHECK_OK(peft__opt_set_raw(&o, "words", "{\"a\":\"b\"}"));
+    CHECK_STR(peft__opt_str(&o, "words"), "{\"a\":\"b\"}");
+    CHECK_STATUS(peft__opt_set_raw(&o, "words", "[1]"), PEFT_E_KEY);
+    CHECK_STATUS(peft__opt_set_int(&o, "words", 1), PEFT_E_KEY);
+    peft__optset_free(&o);
+}
+
 TEST(options_lists_by_name) {
     peft__optset o;
     CHECK_OK(peft__optset_init(&o, runner_mem(), &optest_schema));
@@ -178,7 +204,7 @@ TEST(options_suggestions) {
     CHECK_STATUS(peft__opt_set_int(&o, "lora_alfa", 1), PEFT_E_KEY);
     CHECK_ERROR_HAS("unknown key \"lora_alfa\" of \"test\"; did you mean \"lora_alpha\"?");
     CHECK_STATUS(peft__opt_set_text(&o, "warmup", "1"), PEFT_E_KEY);
-    CHECK_ERROR_HAS("known: rank, lora_alpha, shuffle, name, init, targets, pattern, rows, limit, free");
+    CHECK_ERROR_HAS("known: rank, lora_alpha, shuffle, name, init, targets, pattern, rows, words, limit, free");
     peft__optset_free(&o);
 }
 

@@ -47,7 +47,7 @@ static const family_case family_cases[] = {
 static void family_same(peft_context *ctx, const struct peft_model *m, const char *path, const float *logits, bool exact) {
     static float again[FAMILY_LOGITS], x[64 * 96], y[64 * 96];
     struct peft_model *n = NULL;
-    CHECK_OK(peft__model_open(ctx, path, false, &n));
+    CHECK_OK(peft__model_open(ctx, path, false, NULL, &n));
     CHECK_STR(n->model_type, m->model_type);
     CHECK_INT(n->n_tensors, m->n_tensors);
     CHECK_INT(n->n_sites, m->n_sites);
@@ -91,7 +91,7 @@ static void family_round(const family_case *c) {
         bool exact = strstr(c->config, "gemma") == NULL;
         CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, gguf));
         family_same(&ctx, m, gguf, logits, exact);
-        CHECK_OK(peft__model_open(&ctx, gguf, false, &n));
+        CHECK_OK(peft__model_open(&ctx, gguf, false, NULL, &n));
         CHECK_OK(peft__model_write_hf(n, NULL, -1, back));
         peft__model_release(n);
         family_same(&ctx, m, back, logits, exact);

@@ -34,7 +34,7 @@ static peft_status folder_write(peft_context *ctx, const char *dir, const char *
 }
 
 static peft_status folder_open(peft_context *ctx, const char *dir, struct peft_model **out) {
-    return peft__model_open(ctx, dir, false, out);
+    return peft__model_open(ctx, dir, false, NULL, out);
 }
 
 /* Writes config and one file of weights, opens, compares the logits. */

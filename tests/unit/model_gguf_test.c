@@ -85,7 +85,7 @@ TEST(model_gguf_errors_name_key_or_tensor) {
     for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
         m = NULL;
         CHECK_OK(ggufs_rewrite(&ctx, good, bad, &cases[i].edit));
-        CHECK_STATUS(peft__model_open(&ctx, bad, false, &m), cases[i].code);
+        CHECK_STATUS(peft__model_open(&ctx, bad, false, NULL, &m), cases[i].code);
         CHECK_ERROR_HAS(cases[i].part);
         CHECK_ERROR_HAS("bad.gguf");
     }
@@ -104,12 +104,12 @@ TEST(model_gguf_without_output_is_tied) {
     CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, good));
     peft__model_release(m);
     CHECK_OK(ggufs_rewrite(&ctx, good, tied, &edit));
-    CHECK_OK(peft__model_open(&ctx, tied, false, &m));
+    CHECK_OK(peft__model_open(&ctx, tied, false, NULL, &m));
     CHECK(m->config.tie_embeddings);
     CHECK_INT(peft__model_site(m, "lm_head")->tied_to, 0);
     CHECK(strstr(m->config_json, "\"tie_word_embeddings\": true") != NULL);
     peft__model_release(m);
-    CHECK_OK(peft__model_open(&ctx, good, false, &m));
+    CHECK_OK(peft__model_open(&ctx, good, false, NULL, &m));
     CHECK_INT(peft__model_site(m, "lm_head")->tied_to, -1);
     peft__model_release(m);
     CHECK_INT(kit_outstanding(&ctx), 0);

@@ -30,7 +30,7 @@ static inline peft_status kit_forward(const struct peft_model *m, const int32_t 
     peft__exec x;
     peft__pool *pool = NULL;
     peft__frame f;
-    peft__caps caps = {1, n, n, 0, 0};
+    peft__caps caps = {.max_rows = 1, .max_tokens = n, .max_length = n};
     int64_t offsets[2] = {0, n}, wanted[512];
     int32_t positions[512], labels[512];
     uint64_t key = 7;

@@ -118,12 +118,12 @@ static void load_round(const char *config) {
     for (int32_t i = 0; i < LOAD_LOGITS; i++) { CHECK(isfinite(first[i])); }
     CHECK_OK(peft__model_write_hf(m, NULL, -1, paths[0]));
     CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, paths[1]));
-    CHECK_OK(peft__model_open(&ctx, paths[1], false, &n));
+    CHECK_OK(peft__model_open(&ctx, paths[1], false, NULL, &n));
     CHECK_OK(peft__model_write_hf(n, NULL, -1, paths[2]));
     peft__model_release(n);
     for (int32_t k = 0; k < 3; k++) {
         CHECK(peft__model_probe(paths[k]));
-        CHECK_OK(peft__model_open(&ctx, paths[k], k == 1, &n));
+        CHECK_OK(peft__model_open(&ctx, paths[k], k == 1, NULL, &n));
         CHECK_STR(n->model_type, m->model_type);
         CHECK_INT(n->n_tensors, m->n_tensors);
         CHECK_INT(n->parameters, m->parameters);
@@ -160,7 +160,7 @@ TEST(model_gguf_config_says_what_the_metadata_say) {
     kit_context(&ctx);
     CHECK_OK(load_random(&ctx, load_llama, &m));
     CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, path));
-    CHECK_OK(peft__model_open(&ctx, path, false, &n));
+    CHECK_OK(peft__model_open(&ctx, path, false, NULL, &n));
     CHECK(n->config.rope_factors != NULL);
     CHECK_INT(n->config.rope_scaling, PEFT__ROPE_LLAMA3);
     CHECK_INT(n->config.rope_original_positions, 8192);

@@ -60,14 +60,14 @@ static void write_changes(const char *config, const char *only, const char *name
     for (int32_t k = 0; k < 4; k++) {
         write_double d = {NULL, only, false};
         peft__model_change c = {&d, write_changed, write_value, false, write_head, 0};
-        CHECK_OK(peft__model_open(&ctx, from[k / 2], false, &base));
+        CHECK_OK(peft__model_open(&ctx, from[k / 2], false, NULL, &base));
         d.m = base;
         if (k % 2 == 0) {
             CHECK_OK(peft__model_write_hf(base, &c, -1, to[0]));
         } else {
             CHECK_OK(peft__model_write_gguf(base, &c, -1, NULL, to[1]));
         }
-        CHECK_OK(peft__model_open(&ctx, to[k % 2], false, &n));
+        CHECK_OK(peft__model_open(&ctx, to[k % 2], false, NULL, &n));
         CHECK(write_equal(base, name, n, name, 2));
         CHECK(write_equal(base, same, n, same, 1));
         peft__model_release(n);
@@ -102,7 +102,7 @@ TEST(model_write_unties) {
         CHECK_OK(peft__model_write_hf(base, &c, -1, to[0]));
         CHECK_OK(peft__model_write_gguf(base, &c, -1, NULL, to[1]));
         for (int32_t k = 0; k < 2; k++) {
-            CHECK_OK(peft__model_open(&ctx, to[k], false, &n));
+            CHECK_OK(peft__model_open(&ctx, to[k], false, NULL, &n));
             CHECK(!n->config.tie_embeddings);
             CHECK(write_equal(base, embed, n, embed, head ? 1 : 2));
             CHECK(write_equal(base, embed, n, "lm_head.weight", head ? 2 : 1));
@@ -124,13 +124,13 @@ TEST(model_write_types) {
     CHECK_STATUS(peft__model_write_gguf(base, NULL, PEFT_DTYPE_Q6_K, NULL, gguf), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("Q6_K");
     CHECK_OK(peft__model_write_hf(base, NULL, PEFT_DTYPE_BF16, hf));
-    CHECK_OK(peft__model_open(&ctx, hf, false, &n));
+    CHECK_OK(peft__model_open(&ctx, hf, false, NULL, &n));
     CHECK_INT(peft__model_find(n, "model.norm.weight")->w.dtype, PEFT_DTYPE_BF16);
     CHECK(strstr(n->config_json, "\"torch_dtype\": \"bfloat16\"") != NULL);
     peft__model_release(n);
     CHECK_OK(peft__model_write_gguf(base, NULL, PEFT_DTYPE_Q8_0, NULL, gguf));
     peft__model_release(base);
-    CHECK_OK(peft__model_open(&ctx, gguf, false, &base));
+    CHECK_OK(peft__model_open(&ctx, gguf, false, NULL, &base));
     CHECK_INT(peft__model_find(base, "model.layers.0.self_attn.q_proj.weight")->w.dtype, PEFT_DTYPE_Q8_0);
     CHECK_INT(peft__model_find(base, "model.layers.0.mlp.down_proj.weight")->w.dtype, PEFT_DTYPE_F32); /* rows of 48 */
     CHECK_INT(peft__model_find(base, "model.norm.weight")->w.dtype, PEFT_DTYPE_F32);
@@ -140,7 +140,7 @@ TEST(model_write_types) {
     CHECK_INT(type, 2);
     /* from quantised to a folder: F32; the same numbers */
     CHECK_OK(peft__model_write_hf(base, NULL, -1, hf));
-    CHECK_OK(peft__model_open(&ctx, hf, false, &n));
+    CHECK_OK(peft__model_open(&ctx, hf, false, NULL, &n));
     CHECK_INT(peft__model_find(n, "model.layers.0.self_attn.q_proj.weight")->w.dtype, PEFT_DTYPE_F32);
     CHECK(write_equal(base, "model.layers.0.self_attn.q_proj.weight", n, "model.layers.0.self_attn.q_proj.weight", 1));
     peft__model_release(n);
@@ -159,7 +159,7 @@ TEST(model_write_takes_the_tokenizer_along) {
     peft__model_release(m);
     CHECK_OK(kit_save(&ctx, from, "tokenizer.json", "{\"a\":1}"));
     CHECK_OK(kit_save(&ctx, from, "notes.txt", "mine"));
-    CHECK_OK(peft__model_open(&ctx, from, false, &m));
+    CHECK_OK(peft__model_open(&ctx, from, false, NULL, &m));
     CHECK_OK(peft__model_write_hf(m, NULL, -1, to));
     peft__model_release(m);
     CHECK_OK(peft__file_open(&ctx.mem, runner_path(to, "tokenizer.json"), true, &f));
@@ -195,14 +195,14 @@ typedef peft_status (*write_step)(peft_context *ctx, const char *dir);
 
 static peft_status write_open_hf(peft_context *ctx, const char *dir) {
     struct peft_model *m = NULL;
-    peft_status st = peft__model_open(ctx, runner_path(dir, "base"), false, &m);
+    peft_status st = peft__model_open(ctx, runner_path(dir, "base"), false, NULL, &m);
     peft__model_release(m);
     return st;
 }
 
 static peft_status write_merge(peft_context *ctx, const char *dir) {
     struct peft_model *m = NULL;
-    peft_status st = peft__model_open(ctx, runner_path(dir, "base.gguf"), false, &m);
+    peft_status st = peft__model_open(ctx, runner_path(dir, "base.gguf"), false, NULL, &m);
     if (st != PEFT_OK) { return st; }
     write_double d = {m, "q_proj", false};
     peft__model_change c = {&d, write_changed, write_value, false, write_head, 0};

@@ -145,6 +145,9 @@ static const effect_line effect_lines[] = {
     {"pfeiffer pfeiffer_inv compacter++ parallel", "mh_adapter", EFFECT_SHAPES, NULL, "true", NULL, 0},
     {"houlsby houlsby_inv compacter", "mh_adapter", EFFECT_SHAPES, NULL, "false", NULL, 0},
     {BOTTLENECKS, "output_adapter", EFFECT_SHAPES, NULL, "false", "{'mh_adapter':true}", 0},
+    {BOTTLENECKS, "cross_adapter", EFFECT_FILE, NULL, "true", NULL, 0}, /* these two bases have no encoder: model_seq2seq_test.c */
+    {"prefix_tuning", "encoder_prefix", EFFECT_FILE, NULL, "false", NULL, 0},
+    {"prefix_tuning", "cross_prefix", EFFECT_FILE, NULL, "false", NULL, 0},
     {"compacter compacter++", "reduction_factor", EFFECT_SHAPES, NULL, "4", NULL, 0},
     {BOTTLENECKS " " PARTS, "reduction_factor", EFFECT_SHAPES, NULL, "4", NULL, 0},
     {BOTTLENECKS, "reduction_factors", EFFECT_SHAPES, NULL, "{'1':4}", NULL, 0},

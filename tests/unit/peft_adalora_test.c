@@ -78,7 +78,7 @@ TEST(adalora_golden_forward_and_gradients) {
     peft__exec exec = {0};
     peft__frame frame = {0};
     peft__pool *pool = NULL;
-    peft__caps caps = {1, 2, 2, 0, 0};
+    peft__caps caps = {.max_rows = 1, .max_tokens = 2, .max_length = 2};
     peft__real x[8], grads[16 + 8] = {0};
     ada_probe probe = {0};
     peft__adapter *a = ada_golden(&b, ADA_GOLDEN, &st);

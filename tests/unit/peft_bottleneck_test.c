@@ -57,7 +57,7 @@ static peft_status bn_execute(bn_run *r, peft__tape *t, peft__val out, int64_t t
     peft__exec exec = {0};
     peft__frame f = {0};
     peft__pool *pool = NULL;
-    peft__caps caps = {2, BN_TOKENS, BN_TOKENS, 0, 0};
+    peft__caps caps = {.max_rows = 2, .max_tokens = BN_TOKENS, .max_length = BN_TOKENS};
     TRY(peft__tape_finish(t));
     for (size_t i = 0; i < t->params.len; i++) {
         peft__param *p = peft__tape_param_at(t, (int32_t)i);

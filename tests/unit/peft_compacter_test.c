@@ -217,7 +217,7 @@ out:
 
 TEST(bottleneck_refuses_configs_by_key) {
     static const struct { const char *member; peft_status code; const char *words; } cases[] = {
-        {"\"cross_adapter\":true", PEFT_E_UNSUPPORTED, "config.cross_adapter is set"},
+        {"\"cross_adapter\":3", PEFT_E_FORMAT, "cross_adapter"},
         {"\"residual_before_ln\":\"post_add\"", PEFT_E_FORMAT, "residual_before_ln"},
         {"\"non_linearity\":\"leakyrelu\"", PEFT_E_FORMAT, "non_linearity"},
         {"\"phm_c_init\":\"xavier\"", PEFT_E_FORMAT, "phm_c_init"},
@@ -305,7 +305,7 @@ TEST(bottleneck_errors) {
     CHECK_ERROR_HAS("option \"scaling\" is \"some\", expected a number, learned or channel");
     CHECK(fake_adapter(&b, "pfeiffer", FAKE("output_adapter=false"), 1, &st) == NULL);
     CHECK_INT(st, PEFT_E_NOT_FOUND);
-    CHECK_ERROR_HAS("\"mh_adapter\", \"output_adapter\" and \"leave_out\" leave no layer");
+    CHECK_ERROR_HAS("\"mh_adapter\", \"output_adapter\", \"cross_adapter\" and \"leave_out\" leave no layer");
     CHECK(fake_adapter(&b, "pfeiffer", FAKE("adapter_drop=-1"), 1, &st) == NULL);
     CHECK_INT(st, PEFT_E_KEY);
     fake_end(&b);

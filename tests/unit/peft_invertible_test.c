@@ -107,7 +107,7 @@ static peft_status inv_gap(inv_world *w, const char *expression, bool both, doub
     static const int64_t offsets[] = {0, 7, 12};
     static const int32_t positions[] = {0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4};
     peft_status st = PEFT_OK;
-    peft__caps caps = {2, INV_IDS, 7, 0, 0};
+    peft__caps caps = {.max_rows = 2, .max_tokens = INV_IDS, .max_length = 7};
     peft__expression e;
     peft__tape t;
     peft__plan plan;

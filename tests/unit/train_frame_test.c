@@ -7,7 +7,7 @@ static const float frame_weights[] = {1, 2, 3, 4};
 
 TEST(train_frame_shifts_labels) {
     peft__mem *mem = runner_mem();
-    peft__caps caps = {3, 9, 5, 0, 0};
+    peft__caps caps = {.max_rows = 3, .max_tokens = 9, .max_length = 5};
     peft__frame_room r;
     CHECK_OK(peft__frame_room_create(&r, mem, &caps));
     peft__frame_begin(&r);
@@ -37,7 +37,7 @@ TEST(train_frame_shifts_labels) {
 
 TEST(train_frame_weights) {
     peft__mem *mem = runner_mem();
-    peft__caps caps = {2, 8, 8, 0, 0};
+    peft__caps caps = {.max_rows = 2, .max_tokens = 8, .max_length = 8};
     peft__frame_room r;
     CHECK_OK(peft__frame_room_create(&r, mem, &caps));
     peft__frame_begin(&r);
@@ -50,7 +50,7 @@ TEST(train_frame_weights) {
 
 TEST(train_frame_caps) {
     peft__mem *mem = runner_mem();
-    peft__caps caps = {2, 6, 4, 0, 0};
+    peft__caps caps = {.max_rows = 2, .max_tokens = 6, .max_length = 4};
     peft__frame_room r;
     int32_t five[5] = {1, 2, 3, 4, 5};
     CHECK_OK(peft__frame_room_create(&r, mem, &caps));
@@ -70,7 +70,7 @@ TEST(train_frame_caps) {
 /* Two virtual tokens before each row; a label of the first token is what the last virtual one must say. */
 TEST(train_frame_virtual_tokens) {
     peft__mem *mem = runner_mem();
-    peft__caps caps = {2, 6, 4, 2, 3};
+    peft__caps caps = {.max_rows = 2, .max_tokens = 6, .max_length = 4, .virtual_tokens = 2, .position_shift = 3};
     peft__frame_room r;
     CHECK_OK(peft__frame_room_create(&r, mem, &caps));
     CHECK_INT(atomic_load(&mem->now), peft__frame_room_bytes(&caps));
@@ -92,7 +92,7 @@ TEST(train_frame_virtual_tokens) {
 
 TEST(train_frame_without_memory) {
     peft__mem *mem = runner_mem();
-    peft__caps caps = {2, 6, 4, 0, 0};
+    peft__caps caps = {.max_rows = 2, .max_tokens = 6, .max_length = 4};
     peft__frame_room r;
     for (size_t n = 1; n <= 7; n++) {
         peft__mem_fail_after(mem, n, true);

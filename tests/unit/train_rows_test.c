@@ -98,7 +98,7 @@ TEST(train_rows_input_ids) {
     CHECK_OK(rows_add(&k, "{\"input_ids\":[3,1,4,1],\"labels\":[3,-100,4,9]}"));
     CHECK_OK(rows_add(&k, "{\"labels\":null,\"input_ids\":[7]}"));
     CHECK_STR(rows_show(&k), "3/- 1/1 4/4; 3/- 1/- 4/4 1/9; 7/-");
-    CHECK_STR(rows_info(&k), "{\"rows\":3,\"tokens\":8,\"labelled_tokens\":4,\"max_length\":4,\"truncated\":0}");
+    CHECK_STR(rows_info(&k), "{\"rows\":3,\"tokens\":8,\"labelled_tokens\":4,\"max_length\":4,\"truncated\":0,\"task\":\"causal_lm\"}");
     CHECK_INT(k.d->max_id, 9);
     rows_end(&k);
     CHECK_INT(k.host.now, 0);
@@ -207,7 +207,7 @@ TEST(train_rows_truncation) {
     CHECK_OK(rows_add(&k, row));
     CHECK_OK(rows_add(&k, "{\"input_ids\":[1,2,3]}"));
     CHECK_STR(rows_show(&k), "1/- 2/2 3/3; 1/- 2/2 3/3");
-    CHECK_STR(rows_info(&k), "{\"rows\":2,\"tokens\":6,\"labelled_tokens\":4,\"max_length\":3,\"truncated\":1}");
+    CHECK_STR(rows_info(&k), "{\"rows\":2,\"tokens\":6,\"labelled_tokens\":4,\"max_length\":3,\"truncated\":1,\"task\":\"causal_lm\"}");
     CHECK_INT(k.d->max_id, 3); /* of what is left */
     rows_end(&k);
     CHECK_OK(rows_begin(&k, NULL, NULL, "{'max_length':3,'truncation':'left'}"));
@@ -231,7 +231,7 @@ TEST(train_rows_packing) {
     CHECK_OK(rows_add(&k, "{\"input_ids\":[1,1,1,1,1,1,1]}"));
     CHECK_OK(rows_add(&k, "{\"input_ids\":[2]}"));
     CHECK_STR(rows_show(&k), "1/- 2/2 3/- 4/4 5/5; 6/- 7/7 8/8 9/9; 1/- 1/1 1/1 1/1 1/1; 2/-");
-    CHECK_STR(rows_info(&k), "{\"rows\":4,\"tokens\":15,\"labelled_tokens\":10,\"max_length\":5,\"truncated\":1}");
+    CHECK_STR(rows_info(&k), "{\"rows\":4,\"tokens\":15,\"labelled_tokens\":10,\"max_length\":5,\"truncated\":1,\"task\":\"causal_lm\"}");
     CHECK_INT(peft__dataset_row(k.d, 1)->key, 2); /* its place in the file before packing */
     rows_end(&k);
 }

@@ -148,7 +148,8 @@ class Dataset(Handle, Sequence[Example]):
     """Rows to train or to evaluate on.
 
     source: a path of JSON Lines, or rows: {"text"}, {"prompt", "completion"}, {"messages"}, {"input_ids"[, "labels"]}, or any
-        fields through the templates of the options; a str is a {"text"}, a list or array of ints an {"input_ids"}.
+        fields through the templates of the options; a str is a {"text"}, a list or array of ints an {"input_ids"}. With
+        task="sequence_classification" and its like the rows of that task, such as {"text", "label"}.
     tokenizer: not needed for rows of ids.
     Options: schema "dataset", such as max_length=512, packing=True.
     """
@@ -242,16 +243,17 @@ def _ids(row: Any) -> List[int]:
     return list((ctypes.c_int32 * given.n).from_address(ctypes.addressof(given.pointer._obj))) if given.n else []
 
 
-def dataset_of(source: Any, tokenizer: Any, context: Context, what: str) -> Optional[Dataset]:
-    """A Dataset as it is, or one of a path or rows. tokenizer: called for where one may be needed."""
+def dataset_of(source: Any, tokenizer: Any, context: Context, what: str, task: str = "causal_lm") -> Optional[Dataset]:
+    """A Dataset as it is, or one of a path or rows of the model's task. tokenizer: called for where one may be needed."""
     if source is None or isinstance(source, Dataset):
         return source
+    options: Dict[str, Any] = {} if task == "causal_lm" else {"task": task}
     if isinstance(source, Batch):
-        return Dataset(source, context=context)
+        return Dataset(source, context=context, **options)
     if isinstance(source, (str, bytes, os.PathLike)) or hasattr(source, "__iter__"):
         try:
             found = tokenizer()
         except Error:  # rows of ids need none; others say so
             found = None
-        return Dataset(source, tokenizer=found, context=context)
+        return Dataset(source, tokenizer=found, context=context, **options)
     raise TypeError("%s must be a Dataset, a path or rows, not %s" % (what, type(source).__name__))

@@ -243,6 +243,7 @@ class Library:
             Handle, Handle, Optional[bytes], int, Handle, Pointer, Pointer, Pointer, int, Pointer], int]
         peft_session_logits: Callable[[Handle, Handle, Pointer, int, Pointer], int]
         peft_session_next: Callable[[Handle, Pointer, Pointer, int, Pointer], int]
+        peft_session_outputs: Callable[[Handle, Handle, Pointer, int, Pointer], int]
         peft_session_set_adapters: Callable[[Handle, Optional[bytes]], int]
         peft_session_start: Callable[[Handle, Handle, Pointer, int, Handle], int]
         peft_session_start_text: Callable[[Handle, Handle, Optional[bytes], int, Handle], int]
@@ -380,6 +381,8 @@ PROTOTYPES: Final[Dict[str, Prototype]] = {
         c_void_p, c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t)), "0.1"),
     "peft_session_next": Prototype(c_int32, (
         c_void_p, POINTER(c_int32), POINTER(c_char), c_size_t, POINTER(c_size_t)), "0.1"),
+    "peft_session_outputs": Prototype(c_int32, (
+        c_void_p, c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t)), "0.1"),
     "peft_session_set_adapters": Prototype(c_int32, (c_void_p, c_char_p), "0.1"),
     "peft_session_start": Prototype(c_int32, (c_void_p, c_void_p, POINTER(c_int32), c_size_t, c_void_p), "0.1"),
     "peft_session_start_text": Prototype(c_int32, (c_void_p, c_void_p, c_char_p, c_size_t, c_void_p), "0.1"),
@@ -467,6 +470,7 @@ STATUS_FUNCTIONS: Final = frozenset((
     "peft_session_generate_text",
     "peft_session_logits",
     "peft_session_next",
+    "peft_session_outputs",
     "peft_session_set_adapters",
     "peft_session_start",
     "peft_session_start_text",

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from . import _callbacks, _ffi
 from ._array import Array, count
@@ -148,6 +148,17 @@ class Model(Handle):
         with self._use() as m:
             found: Dict[str, Any] = data(lib.peft_model_info_json, m, room=65536)
         return found
+
+    @property
+    def task(self) -> str:
+        """What it is asked for: "causal_lm", "sequence_classification", "embedding", ..."""
+        return str(self.info()["task"])
+
+    @property
+    def labels(self) -> List[str]:
+        """Names of its labels in their order; empty for tasks without."""
+        named: Dict[str, str] = self.info().get("id2label", {})
+        return [named[str(i)] for i in range(len(named))]
 
     @property
     def tensors(self) -> Tensors:

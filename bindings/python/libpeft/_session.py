@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Union, overload
+import math
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union, overload
 
 from . import _ffi
 from ._adapters import Adapter, Adapters
@@ -140,11 +141,41 @@ class Session(Handle):
 
     def evaluate(self, data: Source) -> Metrics:
         """Loss and accuracy of a Dataset, a path of JSON Lines, or rows."""
-        rows = dataset_of(data, lambda: self.tokenizer, self.context, "data")
+        rows = dataset_of(data, lambda: self.tokenizer, self.context, "data", self.model.task)
         self._current = None
         with self._use() as s, expect(rows, Dataset, "data")._use() as d:
             found = interruptible(lambda: _evaluate(s, d), lambda: lib.peft_session_cancel(s))
         return metrics_of(found)
+
+    def outputs(self, data: Source) -> Array:
+        """What the head of a model with a task computes for each row of a Dataset, a path or rows, labelled or not: float32
+        [rows, labels], of embeddings [texts, hidden size], of tasks about tokens [tokens, labels]."""
+        rows = dataset_of(data, lambda: self.tokenizer, self.context, "data", self.model.task)
+        needed = ctypes.c_size_t()
+        self._current = None
+        with self._use() as s, expect(rows, Dataset, "data")._use() as d:
+            lib.peft_session_outputs(s, d, None, 0, ctypes.byref(needed))
+            out = Array((needed.value,))
+            interruptible(lambda: lib.peft_session_outputs(s, d, out.pointer(), out.size, ctypes.byref(needed)),
+                          lambda: lib.peft_session_cancel(s))
+        info = self.model.info()
+        columns = info["hidden_size"] if info["task"] == "embedding" else info.get("num_labels", 2)
+        return out.reshape(out.size // max(int(columns), 1), int(columns))
+
+    def embed(self, texts: Iterable[str]) -> Array:
+        """Vectors of texts, float32 [texts, hidden size]: the model's task is "embedding"."""
+        return self.outputs([{"text": text} for text in texts])
+
+    def classify(self, texts: Iterable[Union[str, Tuple[str, str]]]) -> List[Dict[str, float]]:
+        """Probabilities of the labels of each text, or pair of texts, by their names: the model's task is
+        "sequence_classification". The likeliest: max(found, key=found.get)."""
+        info, names = self.model.info(), self.model.labels
+        if info["task"] != "sequence_classification" or info.get("problem_type") == "regression":
+            raise InvalidError("the model gives no labels of rows: its task is %s" % info["task"])
+        rows = [{"text": t, "label": None} if isinstance(t, str) else {"text": t[0], "text_pair": t[1], "label": None}
+                for t in texts]
+        several = info.get("problem_type") == "multi_label_classification"
+        return [dict(zip(names, _probabilities(list(row), several))) for row in self.outputs(rows).tolist()] if rows else []
 
     @overload
     def generate(self, prompt: str, *, on_token: OnToken = None, **options: Any) -> str: ...
@@ -269,6 +300,14 @@ def _parts(what: Any, expression: Optional[str]) -> "tuple[Model, Optional[Adapt
         return what.adapters.model, what.adapters, what.name if expression is None else expression
     adapters = expect(what, Adapters, "what")
     return adapters.model, adapters, adapters.only() if expression is None else expression
+
+
+def _probabilities(logits: List[float], several: bool) -> List[float]:
+    """Of one label among all, or of each by itself."""
+    if several:
+        return [1 / (1 + math.exp(-x)) if x > -700 else 0.0 for x in logits]
+    shares = [math.exp(x - max(logits)) for x in logits]
+    return [x / sum(shares) for x in shares]
 
 
 def _evaluate(s: int, d: int) -> Dict[str, Any]:

@@ -31,20 +31,25 @@ Source = Union[None, Dataset, Path, Iterable[Row], Batch]
 
 
 class Metrics(NamedTuple):
-    """What an evaluation found; loss: mean in nats over the labelled tokens."""
+    """What an evaluation found; loss: mean in nats over the labelled tokens, or rows."""
 
     loss: float
     perplexity: float
+    """Of a language model, else NaN."""
     accuracy: float
-    """Share of the labelled tokens that the model finds likeliest."""
+    """Share of the labelled tokens or rows that the model gets right; NaN for tasks without."""
     tokens: int
-    """Labelled tokens."""
+    """Labelled tokens; 0 for tasks about rows."""
     rows: int
+    scores: Dict[str, float]
+    """All that the task is measured by, such as "accuracy", "f1_macro", "pearson", "exact_match"."""
 
 
 def metrics_of(found: Dict[str, Any]) -> Metrics:
     loss, perplexity, accuracy = (float("nan" if found.get(key) is None else found[key]) for key in Metrics._fields[:3])
-    return Metrics(loss, perplexity, accuracy, int(found["tokens"]), int(found["rows"]))
+    counts = ("tokens", "rows")
+    scores = {key: float("nan" if found[key] is None else found[key]) for key in found if key not in counts}
+    return Metrics(loss, perplexity, accuracy, int(found.get("tokens", 0)), int(found["rows"]), scores)
 
 
 class Trainer(Handle):
@@ -75,8 +80,8 @@ class Trainer(Handle):
         self.context = self.adapters.context
 
         self._tokenizer = tokenizer if tokenizer is None else expect(tokenizer, Tokenizer, "tokenizer")
-        train = dataset_of(data, self._find_tokenizer, self.context, "data")
-        held_out = dataset_of(eval, self._find_tokenizer, self.context, "eval")
+        train = dataset_of(data, self._find_tokenizer, self.context, "data", self.adapters.model.task)
+        held_out = dataset_of(eval, self._find_tokenizer, self.context, "eval", self.adapters.model.task)
         with self.adapters._use() as a, using(self.context, "trainer", parts[0]) as o:
             super().__init__(make(lib.peft_trainer_create, a, o))
         try:
@@ -184,7 +189,7 @@ class Trainer(Handle):
 
     def evaluate(self, data: Source) -> Metrics:
         """Loss and accuracy of rows under the trainer's adapters."""
-        rows = dataset_of(data, self._find_tokenizer, self.context, "data")
+        rows = dataset_of(data, self._find_tokenizer, self.context, "data", self.adapters.model.task)
         with self._use() as t, expect(rows, Dataset, "data")._use() as d:
             found = interruptible(lambda: _evaluate(t, d), lambda: lib.peft_trainer_cancel(t))
         return metrics_of(found)

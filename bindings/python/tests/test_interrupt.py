@@ -27,13 +27,14 @@ def interrupt(request):
             signal.signal(signal.SIGALRM, handler)
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    before = signal.getsignal(signal.SIGINT)
+    # Python's own handler: what a shell runs in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield after
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for timer in timers:
         timer.join()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def endless(demo, **options):

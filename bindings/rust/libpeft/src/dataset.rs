@@ -115,29 +115,39 @@ impl std::fmt::Debug for Dataset {
 }
 
 /// How well a model says the labels of a data set.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Mean loss of the labelled tokens.
+    /// Mean loss of the labelled tokens or rows.
     pub loss: f64,
-    /// Its exponential.
+    /// Its exponential for a language model, else NaN.
     pub perplexity: f64,
-    /// Share of labelled tokens that the model finds likeliest.
+    /// Share of labelled tokens or rows that the model gets right; NaN for tasks without.
     pub accuracy: f64,
-    /// Labelled tokens.
+    /// Labelled tokens; 0 for tasks about rows.
     pub tokens: u64,
     /// Rows.
     pub rows: u64,
+    /// All of it as JSON: what the task is measured by has keys of its own (`f1_macro`, `pearson`, `exact_match`, ...).
+    pub json: String,
+}
+
+impl Metrics {
+    /// A measure of the task by its key, such as `f1_macro`; NaN where it is not defined, `None` where the task has none.
+    pub fn score(&self, key: &str) -> Option<f64> {
+        number(&self.json, key).ok()
+    }
 }
 
 impl Metrics {
     pub(crate) fn parse(json: &str) -> Result<Metrics> {
         Ok(Metrics {
             loss: number(json, "loss")?,
-            perplexity: number(json, "perplexity")?,
-            accuracy: number(json, "accuracy")?,
-            tokens: number(json, "tokens")? as u64,
+            perplexity: number(json, "perplexity").unwrap_or(f64::NAN),
+            accuracy: number(json, "accuracy").unwrap_or(f64::NAN),
+            tokens: number(json, "tokens").unwrap_or(0.0) as u64,
             rows: number(json, "rows")? as u64,
+            json: json.to_string(),
         })
     }
 }

@@ -106,6 +106,17 @@ impl Session {
         Metrics::parse(&json)
     }
 
+    /// What the head of a model with a task computes for each row of a data set, labelled or not, row-major: [rows, labels], of
+    /// embeddings [texts, hidden size], of tasks about tokens [tokens, labels].
+    pub fn outputs(&mut self, data: &Dataset) -> Result<Vec<f32>> {
+        enter()?;
+        let _turn = self.turn();
+        // SAFETY: both are valid and of this thread; the buffer is as long as its length says.
+        numbers(|buf, cap, needed| unsafe {
+            ffi::peft_session_outputs(self.raw.as_ptr(), data.as_ptr(), buf, cap, needed)
+        })
+    }
+
     /// A handle by which any thread can stop this session's calls.
     pub fn canceller(&self) -> Canceller {
         let slot = self.slot.clone();

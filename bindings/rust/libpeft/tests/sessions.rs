@@ -154,3 +154,27 @@ fn a_new_stream_begins_anew() {
     logits(&mut s, &ctx);
     assert_eq!(s.stream(&t, "xyz", &o).unwrap().map(|p| p.unwrap().text).collect::<String>(), whole);
 }
+
+#[test]
+fn heads_have_outputs_and_measures() {
+    let config = r#"{"architectures":["BertForSequenceClassification"],"model_type":"bert","hidden_size":16,"num_hidden_layers":2,
+        "num_attention_heads":2,"intermediate_size":24,"vocab_size":40,"max_position_embeddings":32,"type_vocab_size":2,
+        "hidden_act":"gelu","id2label":{"0":"no","1":"yes"}}"#;
+    let ctx = context();
+    let model = Model::random(&ctx, config, 3).unwrap();
+    let mut data = Dataset::new(&ctx, None, [("task", "sequence_classification")]).unwrap();
+    for (ids, label) in [("[1,2,3]", "yes"), ("[4,5]", "no"), ("[6,7,8,9]", "yes")] {
+        data.add_json(&format!("{{\"input_ids\":{ids},\"label\":\"{label}\"}}")).unwrap();
+    }
+    let mut s = Session::base(&model, ()).unwrap();
+    let outputs = s.outputs(&data).unwrap();
+    assert_eq!(outputs.len(), 3 * 2);
+    let right = outputs.chunks(2).zip([1, 0, 1]).filter(|(o, label)| (o[1] > o[0]) as i32 == *label).count();
+    let found = s.evaluate(&data).unwrap();
+    assert_eq!((found.rows, found.tokens), (3, 0));
+    assert!((found.accuracy - right as f64 / 3.0).abs() < 1e-6 && found.perplexity.is_nan());
+    assert_eq!(found.score("accuracy"), Some(found.accuracy));
+    assert_eq!(found.score("exact_match"), None);
+    let (_, other, _) = set();
+    refused(Session::base(&other, ()).unwrap().outputs(&data), Status::Unsupported, "peft_session_logits");
+}

@@ -1,0 +1,83 @@
+/* task.c - what a model is asked for where the command line leaves it open: rows and adapters say it.
+ *
+ *   train    --task sequence_classification without labels: those of the training rows, in the order in which they first come
+ *   others   the task and the labels that the first --adapter was trained for */
+#include "tool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Has the command line said it? */
+static bool task_given(const tool_args *args, const char *key) {
+    for (size_t i = 0; i < args->setting_count; i++) {
+        if (strcmp(args->settings[i].key, key) == 0) { return true; }
+    }
+    return false;
+}
+
+static bool task_given_labels(const tool_args *args) { return task_given(args, "labels") || task_given(args, "num_labels"); }
+
+/* The labels as options of the model: their names, or how many there are. */
+static int task_set_labels(peft_options *model, const json_value *labels) {
+    int rc = TOOL_OK;
+    tool_text list = {NULL, 0, 0};
+    char number[32];
+    if (labels == NULL) { goto out; }
+    if (labels->kind == JSON_NUMBER) {
+        (void)snprintf(number, sizeof number, "%.0f", labels->number);
+        TRY(peft_options_set_text(model, "num_labels", number));
+        goto out;
+    }
+    tool_append(&list, "[", 1);
+    for (const json_value *v = labels->first; v != NULL; v = v->next) {
+        if (v->kind != JSON_STRING) { goto out; }
+        tool_append(&list, ",", v != labels->first ? 1 : 0);
+        tool_append_json(&list, v->text, strlen(v->text));
+    }
+    tool_append(&list, "]", 1);
+    if (labels->first != NULL) { TRY(peft_options_set_text(model, "labels", list.text)); }
+out:
+    free(list.text);
+    return rc;
+}
+
+bool task_wants_labels(const tool_args *args) { return task_given(args, "task") && !task_given_labels(args); }
+
+int task_from_data(tool_run *r, const peft_dataset *data) {
+    int rc = TOOL_OK;
+    char *text = NULL;
+    json_doc info = {NULL, NULL};
+    peft_options *model = settings_of(&r->options, "model");
+    READ_TEXT(text, peft_dataset_info_json, data);
+    if (json_parse(&info, text, strlen(text))) { DO(task_set_labels(model, json_get(&info.values[0], "labels"))); }
+out:
+    json_free(&info);
+    free(text);
+    return rc;
+}
+
+int task_from_adapter(tool_run *r, const tool_args *args) {
+    static const char *const keys[] = {"task", "problem_type"};
+    int rc = TOOL_OK;
+    char *text = NULL;
+    json_doc info = {NULL, NULL};
+    peft_options *model = settings_of(&r->options, "model"), *dataset = settings_of(&r->options, "dataset");
+    if (args->named_count == 0 || model == NULL || task_given(args, "task")) { return TOOL_OK; }
+    READ_TEXT(text, peft_inspect_json, r->ctx, args->named[0].value);
+    if (!json_parse(&info, text, strlen(text))) { goto out; }
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_value *v = json_get(&info.values[0], keys[i]);
+        if (v == NULL || v->kind != JSON_STRING || task_given(args, keys[i])) { continue; }
+        TRY(peft_options_set_text(model, keys[i], v->text));
+        if (i == 0 && dataset != NULL) { TRY(peft_options_set_text(dataset, keys[i], v->text)); }
+    }
+    if (!task_given_labels(args)) {
+        const json_value *labels = json_get(&info.values[0], "labels");
+        DO(task_set_labels(model, labels != NULL ? labels : json_get(&info.values[0], "num_labels")));
+    }
+out:
+    json_free(&info);
+    free(text);
+    return rc;
+}
