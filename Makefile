@@ -81,7 +81,7 @@ else
 SHARED := $(BUILD)/libpeft.so.$(VERSION)
 SHARED_LINKS := libpeft.so.$(SOVERSION) libpeft.so
 SHARED_FLAGS = -shared -Wl,-soname,libpeft.so.$(SOVERSION) -Wl,--version-script,lib/libpeft.map \
-	$(if $(MINIMAL),-Wl$(comma)--gc-sections$(comma)-z$(comma)noseparate-code$(comma)-z$(comma)defs)
+	$(if $(MINIMAL),-Wl$(comma)--gc-sections$(comma)-O2$(comma)-z$(comma)noseparate-code$(comma)-z$(comma)pack-relative-relocs$(comma)-z$(comma)defs)
 SHARED_DEPS := lib/libpeft.map
 endif
 
@@ -125,11 +125,11 @@ format: ## lay out all C files with clang-format
 	clang-format -i include/*.h $$(find lib examples tests -name '*.[ch]')
 
 asan: ## check with address and undefined-behaviour sanitizers
-	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="-O1 -g" check \
+	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="-O1 -g" check \
 		EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 
 tsan: ## check with the thread sanitizer
-	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CFLAGS="-O1 -g" EXTRA="-fsanitize=thread" check
+	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CFLAGS="-O1 -g" EXTRA="-fsanitize=thread" check
 
 cross: $(TOOL) ## build and test for other processors and systems (cross compilers, qemu-user, wine; TARGETS=...)
 	+@PEFT=$(abspath $(TOOL)) CROSS_BUILD=$(abspath $(BUILD))/cross bash tests/cross/run.sh $(TARGETS)

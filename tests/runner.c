@@ -57,6 +57,10 @@ static runner_block *new_block(void) {
     return b;
 }
 
+bool runner_few(void) {
+    return getenv("PEFT_TEST_FEW") != NULL;
+}
+
 peft__mem *runner_mem(void) {
     runner_block *b = new_block();
     b->is_mem = true;

@@ -28,6 +28,8 @@ const char *runner_tmpdir(void);
 /* `name` in a folder that runner_tmpdir gave, for a path; lives until the test ends. */
 const char *runner_path(const char *dir, const char *name);
 void runner_sleep(double seconds);
+/* PEFT_TEST_FEW: another build of the same sources has looked at all of the numbers; sanitizers do with a share of them. */
+bool runner_few(void);
 /* A fresh allocator over malloc; a test that passes but has bytes outstanding at its end is a failure. */
 peft__mem *runner_mem(void);
 

@@ -1,8 +1,8 @@
 /* loop.c - steps: batches forward and backward, one update, and what happens between updates (progress, evaluation, saving).
  *
  * A step's loss is the mean over the labelled tokens (of classifications: rows) of all its batches, before the update. Gradients are
- * summed and divided once, in the update, so that accumulation over batches is exact. A loss that is no finite number ends the run before the
- * update: parameters and optimiser are then those of the last good step. */
+ * summed and divided once, in the update, so that accumulation over batches is exact. A loss that is no finite number ends the run
+ * before the update: parameters and optimiser are then those of the last good step. */
 #include <math.h>
 
 #include "train/loop.h"

@@ -32,10 +32,11 @@ i686    | i686-linux-gnu-gcc    |                | -msse2 -mfpmath=sse | -static
 musl    | musl-gcc              |                |                     | -static | libc.so
 '
 
-# Slow under qemu, and about what is the same everywhere: long training, every failing allocation, whole number ranges.
+# Slow under qemu, and about what is the same everywhere: long training, every failing allocation, plans of memory, every method
+# on every family, whole number ranges. These run on the targets that need no emulator.
 slow='api_methods_learn api_methods_in_sessions api_nomem_whole_way api_variants_counts base_format_f64_shortest
-kernels_attention_window kernels_attention_same_bits kernels_gemm_many_blocks optim_threads_make options_effect_of_every
-train_memory_limit train_memory_plan_full'
+families_take_every_method kernels_attention_window kernels_attention_same_bits kernels_gemm_many_blocks optim_threads_make
+options_effect_of_every train_memory_limit train_memory_plan train_starve'
 
 say() { printf '%-8s %s\n' "$target" "$*"; }
 pass() { passed=$((passed + 1)); }

@@ -10,7 +10,12 @@
 #include "train/loop.h"
 
 /* Parameters of one adapter that are looked at, at most: others in each case. All of them with PEFT_TEST_ALL=1 (make torture). */
-enum { GRADIENT_SOME = 120 };
+enum { GRADIENT_SOME = 120, GRADIENT_FEW = 10 };
+
+static int64_t gradient_step(int64_t n) {
+    int64_t some = runner_few() ? GRADIENT_FEW : GRADIENT_SOME;
+    return getenv("PEFT_TEST_ALL") != NULL ? 1 : (n + some - 1) / some;
+}
 
 static const char *const gradient_configs[][2] = {
     {"llama", "{\"model_type\":\"llama\",\"hidden_size\":8,\"num_hidden_layers\":3,\"num_attention_heads\":2,"
@@ -248,7 +253,7 @@ static double gradient_slope(gradient_case *c, peft__real *v, double h) {
 
 static double gradient_worst_of(gradient_case *c, const peft__real *grads, double top) {
     double worst = 0;
-    int64_t n = c->adapter->n_trainable, step = getenv("PEFT_TEST_ALL") != NULL ? 1 : (n + GRADIENT_SOME - 1) / GRADIENT_SOME;
+    int64_t n = c->adapter->n_trainable, step = gradient_step(n);
     for (int64_t i = c->sample % step; i < n; i += step) {
         double size = fmax(fmax(fabs(grads[i]), 0.1 * top), 1e-3); /* the loss is about 20: its rounding shows in less */
         double error = fabs(gradient_slope(c, &c->adapter->values[i], 2e-5) - grads[i]) / size;

@@ -7,7 +7,7 @@
 #
 # As many tests run at a time as there are CPUs, or PEERS_JOBS; each is shown when it has ended, or as it goes if it is the only one.
 # PEFT_TESTDATA is the folder with models/ and data/, by default ../shared. The virtual environment and the dequantised
-# SmolLM2 are kept in ${XDG_CACHE_HOME:-~/.cache}/libpeft; the first set-up takes about 7 minutes.
+# SmolLM2 and Gemma's file are kept in ${XDG_CACHE_HOME:-~/.cache}/libpeft; the first set-up takes about 7 minutes.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 peers=$root/tests/peers
@@ -109,7 +109,7 @@ if [ "${1:-}" = --set-up ]; then
     finish
 fi
 if [ "$#" -eq 0 ]; then # the longest ones first; then the others that are here
-    set -- conformance cli smollm2 generate tokenizers subwords
+    set -- conformance cli smollm2 gemma generate tokenizers subwords
     for file in "$peers"/test_*.py; do
         name=$(basename "$file" .py)
         case " $* " in *" ${name#test_} "*) ;; *) set -- "$@" "${name#test_}" ;; esac

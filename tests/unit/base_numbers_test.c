@@ -124,7 +124,7 @@ static double num_any(uint64_t i) {
 }
 
 TEST(base_format_f64_shortest_round_trips) {
-    for (uint64_t i = 0; i < 60000; i++) {
+    for (uint64_t i = 0; i < 60000; i += runner_few() ? 7 : 1) {
         double v = num_any(i), back = 0;
         char text[40], libc[64];
         size_t n = peft__format_f64(v, 17, text);

@@ -359,8 +359,13 @@ PEFT_API peft_status peft_adapters_merge(const peft_adapters *a, const char *exp
 
 /* ==== Batch: rows of every kind ================================================================================= */
 
-/* Rows for a dataset, a forward pass or an accumulation, packed end to end. Keys hold one value a token
- * ("input_ids", "labels", "loss_weights") or one a row ("task_id": which task of a multitask_prompt). */
+/* Rows for a dataset, a forward pass or an accumulation, packed end to end. Keys hold one value a token ("input_ids",
+ * "token_type_ids", "labels", "loss_weights"), or something of each row: "task_id": which task of a multitask_prompt;
+ * "row_labels": a class of sequence_classification, -100 for none, or of an embedding 0 for an anchor, 1 for its positive, which
+ * follows it, 2 for a negative of it; "targets": numbers of a regression, or a 0 or 1 for each of several labels; "spans": the
+ * first and the last token of an answer, counted from the row's first, -1 and -1 for none. For an encoder-decoder model
+ * "source_ids" are what its encoder reads, as many rows of lengths of their own, and "input_ids" what its decoder does, from
+ * decoder_start_token_id on; "labels" then say what is right at i. */
 typedef struct peft_batch peft_batch;
 
 /* Makes an empty batch. [any thread; since 0.1] */
@@ -371,12 +376,13 @@ PEFT_API void peft_batch_free(peft_batch *b);
 PEFT_API void peft_batch_clear(peft_batch *b);
 /* Copies rows in: row r is data[row_offsets[r] .. row_offsets[r+1]), n_rows + 1 offsets from 0. "input_ids" first; "labels"
  * must have the same offsets, -100 marks a token without loss; label i is what the model must say at i, before the shift (as
- * in Hugging Face). Without "labels" every token but a row's first is one. "task_id": n_rows values; row_offsets NULL.
- * PEFT_E_KEY for another key, PEFT_E_SHAPE for offsets that do not fit. [one thread; since 0.1] */
+ * in Hugging Face), in tasks without a next token what is right at i. Without "labels" every token but a row's first is one of a
+ * causal_lm. What rows have as wholes: n_rows values, of "spans" twice as many; row_offsets NULL. PEFT_E_KEY for another key,
+ * PEFT_E_SHAPE for offsets that do not fit. [one thread; since 0.1] */
 PEFT_API peft_status peft_batch_set_i32(peft_batch *b, const char *key, const int32_t *data, const int64_t *row_offsets,
                                         size_t n_rows);
-/* The same for numbers: "loss_weights", one a token, by which its loss is multiplied. Errors as peft_batch_set_i32. [one
- * thread; since 0.1] */
+/* The same for numbers: "loss_weights", one a token, by which its loss is multiplied; "targets", as many a row of all rows, one
+ * with row_offsets NULL. Errors as peft_batch_set_i32. [one thread; since 0.1] */
 PEFT_API peft_status peft_batch_set_f32(peft_batch *b, const char *key, const float *data, const int64_t *row_offsets,
                                         size_t n_rows);
 /* Number of rows. [one thread; since 0.1] */
@@ -386,29 +392,46 @@ PEFT_API size_t peft_batch_rows(const peft_batch *b);
 
 typedef struct peft_dataset peft_dataset;
 
-/* Makes an empty data set. options: schema "dataset" (max_length, packing, prompt_template, ...). The tokenizer is kept;
- * NULL for rows of input_ids. [any thread; since 0.1] */
+/* Makes an empty data set. options: schema "dataset" (task, max_length, packing, prompt_template, verbalizer, ...). The tokenizer is
+ * kept; NULL for rows of input_ids. PEFT_E_KEY where options exclude each other. [any thread; since 0.1] */
 PEFT_API peft_status peft_dataset_create(peft_context *ctx, const peft_tokenizer *tokenizer, const peft_options *options,
                                          peft_dataset **out);
 /* Drops the caller's reference; a trainer that uses the set keeps it. NULL is fine. [one thread; since 0.1] */
 PEFT_API void peft_dataset_free(peft_dataset *d);
-/* Adds rows from JSON Lines: {"text"}, {"prompt","completion"}, {"messages"}, {"input_ids"[,"labels"]}, or any fields
- * through the templates of the options. A bad row is PEFT_E_FORMAT naming file and line; then nothing is added.
- * PEFT_E_NOT_FOUND, PEFT_E_IO; PEFT_E_BUSY once a trainer uses the set. [one thread; since 0.1] */
+/* Adds rows from JSON Lines. The option "task" says which task they are for; unset, the fields of the first row do. All rows of a
+ * set are of one task; masked_lm and seq2seq_lm need the option.
+ *
+ *   causal_lm                {"text"}, {"prompt","completion"}, {"messages"}, {"input_ids"[,"labels"]}, or any fields through the
+ *                            templates of the options; {"text" or "prompt","label"} with the option verbalizer
+ *   sequence_classification  {"text"[,"text_pair"],"label"}, {"input_ids"[,"token_type_ids"],"label"}: the label is a number, the
+ *                            name of a class, or a list of either
+ *   token_classification     {"tokens","labels"}: words, and a class number or name of each; {"input_ids","labels"}
+ *   question_answering       {"question","context","answers":{"text":[],"answer_start":[]}}; long contexts become several rows
+ *   embedding                {"anchor","positive"[,"negative"][,"score"]}
+ *   masked_lm                {"text"}, {"input_ids"[,"labels"]}
+ *   seq2seq_lm               {"source","target"}, {"input_ids","labels"}
+ *
+ * A bad row is PEFT_E_FORMAT naming file and line; then nothing is added. PEFT_E_UNSUPPORTED for packing of other rows than those
+ * of causal_lm; PEFT_E_NOT_FOUND, PEFT_E_IO; PEFT_E_BUSY once a trainer uses the set. [one thread; since 0.1] */
 PEFT_API peft_status peft_dataset_load_jsonl(peft_dataset *d, const char *path);
 /* Adds one row given as the text of a JSON object, as in a line of the file. PEFT_E_FORMAT; PEFT_E_BUSY once a trainer uses
  * the set. [one thread; since 0.1] */
 PEFT_API peft_status peft_dataset_add_json(peft_dataset *d, const char *json, size_t len);
-/* Adds the rows of a batch, cut at max_length. PEFT_E_UNSUPPORTED for loss weights; PEFT_E_BUSY once a trainer uses the set.
- * [one thread; since 0.1] */
+/* Adds the rows of a batch, cut at max_length: rows of causal_lm, or with the option "task" of masked_lm or token_classification.
+ * PEFT_E_UNSUPPORTED for other tasks and for what a set does not keep of a batch, as loss weights; PEFT_E_BUSY once a trainer uses
+ * the set. [one thread; since 0.1] */
 PEFT_API peft_status peft_dataset_add(peft_dataset *d, const peft_batch *rows);
 /* Number of rows, after packing. [one thread; since 0.1] */
 PEFT_API size_t peft_dataset_size(const peft_dataset *d);
-/* One row as it is trained: its ids, and its labels (NULL: not wanted) before the shift, -100 for none; cap and needed count
- * tokens. PEFT_E_NOT_FOUND past the end. [one thread; since 0.1] */
+/* One row as it is trained: its ids, and its labels (NULL: not wanted) before any shift, -100 for none; cap and needed count
+ * tokens. Labels are those of tokens: a row with one label in all has -100 everywhere. An embedding's texts stand end to end, and of
+ * seq2seq_lm these are the decoder's tokens. PEFT_E_NOT_FOUND past the end. [one thread; since 0.1] */
 PEFT_API peft_status peft_dataset_row(const peft_dataset *d, size_t index, int32_t *ids, int32_t *labels, size_t cap,
                                       size_t *needed);
-/* {"rows","tokens","labelled_tokens","max_length","truncated"}, by the buffer rule. [one thread; since 0.1] */
+/* {"rows","tokens","labelled_tokens","max_length","truncated","task"}, by the buffer rule. "task" is null before the first row. Rows
+ * with classes add "labels": their names, or how many their numbers tell of, or null for numbers that are no classes;
+ * sequence_classification and question_answering "labelled_rows", question_answering "questions", seq2seq_lm "source_tokens" and
+ * "max_source_length". [one thread; since 0.1] */
 PEFT_API peft_status peft_dataset_info_json(const peft_dataset *d, char *buf, size_t cap, size_t *needed);
 
 /* ==== Trainer ================================================================================================== */
@@ -459,11 +482,12 @@ PEFT_API peft_status peft_trainer_run(peft_trainer *t);
 /* One step of that run, with its evaluation, saving and progress call; the steps make the same bits as the run. *more: 1
  * while steps are left. Errors as peft_trainer_run. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_step(peft_trainer *t, int32_t *more);
-/* For callers who own the loop: adds the gradients of a batch. *loss (NULL: not wanted): the mean over its labelled tokens.
- * PEFT_E_SHAPE for a batch beyond the planned caps or ids beyond the vocabulary, PEFT_E_NUMERIC for a loss that is no number
+/* For callers who own the loop: adds the gradients of a batch. *loss (NULL: not wanted): the mean over its labelled tokens, or
+ * rows. PEFT_E_SHAPE for a batch beyond the planned caps, ids beyond the vocabulary and labels that the model has not,
+ * PEFT_E_INVALID for a batch without what a loss of the model's task needs, PEFT_E_NUMERIC for a loss that is no number
  * (all gradients of the step are then dropped). [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_accumulate(peft_trainer *t, const peft_batch *batch, double *loss);
-/* Clips and updates by the gradients accumulated so far, which are the mean over their labelled tokens. PEFT_E_INVALID if
+/* Clips and updates by the gradients accumulated so far, which are the mean over their labelled tokens or rows. PEFT_E_INVALID if
  * there are none, PEFT_E_NUMERIC for a gradient that is no number. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_apply(peft_trainer *t);
 /* Gradient accumulated so far of one trainable tensor, in its shape; cap and needed count floats. PEFT_E_NOT_FOUND. [one
@@ -512,25 +536,36 @@ PEFT_API void peft_session_free(peft_session *s);
  * with (NULL or "": the base alone). What was cached is forgotten. On an error the session is as before. Errors as
  * peft_session_create. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_set_adapters(peft_session *s, const char *expression);
-/* Logits of every token of a batch, [tokens, vocabulary] row-major, with a parallel block [branches, tokens, vocabulary];
- * cap and needed count floats. The vocabulary is the model's and the tokens that adapters add. PEFT_E_SHAPE for rows that do
- * not fit the session's max_length, PEFT_E_INVALID for ids beyond the vocabulary. [one thread; since 0.1] */
+/* What the model's head gives of a batch, row-major; with a parallel block for one branch after the other. cap and needed count
+ * floats. A language model: logits of every token, [tokens, vocabulary], the model's vocabulary and the tokens that adapters
+ * add. token_classification: [tokens, labels]; question_answering: where the answer begins and ends, [tokens, 2];
+ * sequence_classification: [rows, labels], of a regression its numbers; embedding: [rows, hidden_size]. PEFT_E_SHAPE for rows
+ * that do not fit the session's max_length (rows of an encoder are not cut into passes of chunk tokens), PEFT_E_INVALID for
+ * ids beyond the vocabulary and token types that the model has not. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float *buf, size_t cap, size_t *needed);
 /* {"loss","perplexity","accuracy","tokens","rows"} of a data set, by the buffer rule. PEFT_E_SHAPE for rows that do not fit
  * the model, PEFT_E_CANCELLED. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, char *buf, size_t cap, size_t *needed);
+/* What the head computes for each row of a data set, in their order and one after the other, by the buffer rule (floats, with
+ * whatever labels the rows have, or none): [rows, labels] for labels of rows, [texts, hidden_size] for embeddings (an anchor's
+ * positive and negative follow it), [tokens, labels] for labels of tokens, [tokens, 2] for answers. The data stays the caller's.
+ * PEFT_E_UNSUPPORTED for a language model, PEFT_E_INVALID for rows of another task, PEFT_E_SHAPE, PEFT_E_CANCELLED.
+ * [one thread; since 0.1] */
+PEFT_API peft_status peft_session_outputs(peft_session *s, const peft_dataset *data, float *buf, size_t cap, size_t *needed);
 /* A token as it is chosen: its id and the text that it completes: whole UTF-8 characters, perhaps none, and as they are bytes of
  * which the model makes no character; NULL without a tokenizer. Return 0 to go on. */
 typedef int32_t (*peft_token_fn)(void *user, int32_t id, const char *text, size_t len);
-/* Continues ids until an end of sequence, a stop string, max_new_tokens or the session's max_length. options: schema
+/* Continues ids until an end of sequence, a stop string, max_new_tokens or the session's max_length. An encoder-decoder model's
+ * encoder reads the ids, and its decoder begins a text of its own. options: schema
  * "generate". tokenizer may be NULL: then there is no text and no stop string. fn (NULL: none) is called for each token. The
- * new ids are written by the buffer rule. PEFT_E_SHAPE for a prompt that fills max_length, PEFT_E_UNSUPPORTED for an
- * expression that divides rows, PEFT_E_CANCELLED, PEFT_E_CALLBACK, PEFT_E_NUMERIC. [one thread; since 0.1] */
+ * new ids are written by the buffer rule. PEFT_E_SHAPE for a prompt that fills max_length, PEFT_E_UNSUPPORTED for a
+ * model whose task is neither causal_lm nor seq2seq_lm and for an expression that divides rows, PEFT_E_CANCELLED, PEFT_E_CALLBACK,
+ * PEFT_E_NUMERIC. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_generate(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
                                            const peft_options *options, peft_token_fn fn, void *user, int32_t *out,
                                            size_t cap, size_t *needed);
-/* The same from text to text: the prompt is encoded with its special tokens, after a BOS where the tokenizer adds one; the
- * result is written by the buffer rule, with its NUL. [one thread; since 0.1] */
+/* The same from text to text: the prompt is encoded with its special tokens, after a BOS where the tokenizer adds one, for an
+ * encoder as the tokenizer encodes any text; the result is written by the buffer rule, with its NUL. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_generate_text(peft_session *s, const peft_tokenizer *tokenizer, const char *prompt,
                                                 size_t len, const peft_options *options, peft_token_fn fn, void *user,
                                                 char *buf, size_t cap, size_t *needed);
