@@ -162,7 +162,7 @@ static peft_status batch_check_rows(const peft_batch *b, const char *key, const 
     TRY(peft__check_bytes(data, n_rows, "data"));
     if (b->offsets.len == 0) { FAIL(PEFT_E_INVALID, "\"input_ids\" come before \"%s\"", key); }
     if (n_rows + 1 != b->offsets.len) {
-        FAIL(PEFT_E_SHAPE, "\"%s\" has values of %zu rows, \"input_ids\" have %zu rows", key, n_rows, b->offsets.len - 1);
+        FAIL(PEFT_E_SHAPE, "\"%s\" has %zu values, \"input_ids\" have %zu rows", key, n_rows, b->offsets.len - 1);
     }
     for (size_t r = 0; offsets != NULL && r < n_rows; r++) {
         if (offsets[r] == (int64_t)r * each && offsets[r + 1] == (int64_t)(r + 1) * each) { continue; }

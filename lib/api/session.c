@@ -47,7 +47,7 @@ peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float 
     TRY(peft__check_buffer(buf, cap, needed));
     TRY(session_check(s));
     TRY(peft__check_handle(batch, PEFT__MAGIC_BATCH, "batch"));
-    if (!peft__session_output_size(s, batch->ids.len, peft_batch_rows(batch), &n)) {
+    if (!peft__session_output_size(s, batch->ids.len, batch->offsets.len > 0 ? batch->offsets.len - 1 : 0, &n)) {
         FAIL(PEFT_E_SHAPE, "the batch has too many tokens: %zu", batch->ids.len);
     }
     if (needed != NULL) { *needed = n; }

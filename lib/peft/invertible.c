@@ -7,7 +7,8 @@
  * (NICE: Dinh et al. 2015, 1410.8516; e(): op_couple.c). Networks: linear, the adapter's activation, linear; the inner width is
  * that of the half that is read over inv_adapter_reduction_factor. An odd row's second half is one longer.
  *
- * Embeddings are those of the table of tokens; with GPT-2 those with positions added, as its class there has it. Files, as
+ * Embeddings are those of the table of tokens; with GPT-2 those with positions added, as its class there has it; with encoder-decoders
+ * the encoder's, which nothing undoes ("encoder." before the name). Files, as
  * AdapterHub has them (2-D, biases 1-D):  PREFIX.invertible_adapters.NAME.F.0.weight, F.0.bias, F.2.weight, F.2.bias, G...;  glow: s1, s2.
  *
  * adapters 1.3.0 undoes the bijection in its flexible heads (LlamaAdapterModel) and in models known by their interface
@@ -91,6 +92,13 @@ out:
     return st;
 }
 
+static bool invertible_has_encoder(const peft__base_info *base) {
+    for (size_t i = 0; i < base->n_sites; i++) {
+        if (base->sites[i].part == PEFT__PART_ENCODER) { return true; }
+    }
+    return false;
+}
+
 peft_status peft__invertible_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
     peft__attachment *at = NULL;
@@ -100,7 +108,8 @@ peft_status peft__invertible_build(peft__adapter *a) {
     const peft__site *ready = late ? invertible_site(a, PEFT__SITE_EMBED, PEFT__ROLE_POSITIONS) : invertible_norm(a);
     const peft__site *head = invertible_site(a, PEFT__SITE_HEAD, PEFT__ROLE_NONE);
     if (ready == NULL) { ready = invertible_site(a, PEFT__SITE_INPUT, PEFT__ROLE_NONE); }
-    bool lm = a->base->task == NULL || peft__task_is_lm(a->base->task); /* heads of other tasks read what the layers give */
+    bool pair = invertible_has_encoder(a->base); /* there it is, and no head undoes it */
+    bool lm = !pair && (a->base->task == NULL || peft__task_is_lm(a->base->task)); /* other heads read what the layers give */
     if (tokens == NULL || ready == NULL || (lm && head == NULL)) {
         FAIL(PEFT_E_UNSUPPORTED, "option \"inv_adapter\": the %s model has no embeddings and head of its own", a->base->model_type);
     }
@@ -110,7 +119,7 @@ peft_status peft__invertible_build(peft__adapter *a) {
                               {nice ? "G" : "s2", nice ? first : second, nice ? second : 2 * first}};
     const char *dot = strchr(tokens->path, '.'); /* behind the name of the model without its head */
     int prefix = dot != NULL ? (int)(dot - tokens->path) + 1 : 0;
-    const char *place = peft__arena_printf(&a->arena, "%.*sinvertible_adapters", prefix, tokens->path);
+    const char *place = peft__arena_printf(&a->arena, "%.*s%sinvertible_adapters", prefix, tokens->path, pair ? "encoder." : "");
     if (place == NULL) { return PEFT_E_NOMEM; }
     if (lm && !peft__opt_bool(&a->opts, "inv_head") && invertible_class_row(a->base->model_type, 0) == PEFT__COUNT(invertible_classes)) {
         FAIL(PEFT_E_UNSUPPORTED, "option \"inv_head\" can be false for llama, mistral, gpt2 and gptj models; this one is %s, whose "

@@ -78,17 +78,17 @@ def lines_of_sets(most):
 
 
 def data_lines():
-    """Lines of every set: 50 of each of its files, from both ends."""
+    """Lines of every set: 50 of each of its files, from both ends; of a file that is one text its beginning."""
     lines = []
     for path in sorted(glob.glob(os.path.join(DATA, "data", "*", "*.*"))):
         if path.endswith(".jsonl"):
             rows = open(path, encoding="utf-8").read().rstrip("\n").split("\n")
-            for row in rows[:25] + rows[-25:]:
+            for row in rows[:25] + rows[25:][-25:]:
                 lines += [s for s in strings(json.loads(row)) if s]
         elif path.endswith(".txt"):
             rows = open(path, encoding="utf-8").read().split("\n\n")
-            lines += rows[:25] + rows[-25:]
-    return lines
+            lines += rows[:25] + rows[25:][-25:]
+    return [s[:20000] for s in lines]
 
 
 def noise(count, seed):

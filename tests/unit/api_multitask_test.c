@@ -241,7 +241,7 @@ TEST(api_multitask_batches) {
     CHECK_ERROR_HAS("\"input_ids\" come before \"task_id\"");
     CHECK_OK(peft_batch_set_i32(b, "input_ids", ids, offsets, 2));
     CHECK_STATUS(peft_batch_set_i32(b, "task_id", tasks, NULL, 1), PEFT_E_SHAPE);
-    CHECK_ERROR_HAS("\"task_id\" has values of 1 rows, \"input_ids\" have 2 rows");
+    CHECK_ERROR_HAS("\"task_id\" has 1 values, \"input_ids\" have 2 rows");
     CHECK_STATUS(peft_batch_set_i32(b, "task_id", tasks, offsets, 2), PEFT_E_SHAPE);
     CHECK_ERROR_HAS("row 0");
     CHECK_STATUS(peft_batch_set_i32(b, "task_id", bad, NULL, 2), PEFT_E_INVALID);
