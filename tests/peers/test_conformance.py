@@ -233,6 +233,12 @@ is labelled with is compared in place of the next one, and rows are padded and m
 AdapterHub's library has classes for Llama, Mistral, GPT-2, BERT, RoBERTa and DistilBERT. The other families are given to it through its plug-in interface, its
 hooks at what attention and feed-forward give to the residual stream; `tests/peers/hub_plugin.py` says what is added to it.
 
+T5 and BART read a source and a target, which this table has no place for: `tests/peers/test_seq2seq_adapters.py` compares logits, in one
+pass and by passes with a cache, losses of steps, and files both ways: of PEFT LoRA, DoRA, AdaLoRA, VeRA, LoHa, LoKr, OFT, BOFT, IA3,
+LN-tuning, prompt, multitask prompt, P- and prefix-tuning; of AdapterHub houlsby, pfeiffer, parallel, their invertible kinds, compacter,
+prefix-tuning, LoRA, MAM, UniPELT. There `full`, `bitfit`, `head`, `lora_fa`, trained tokens, unions and fusion have their gradients checked
+in double or are those of the other families' code, without a peer.
+
 """
 COLUMNS = [c for title, _ in conform.ARCHS for c in ([title + " equal", "padded"] if title in conform.BOTH_ROWS else [title])]
 COLUMNS += [t.upper() for t in conform.TYPES]

@@ -19,7 +19,7 @@ from test_lora import FLOOR
 
 PROMPT, COMPLETION = "Record: {mr}\nSentence:", " {refs.0}"
 LORA = dict(r=16, lora_alpha=32, target_modules="all-linear")
-STEPS, ROWS, RATE = 30, 4, 1e-3
+STEPS, ROWS, RATE = 15, 4, 1e-3
 shared = {}
 
 
@@ -80,7 +80,7 @@ def hf_row(row):
 
 
 def training():
-    """30 steps on e2e-nlg rows from one saved initial adapter: ours through data set and trainer, PEFT in a plain loop."""
+    """15 steps on e2e-nlg rows from one saved initial adapter: ours through data set and trainer, PEFT in a plain loop."""
     with tempfile.TemporaryDirectory() as top:
         adapters = peftlib.Adapters(shared["gguf"])
         adapters.add("a", "lora", LORA, seed=11)

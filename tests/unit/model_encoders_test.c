@@ -279,7 +279,7 @@ TEST(encoder_batches_are_checked_against_the_labels) {
     CHECK_STATUS(peft_batch_set_i32(b, "row_labels", odd, NULL, 2), PEFT_E_INVALID);
     CHECK_ERROR_HAS("value 1 of \"row_labels\" is -1, expected a label from 0, or -100");
     CHECK_STATUS(peft_batch_set_i32(b, "row_labels", good, NULL, 1), PEFT_E_SHAPE);
-    CHECK_ERROR_HAS("\"row_labels\" has values of 1 rows, \"input_ids\" have 2 rows");
+    CHECK_ERROR_HAS("\"row_labels\" has 1 values, \"input_ids\" have 2 rows");
     CHECK_STATUS(peft_batch_set_f32(b, "targets", numbers, uneven, 2), PEFT_E_SHAPE);
     CHECK_ERROR_HAS("row 1 has another number of values of \"targets\" than 1");
     CHECK_OK(peft_batch_set_i32(b, "spans", spans, NULL, 2));
