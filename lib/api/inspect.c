@@ -115,6 +115,7 @@ static bool inspect_ends(const char *path, const char *tail) {
 static peft_status inspect_path(peft_context *ctx, const char *path, peft__str *out) {
     bool dir = peft__path_is_dir(path);
     if (!dir && !peft__path_exists(path)) { return peft__fail(PEFT_E_NOT_FOUND, "%s: no such file or folder", path); }
+    if (peft__union_probe(path)) { return peft__union_inspect(&ctx->mem, path, out); }
     if (peft__adapter_probe(path)) { return peft__adapter_inspect(&ctx->mem, path, out); }
     if (peft__adapter_probe_gguf(&ctx->mem, path)) { return peft__adapter_inspect_gguf(&ctx->mem, path, out); }
     if (peft__model_probe(path)) { return inspect_model(ctx, path, out); }

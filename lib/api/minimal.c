@@ -277,4 +277,8 @@ peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft_
     return minimal_lacks_at(dir, "unions of adapters");
 }
 
+peft_status peft__union_inspect(peft__mem *mem, const char *dir, peft__str *out) {
+    return (void)mem, (void)out, minimal_lacks_at(dir, "unions of adapters");
+}
+
 #endif

@@ -48,7 +48,7 @@ typedef struct beam_search {
 
 /* Log-probabilities in place of logits; NaN and infinities are refused. */
 static peft_status beam_log_softmax(float *x, int64_t n) {
-    double top = -INFINITY, sum = 0;
+    double top = -HUGE_VAL, sum = 0;
     for (int64_t i = 0; i < n; i++) {
         if (!(x[i] - x[i] == 0)) { return peft__fail(PEFT_E_NUMERIC, "the logits have a NaN or an infinity"); }
         top = fmax(top, (double)x[i]);

@@ -26,6 +26,8 @@
                     const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first);                         \
     void isa##_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc);                    \
     bool isa##_pack_stored(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);                    \
+    bool isa##_narrow(int32_t dtype, const peft__real *a, const uint8_t *const *rows, int64_t n, const uint8_t *next,  \
+                      peft__real *sums);                                                                               \
     void isa##_dequant(int32_t dtype, const void *src, int64_t n, peft__real *dst);                                    \
     void isa##_add(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                \
     void isa##_axpy(peft__real *y, peft__real a, const peft__real *x, int64_t n);                                      \

@@ -14,7 +14,10 @@
  * bits however M and N are cut and whoever computes them. Cutting N comes first, for a packed block then serves all rows.
  *
  * A is read where it lies unless it is stored transposed and wide; copying rows that are multiples of 4 KiB apart did not
- * pay with six of them. alpha is applied to the packed panels. Left out: packing B beforehand. */
+ * pay with six of them. alpha is applied to the packed panels. A row or two of A over stored rows of B are narrow.c's.
+ *
+ * Left out: packing B beforehand. */
+#include "kernels/gemm.h"
 #include "kernels/generic/generic.h"
 #include "kernels/scratch.h"
 
@@ -23,7 +26,7 @@ enum {
     GEMM_B_BYTES = 672 << 10,    /* room for B's block: 256 columns of GEMM_KC floats, and the padding */
     GEMM_B_TARGET = 256 << 10,   /* wanted size of B's block: half of a small L2 */
     GEMM_STAGE_BYTES = 64 << 10, /* dequantised rows on their way into panels */
-    GEMM_CHUNK = 256,            /* elements of a stored row that are dequantised at a time */
+    GEMM_CHUNK = PEFT__GEMM_CHUNK,
     GEMM_GROUP = 8,              /* slivers of a transposed A packed at a time; 10 at most, with the rest */
     GEMM_PAD = 16,               /* numbers between panels, and slivers: off each other's L1 sets */
     GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
@@ -84,8 +87,7 @@ static int64_t gemm_kc(int64_t k) {
     return gemm_ceil(units, blocks) * unit;
 }
 
-/* Where logical row `row` of the stored matrix lies. */
-static const uint8_t *gemm_stored_row(const peft__operand *b, int64_t row) {
+const uint8_t *peft__gemm_stored_row(const peft__operand *b, int64_t row) {
     if (b->interleave > 0) {
         const int64_t d = b->interleave, half = d / 2, in = row % d;
         row += 2 * (in % half) + in / half - in;
@@ -100,8 +102,7 @@ static const peft__real *gemm_reals(const uint8_t *p) {
     return (const peft__real *)(const void *)p;
 }
 
-/* Asks for the cache lines of `bytes` from p + ahead on, which may lie past the end of anything. */
-static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
+void peft__gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
 #if defined(__GNUC__)
     const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead;
     for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
@@ -122,7 +123,7 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
     const uint8_t *stored[PEFT__TILE_COLS];
     const peft__real *rows[PEFT__TILE_COLS];
     for (int32_t j = 0; j < cols; j++) {
-        stored[j] = gemm_stored_row(b, j0 + j) + at;
+        stored[j] = peft__gemm_stored_row(b, j0 + j) + at;
         rows[j] = p->plain ? gemm_reals(stored[j]) : s->stage + (int64_t)j * GEMM_CHUNK;
     }
     if (p->plain) {
@@ -132,7 +133,7 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t done = 0; done < kc; done += GEMM_CHUNK) {
         const int64_t n = PEFT__MIN(kc - done, GEMM_CHUNK), bytes = n / p->block.elems * p->block.bytes;
         peft__real *to = panel + done * k->nr;
-        for (int32_t j = 0; j < cols; j++) { gemm_fetch(stored[j], ahead, bytes); }
+        for (int32_t j = 0; j < cols; j++) { peft__gemm_fetch(stored[j], ahead, bytes); }
         if (cols < k->nr || k->pack_stored == NULL || !k->pack_stored(b->dtype, to, stored, n)) {
             for (int32_t j = 0; j < cols; j++) {
                 k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK);
@@ -172,9 +173,9 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     const int64_t at = (b->first + j0) / p->block.elems * p->block.bytes;
     const int64_t whole = gemm_ceil(n, p->block.elems) * p->block.elems;
     for (int64_t k = 0; k < kc; k++) {
-        const uint8_t *row = gemm_stored_row(b, k0 + k) + at;
+        const uint8_t *row = peft__gemm_stored_row(b, k0 + k) + at;
         if (p->plain) {
-            gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
+            peft__gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
         } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }
@@ -305,6 +306,11 @@ static void gemm_empty(const peft__run *run, const peft__gemm_args *g) {
     }
 }
 
+int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g) {
+    const bool serial = run->workers < 2 || g->m * g->n <= GEMM_SERIAL / g->k;
+    return serial ? 1 : (int64_t)GEMM_TASKS * run->workers;
+}
+
 /* Columns in a block: as many as the target size allows, fewer to give every worker enough tasks, in whole units. */
 static void gemm_cut(gemm_plan *p) {
     const peft__gemm_args *g = p->args;
@@ -312,8 +318,7 @@ static void gemm_cut(gemm_plan *p) {
     const int64_t unit = g->b.trans ? k->nr : PEFT__MAX(k->nr, p->block.elems);
     const int64_t fit = PEFT__MIN(GEMM_B_TARGET / (int64_t)sizeof(float) / p->kc, GEMM_NC_MOST);
     const int64_t most = PEFT__MAX(fit / unit * unit, unit);
-    const bool serial = p->run->workers < 2 || g->m * g->n <= GEMM_SERIAL / g->k;
-    const int64_t want = serial ? 1 : (int64_t)GEMM_TASKS * p->run->workers;
+    const int64_t want = peft__gemm_tasks(p->run, g);
     int64_t blocks = gemm_ceil(g->n, most);
     blocks = PEFT__MAX(blocks, PEFT__MIN(want, gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
     p->nc = gemm_ceil(gemm_ceil(g->n, blocks), unit) * unit;
@@ -328,6 +333,10 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
     if (args->m <= 0 || args->n <= 0) { return; }
     if (args->k <= 0) {
         gemm_empty(run, args);
+        return;
+    }
+    if (peft__narrow_fits(run, args)) {
+        peft__narrow(run, args, gemm_kc(args->k));
         return;
     }
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};

@@ -53,6 +53,12 @@ typedef struct peft__kernels {
      * of the type's block. False: not for this type. May be NULL. */
     bool (*pack_stored)(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);
 
+    /* sums[j] goes on with its chain of FMAs: + a[i] * rows[j][i], i = 0 .. n-1 in order, j < 4 lane; rows[j] points to n elements of
+     * the type, n a multiple of its block. What tile makes of a panel, in the same bits, without the panel. As many bytes as
+     * are read are asked for from `next` on, wherever that is: what the following calls will read. False: not for this type (also
+     * asked with n = 0 and no rows). May be NULL. */
+    bool (*narrow)(int32_t dtype, const peft__real *a, const uint8_t *const *rows, int64_t n, const uint8_t *next, peft__real *sums);
+
     /* -- n elements of a stored type to reals; n a multiple of the type's block. */
     void (*dequant)(int32_t dtype, const void *src, int64_t n, peft__real *dst);
 

@@ -26,6 +26,10 @@ static const peft__head_layout bert_heads[] = {
     {.task = PEFT__TASK_SPAN, .out = "qa_outputs", .out_bias = true},
 };
 
+const char *peft__encoder_base(const peft__config *c, const char *base) {
+    return c->task.kind == PEFT__TASK_EMBEDDING ? "" : base;
+}
+
 /* ---- config -------------------------------------------------------------------------------------------------------------- */
 
 peft_status peft__bert_read(const peft__json *config, const char *what, peft__config *c) {

@@ -131,9 +131,7 @@ peft__val peft__seq2seq_attention(const peft__seq2seq_sites *s, peft__tape *t, p
 /* ---- bert.c: what encoders of BERT's layer share ----------------------------------------------------------------------------- */
 
 /* What stands before the names of the base: it is the member `base` ("bert.") of a model with a head. */
-static inline const char *peft__encoder_base(const peft__config *c, const char *base) {
-    return c->task.kind == PEFT__TASK_EMBEDDING ? "" : base;
-}
+const char *peft__encoder_base(const peft__config *c, const char *base);
 peft_status peft__bert_read(const peft__json *config, const char *what, peft__config *c);
 void peft__bert_write(const peft__config *c, peft__json_out *j);
 /* What a family calls its modules; the embeddings are called alike. */
@@ -227,6 +225,7 @@ typedef struct peft__write_item {
     int32_t dtype;        /* written */
     int64_t rows, cols;   /* as written */
     const char *name;     /* as written */
+    double times;         /* what its values are multiplied by; 0: they are as they are */
 } peft__write_item;
 
 typedef struct peft__write_job {
@@ -251,5 +250,9 @@ typedef struct peft__write_job {
 peft_status peft__write_begin(peft__write_job *job, const struct peft_model *m, const peft__model_change *change,
                               int32_t dtype, bool gguf);
 void peft__write_end(peft__write_job *job);
+/* Whether a GGUF gets a tied head as a tensor beside the embedding, times the factor of its logits. Its metadata then say so by this
+ * key, a bool, so that a reader who knows it goes on with the one tensor. */
+bool peft__write_derives_head(const peft__write_job *job);
+#define PEFT__GGUF_TIED "peft.tied_head"
 
 #endif

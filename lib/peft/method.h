@@ -406,6 +406,7 @@ void peft__base_record(const peft__base_info *base, peft__str *out);
 bool peft__union_probe(const char *dir);
 peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name, const char *dir,
                              bool allow_nan, peft__adapter **out);
+peft_status peft__union_inspect(peft__mem *mem, const char *dir, peft__str *out); /* compact JSON; each part as peft__adapter_inspect */
 /* format_adapterhub.c: what differs in an AdapterHub folder. */
 bool peft__hub_is(const peft__json *config);
 peft_status peft__hub_config(const peft__adapter *a, peft__str *out);

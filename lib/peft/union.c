@@ -128,25 +128,62 @@ typedef struct union_reader {
     bool allow_nan;
 } union_reader;
 
+/* The list of parts of the union in dir, and in *path the file that it stands in. */
+static peft_status union_open(peft__arena *arena, const char *dir, int32_t depth, char **path, const peft__json **parts) {
+    peft_status st = PEFT_OK;
+    const char *format = NULL;
+    int64_t version = 0;
+    const peft__json *index = NULL;
+    TRY(peft__path_join(arena, dir, UNION_FILE, path));
+    TRY(peft__json_read(arena, *path, &index));
+    if (index->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: not a JSON object", *path); }
+    TRY(peft__json_str(index, *path, "format", "", &format));
+    TRY(peft__json_int(index, *path, "version", 0, 0, INT32_MAX, &version));
+    const peft__json *list = peft__json_find(index, "parts");
+    if (strcmp(format, UNION_FORMAT) != 0 || list == NULL || list->kind != PEFT__JSON_ARRAY || list->len == 0) {
+        FAIL(PEFT_E_FORMAT, "%s: expected \"format\": \"" UNION_FORMAT "\" and a list of \"parts\"", *path);
+    }
+    if (version > UNION_VERSION) {
+        FAIL(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", *path, (long long)version, UNION_VERSION);
+    }
+    if (depth > UNION_DEPTH || list->len > UNION_PARTS) {
+        FAIL(PEFT_E_FORMAT, "%s: %zu parts at depth %d, at most %d and %d", *path, list->len, (int)depth, UNION_PARTS, UNION_DEPTH);
+    }
+    *parts = list;
+out:
+    return st;
+}
+
+/* Name and folder of a part; what: the file that lists it. */
+static peft_status union_part(const peft__json *node, const char *what, const char *dir, peft__arena *arena, const char **name,
+                              char **path) {
+    peft_status st = PEFT_OK;
+    const char *folder = NULL;
+    if (node->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: an item of \"parts\" is no object", what); }
+    TRY(peft__json_str(node, what, "name", "", name));
+    TRY(peft__json_str(node, what, "folder", "", &folder));
+    if (folder[0] == '\0' || folder[0] == '.' || strpbrk(folder, "/\\") != NULL) {
+        FAIL(PEFT_E_FORMAT, "%s: \"folder\" is \"%s\", expected the name of a folder beside it", what, folder);
+    }
+    if ((*name)[0] == '\0') { *name = folder; }
+    TRY(peft__path_join(arena, dir, folder, path));
+out:
+    return st;
+}
+
 static peft_status union_read(const union_reader *r, const char *name, const char *dir, int32_t depth, peft__adapter **out);
 
 static peft_status union_read_part(const union_reader *r, const peft__json *node, const char *what, const char *dir, int32_t depth,
                                    peft__arena *arena, peft__adapter *into) {
     peft_status st = PEFT_OK;
-    const char *name = NULL, *folder = NULL;
+    const char *name = NULL;
     char *path = NULL;
     peft__adapter *part = NULL;
-    if (node->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: an item of \"parts\" is no object", what); }
-    TRY(peft__json_str(node, what, "name", "", &name));
-    TRY(peft__json_str(node, what, "folder", "", &folder));
-    if (folder[0] == '\0' || folder[0] == '.' || strpbrk(folder, "/\\") != NULL) {
-        FAIL(PEFT_E_FORMAT, "%s: \"folder\" is \"%s\", expected the name of a folder beside it", what, folder);
-    }
-    TRY(peft__path_join(arena, dir, folder, &path));
+    TRY(union_part(node, what, dir, arena, &name, &path));
     if (peft__union_probe(path)) {
         TRY(union_read(r, name, path, depth + 1, &part));
     } else {
-        TRY(peft__adapter_load_hf(r->mem, r->k, r->base, name[0] != '\0' ? name : folder, path, r->allow_nan, &part));
+        TRY(peft__adapter_load_hf(r->mem, r->k, r->base, name, path, r->allow_nan, &part));
     }
     st = peft__vec_push(&into->parts, &part);
     if (st != PEFT_OK) { peft__adapter_release(part); }
@@ -157,27 +194,11 @@ out:
 static peft_status union_read(const union_reader *r, const char *name, const char *dir, int32_t depth, peft__adapter **out) {
     peft_status st = PEFT_OK;
     char *path = NULL;
-    const char *format = NULL;
-    int64_t version = 0;
-    const peft__json *index = NULL;
+    const peft__json *parts = NULL;
     peft__adapter *a = NULL;
     peft__arena arena;
     peft__arena_init(&arena, r->mem);
-    TRY(peft__path_join(&arena, dir, UNION_FILE, &path));
-    TRY(peft__json_read(&arena, path, &index));
-    if (index->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: not a JSON object", path); }
-    TRY(peft__json_str(index, path, "format", "", &format));
-    TRY(peft__json_int(index, path, "version", 0, 0, INT32_MAX, &version));
-    const peft__json *parts = peft__json_find(index, "parts");
-    if (strcmp(format, UNION_FORMAT) != 0 || parts == NULL || parts->kind != PEFT__JSON_ARRAY || parts->len == 0) {
-        FAIL(PEFT_E_FORMAT, "%s: expected \"format\": \"" UNION_FORMAT "\" and a list of \"parts\"", path);
-    }
-    if (version > UNION_VERSION) {
-        FAIL(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", path, (long long)version, UNION_VERSION);
-    }
-    if (depth > UNION_DEPTH || parts->len > UNION_PARTS) {
-        FAIL(PEFT_E_FORMAT, "%s: %zu parts at depth %d, at most %d and %d", path, parts->len, (int)depth, UNION_PARTS, UNION_DEPTH);
-    }
+    TRY(union_open(&arena, dir, depth, &path, &parts));
     TRY(peft__adapter_create_empty(r->mem, r->base, name, &peft__method_union, NULL, &a));
     for (size_t i = 0; i < parts->len; i++) { TRY(union_read_part(r, &parts->items[i], path, dir, depth, &arena, a)); }
     *out = a;
@@ -193,6 +214,56 @@ peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft_
     const union_reader r = {mem, k, base, allow_nan};
     return union_read(&r, name, dir, 0, out);
 }
+
+/* ---- what a folder holds, without a base ------------------------------------------------------------------------------------ */
+
+static peft_status union_inspect(peft__mem *mem, const char *dir, int32_t depth, peft__str *out);
+
+static peft_status union_inspect_part(peft__mem *mem, const char *path, int32_t depth, peft__arena *arena, peft__json_out *j) {
+    peft_status st = PEFT_OK;
+    const peft__json *node = NULL;
+    peft__str text;
+    peft__str_init(&text, mem);
+    TRY(peft__union_probe(path) ? union_inspect(mem, path, depth + 1, &text) : peft__adapter_inspect(mem, path, &text));
+    TRY(peft__json_parse(arena, peft__str_c(&text), text.len, path, &node));
+    peft__json_put_node(j, node);
+out:
+    peft__str_free(&text);
+    return st;
+}
+
+static peft_status union_inspect(peft__mem *mem, const char *dir, int32_t depth, peft__str *out) {
+    peft_status st = PEFT_OK;
+    const char *name = NULL;
+    char *what = NULL, *path = NULL;
+    const peft__json *parts = NULL;
+    peft__json_out j;
+    peft__arena arena;
+    peft__arena_init(&arena, mem);
+    TRY(union_open(&arena, dir, depth, &what, &parts));
+    peft__json_begin(&j, out, 0);
+    peft__json_object(&j);
+    peft__json_key(&j, "kind"), peft__json_put_text(&j, "adapter");
+    peft__json_key(&j, "method"), peft__json_put_text(&j, peft__method_union.name);
+    peft__json_key(&j, "parts");
+    peft__json_array(&j);
+    for (size_t i = 0; i < parts->len; i++) {
+        TRY(union_part(&parts->items[i], what, dir, &arena, &name, &path));
+        peft__json_object(&j);
+        peft__json_key(&j, "name"), peft__json_put_text(&j, name);
+        peft__json_key(&j, "adapter");
+        TRY(union_inspect_part(mem, path, depth, &arena, &j));
+        peft__json_object_end(&j);
+    }
+    peft__json_array_end(&j);
+    peft__json_object_end(&j);
+    TRY(peft__str_status(out));
+out:
+    peft__arena_free(&arena);
+    return st;
+}
+
+peft_status peft__union_inspect(peft__mem *mem, const char *dir, peft__str *out) { return union_inspect(mem, dir, 0, out); }
 
 const peft__method peft__method_union = {
     .name = "union",

@@ -268,6 +268,12 @@ run 0 'generate, plain' generate --model "$model" --adapter "$tmp/a" --prompts "
 check 'generate writes to stdout' test -s "$tmp/out"
 error 2 '--max-new' 'a wrong value names the option' generate --model x --prompt y --max-new many
 
+run 0 'train three methods at once' train --model "$model" --data "$tmp/train.jsonl" --out "$tmp/union" \
+    --method lora,pfeiffer,prompt --set max_steps=2 --quiet
+run 0 'info --json of several methods' info "$tmp/union" --json
+check 'it names the parts' grep -q '"method": *"union"' "$tmp/out"
+run 0 'eval with several methods' eval --model "$model" --adapter "$tmp/union" --data "$tmp/eval.jsonl" --json
+
 run 0 'merge' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged"
 run 0 'eval of the merged model' eval --model "$tmp/merged" --data "$tmp/eval.jsonl" --json
 check 'merged equals model plus adapter' near "$(number loss "$tmp/out")" "$(number loss "$tmp/adapter.json")" 1e-3

@@ -83,7 +83,10 @@ def lora_types():
                     mine, label = "m%d" % seed, "%s, %s %s" % (title, kind, s or "")
                     theirs.add_weighted_adapter(names, weights, mine, combination_type=kind, **s)
                     adapters.combine(mine, expression, type=kind, **s)
-                    each_close(label, our_deltas(adapters, mine), their_deltas(theirs, mine), 2e-5)
+                    # Where the rank is cut, PEFT's single precision turns the last kept direction by its rounding over the gap to
+                    # the first that is dropped: more on one CPU than on another.
+                    allowed = 2e-4 if "svd_rank" in s else 2e-5
+                    each_close(label, our_deltas(adapters, mine), their_deltas(theirs, mine), allowed)
                     if "svd_rank" in s or kind == "cat":  # ranks that differ from the sources'
                         in_peft(label, theirs, adapters, mine, top)
                     theirs.delete_adapter(mine)

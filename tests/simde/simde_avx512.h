@@ -62,6 +62,21 @@ static inline __m512d fill_cvtps_pd(__m256 x) {
     return v;
 }
 
+static inline __m256i fill_cvtepi32_epi16(__m512i x) {
+    int32_t from[16];
+    int16_t to[16];
+    __m256i v;
+    memcpy(from, &x, sizeof from);
+    for (int i = 0; i < 16; i++) { to[i] = (int16_t)from[i]; }
+    memcpy(&v, to, sizeof v);
+    return v;
+}
+
+static inline __m512i fill_inserti32x4(__m512i a, __m128i b, int at) {
+    memcpy((char *)&a + 16 * at, &b, sizeof b);
+    return a;
+}
+
 /* Four 128-bit lanes picked by two-bit numbers: two from a, then two from b. */
 static inline __m512 fill_shuffle(__m512 a, __m512 b, int how) {
     __m512 v;
@@ -81,6 +96,11 @@ static inline __m512 fill_shuffle(__m512 a, __m512 b, int how) {
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtepi8_epi32
+#undef _mm512_cvtepi32_epi16
+#undef _mm512_inserti32x4
+#undef _mm512_shuffle_epi8
+#undef _mm512_broadcast_i32x4
+#undef _mm512_castsi128_si512
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_shuffle_f32x4
 #define _mm512_maskz_loadu_ps(m, p)    fill_maskz_loadu((m), (p))
@@ -92,6 +112,13 @@ static inline __m512 fill_shuffle(__m512 a, __m512 b, int how) {
 #define _mm512_cvtph_ps(x)              fill_join(_mm256_cvtph_ps(FILL_LO(x)), _mm256_cvtph_ps(FILL_HI(x)))
 #define _mm512_cvtepu16_epi32(x)        fill_join_i(_mm256_cvtepu16_epi32(FILL_LO(x)), _mm256_cvtepu16_epi32(FILL_HI(x)))
 #define _mm512_cvtepi8_epi32(x)         fill_join_i(_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128((x), 8)))
+#define _mm512_cvtepi32_epi16(x)        fill_cvtepi32_epi16(x)
+#define _mm512_castsi128_si512(x)       fill_inserti32x4(_mm512_setzero_si512(), (x), 0)
+#define _mm512_inserti32x4(a, b, at)    fill_inserti32x4((a), (b), (at))
+#define _mm512_broadcast_i32x4(x)       fill_join_i(_mm256_broadcastsi128_si256(x), _mm256_broadcastsi128_si256(x))
+#define _mm512_shuffle_epi8(a, m) \
+    fill_join_i(_mm256_shuffle_epi8(fill_half_i((a), 0), fill_half_i((m), 0)), \
+                _mm256_shuffle_epi8(fill_half_i((a), 1), fill_half_i((m), 1)))
 #define _mm512_cvtepu8_epi32(x)         fill_join_i(_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128((x), 8)))
 #define _mm512_shuffle_f32x4(a, b, how) fill_shuffle((a), (b), (how))
 

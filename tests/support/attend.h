@@ -220,8 +220,8 @@ static inline double attend_plain_query(const attend *a, int64_t r, int64_t h, i
         int64_t from = (j < 0 ? j + s->prefix : first + j) * width + col;
         const peft__real *k = a->params[j < 0 ? ATTEND_PK : ATTEND_K].value + from;
         const peft__real *v = a->params[j < 0 ? ATTEND_PV : ATTEND_V].value + from;
-        const peft__real *g = a->params[ATTEND_GATES].value + r * s->gates;
-        double gk = j < 0 && s->gates > 0 ? (double)g[0] : 1, gv = j < 0 && s->gates > 0 ? (double)g[s->gates - 1] : 1, score = 0, w = 0;
+        const peft__real *g = j < 0 && s->gates > 0 ? a->params[ATTEND_GATES].value + r * s->gates : NULL;
+        double gk = g != NULL ? (double)g[0] : 1, gv = g != NULL ? (double)g[s->gates - 1] : 1, score = 0, w = 0;
         for (int64_t d = 0; d < s->dim; d++) {
             score += gk * (double)a->params[ATTEND_Q].value[at + d] * (double)k[d];
             w += gv * (double)v[d] * (double)a->weights[at + d];

@@ -297,6 +297,8 @@ TEST(api_compose_union_acts_and_is_saved) {
     static float one[COMPOSE_LOGITS], two[COMPOSE_LOGITS];
     static char info[8192];
     const char *dir = runner_path(runner_tmpdir(), "union");
+    static const char head[] = "{\"kind\":\"adapter\",\"method\":\"union\",\"parts\":[{\"name\":\"l\",\"adapter\":{\"kind\":\"adapter\"";
+    static char text[16384];
     compose_world w;
     CHECK_OK(compose_open(&w, API_LLAMA));
     CHECK_OK(compose_add(&w, "u", "union", "{'parts':['l','b','p']}"));
@@ -309,6 +311,8 @@ TEST(api_compose_union_acts_and_is_saved) {
     CHECK_OK(peft_adapters_info_json(w.a, "u", info, sizeof info, NULL));
     CHECK(strstr(info, "\"parts\":[{\"name\":\"l\",\"method\":\"lora\"") != NULL);
     CHECK_OK(peft_adapters_save(w.a, "u", dir, NULL));
+    CHECK_OK(peft_inspect_json(w.ctx, dir, text, sizeof text, NULL));
+    CHECK(strncmp(text, head, sizeof head - 1) == 0 && strstr(text, "{\"name\":\"p\",\"adapter\":{\"kind\":\"adapter\"") != NULL);
     CHECK_OK(peft_adapters_load(w.a, "v", dir, NULL));
     CHECK_OK(compose_logits(&w, "v", two, COMPOSE_LOGITS));
     CHECK_MEM(one, two, sizeof one);
@@ -335,11 +339,14 @@ TEST(api_compose_union_files_that_lie) {
         {"[]", PEFT_E_FORMAT, "not a JSON object"},
     };
     const char *dir = runner_tmpdir();
+    char text[64];
     compose_world w;
     CHECK_OK(compose_open(&w, API_LLAMA));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK(compose_write(runner_path(dir, "libpeft_union.json"), bad[i].text, strlen(bad[i].text)));
         CHECK_STATUS(peft_adapters_load(w.a, "x", dir, NULL), bad[i].st);
+        CHECK_ERROR_HAS(bad[i].words);
+        CHECK_STATUS(peft_inspect_json(w.ctx, dir, text, sizeof text, NULL), bad[i].st);
         CHECK_ERROR_HAS(bad[i].words);
     }
     CHECK_INT(peft_adapters_count(w.a), 11);

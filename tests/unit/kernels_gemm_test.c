@@ -376,6 +376,28 @@ TEST(kernels_gemm_row_alone_has_the_same_bits) {
     CHECK(gemm_test_rows_alone(mem, &turned));
 }
 
+/* One row and two go past the panels (narrow.c): every type, columns that fill no vector, blocks of K that are not the first. */
+TEST(kernels_gemm_narrow_has_the_same_bits) {
+    static const int32_t types[] = {PEFT__DTYPE_REAL, PEFT_DTYPE_F16,  PEFT_DTYPE_BF16, PEFT_DTYPE_Q8_0, PEFT_DTYPE_Q4_0, PEFT_DTYPE_Q4_1,
+                                    PEFT_DTYPE_Q5_0,  PEFT_DTYPE_Q5_1, PEFT_DTYPE_Q4_K, PEFT_DTYPE_Q5_K, PEFT_DTYPE_Q6_K};
+    static const int64_t widths[] = {1, 31, 64, 130};
+    peft__mem *mem = runner_mem();
+    for (size_t i = 0; i < PEFT__COUNT(types); i++) {
+        const int64_t e = peft__dtype_block_of(types[i]).elems;
+        for (size_t j = 0; j < PEFT__COUNT(widths); j++) {
+            gemm_case t = {.m = 5, .n = widths[j], .k = e == 1 ? 1283 : 1280, .trans = true, .dtype = types[i], .alpha = 1};
+            CHECK(gemm_test_rows_alone(mem, &t));
+            t.accumulate = t.bias = true;
+            t.first = e == 1 ? 3 : e;
+            CHECK(gemm_test_rows_alone(mem, &t));
+            t.m = 2;
+            CHECK(gemm_test_case(mem, &t));
+        }
+    }
+    const gemm_case turned = {.m = 3, .n = 96, .k = 64, .trans = true, .dtype = PEFT_DTYPE_Q4_1, .interleave = 32, .alpha = 1};
+    CHECK(gemm_test_rows_alone(mem, &turned));
+}
+
 /* ---- the table's parts -------------------------------------------------------------------------------------------------- */
 
 TEST(kernels_tile_every_shape) {

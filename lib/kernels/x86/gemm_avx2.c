@@ -16,6 +16,8 @@
 
 #include "kernels/x86/pack.inc"
 
+#include "kernels/x86/narrow.inc"
+
 #undef TILE_VECS
 
 #include "kernels/x86/simd_end.h"

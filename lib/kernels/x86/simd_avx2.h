@@ -21,6 +21,8 @@
  *   VI_IOTA, VI_SRLV     0, 1, 2 ...; shift right by a count per lane
  *   V_TRANSPOSE(r)      r[0 .. V_LANES) as the rows of a square matrix: transposed in place
  *   V_LOAD_COLUMNS(r, rows, k): r[i] = the elements k + i of rows[0 .. V_LANES)
+ *   V_LOAD_WORDS(r, rows, at): r[i], i < 4 = the 32-bit words at bytes at + 4 i of rows[0 .. V_LANES)
+ *   VI_SHUFFLE(a, m)    the bytes of each 128 bits in the order of the __m128i m
  *   V_LOAD_F16 / _BF16 / _I8: V_LANES stored elements as floats;  VI_LOAD_U8: V_LANES bytes as integers
  *
  * Left out: gathers (slow on all targets here), any operation that only one of the two sets has. */
@@ -78,6 +80,7 @@
 #define VI_SET1(x)     _mm256_set1_epi32(x)
 #define VI_ADD(a, b)   _mm256_add_epi32((a), (b))
 #define VI_SUB(a, b)   _mm256_sub_epi32((a), (b))
+#define VI_SUB_8(a, b) _mm256_sub_epi8((a), (b))
 #define VI_AND(a, b)   _mm256_and_si256((a), (b))
 #define VI_OR(a, b)    _mm256_or_si256((a), (b))
 #define VI_SLL(a, n)   _mm256_slli_epi32((a), (n))
@@ -108,6 +111,8 @@
 #define VI_IOTA()                  _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
 #define V_TRANSPOSE(r)             simd_avx2_transpose(r)
 #define V_LOAD_COLUMNS(r, rows, k) simd_avx2_columns((r), (rows), (k))
+#define V_LOAD_WORDS(r, rows, at)  simd_avx2_words((r), (rows), (at))
+#define VI_SHUFFLE(a, m)           _mm256_shuffle_epi8((a), _mm256_broadcastsi128_si256(m))
 #define V_PREFETCH(p)              _mm_prefetch((const char *)(const void *)(p), _MM_HINT_T0)
 
 #ifndef PEFT_SIMD_AVX2_H
@@ -156,6 +161,21 @@ V_INLINE void simd_avx2_transpose(__m256 r[8]) {
     r[6] = _mm256_permute2f128_ps(a2, b2, 0x31);
     r[7] = _mm256_permute2f128_ps(a3, b3, 0x31);
 #undef SIMD_UNPACK
+}
+
+/* As below, of 4 words that lie anywhere. */
+V_INLINE void simd_avx2_words(__m256i r[4], const uint8_t *const *rows, int64_t at) {
+#define SIMD_WORDS(i) _mm_loadu_ps((const float *)(const void *)(rows[i] + at))
+#define SIMD_JOIN(i)  _mm256_insertf128_ps(_mm256_castps128_ps256(SIMD_WORDS(i)), SIMD_WORDS((i) + 4), 1)
+    const __m256 a = SIMD_JOIN(0), b = SIMD_JOIN(1), c = SIMD_JOIN(2), d = SIMD_JOIN(3);
+    const __m256 ab = _mm256_unpacklo_ps(a, b), cd = _mm256_unpacklo_ps(c, d);
+    const __m256 AB = _mm256_unpackhi_ps(a, b), CD = _mm256_unpackhi_ps(c, d);
+    r[0] = V_BITS(_mm256_shuffle_ps(ab, cd, 0x44));
+    r[1] = V_BITS(_mm256_shuffle_ps(ab, cd, 0xee));
+    r[2] = V_BITS(_mm256_shuffle_ps(AB, CD, 0x44));
+    r[3] = V_BITS(_mm256_shuffle_ps(AB, CD, 0xee));
+#undef SIMD_WORDS
+#undef SIMD_JOIN
 }
 
 /* Two 4 x 8 blocks, whose halves are joined while loading: that costs load slots, which are free, instead of shuffles. */

@@ -64,6 +64,7 @@
 #define VI_SET1(x)     _mm512_set1_epi32(x)
 #define VI_ADD(a, b)   _mm512_add_epi32((a), (b))
 #define VI_SUB(a, b)   _mm512_sub_epi32((a), (b))
+#define VI_SUB_8(a, b) _mm512_sub_epi8((a), (b))
 #define VI_AND(a, b)   _mm512_and_si512((a), (b))
 #define VI_OR(a, b)    _mm512_or_si512((a), (b))
 #define VI_SLL(a, n)   _mm512_slli_epi32((a), (n))
@@ -94,6 +95,8 @@
 #define VI_IOTA()                  _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 #define V_TRANSPOSE(r)             simd_avx512_transpose(r)
 #define V_LOAD_COLUMNS(r, rows, k) simd_avx512_columns((r), (rows), (k))
+#define V_LOAD_WORDS(r, rows, at)  simd_avx512_words((r), (rows), (at))
+#define VI_SHUFFLE(a, m)           _mm512_shuffle_epi8((a), _mm512_broadcast_i32x4(m))
 #define V_PREFETCH(p)              _mm_prefetch((const char *)(const void *)(p), _MM_HINT_T0)
 
 #ifndef PEFT_SIMD_AVX512_H
@@ -166,6 +169,23 @@ V_INLINE void simd_avx512_columns(__m512 r[16], const float *const *rows, int64_
     V_EACH(SIMD_LOAD)
 #undef SIMD_LOAD
     simd_avx512_transpose(r);
+}
+
+/* Four rows joined in each vector; a quarter of the result has four of them. */
+V_INLINE void simd_avx512_words(__m512i r[4], const uint8_t *const *rows, int64_t at) {
+#define SIMD_WORDS(i)      _mm_loadu_si128((const __m128i *)(const void *)(rows[i] + at))
+#define SIMD_PUT(x, i, at) _mm512_inserti32x4((x), SIMD_WORDS(i), (at))
+#define SIMD_JOIN(i)       SIMD_PUT(SIMD_PUT(SIMD_PUT(_mm512_castsi128_si512(SIMD_WORDS(i)), (i) + 4, 1), (i) + 8, 2), (i) + 12, 3)
+    const __m512i a = SIMD_JOIN(0), b = SIMD_JOIN(1), c = SIMD_JOIN(2), d = SIMD_JOIN(3);
+    const __m512i ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+    const __m512i AB = _mm512_unpackhi_epi32(a, b), CD = _mm512_unpackhi_epi32(c, d);
+    r[0] = _mm512_unpacklo_epi64(ab, cd);
+    r[1] = _mm512_unpackhi_epi64(ab, cd);
+    r[2] = _mm512_unpacklo_epi64(AB, CD);
+    r[3] = _mm512_unpackhi_epi64(AB, CD);
+#undef SIMD_WORDS
+#undef SIMD_PUT
+#undef SIMD_JOIN
 }
 
 #endif

@@ -18,10 +18,12 @@
 #undef VI_LOAD_U8
 #undef VI_OR
 #undef VI_SET1
+#undef VI_SHUFFLE
 #undef VI_SLL
 #undef VI_SRL
 #undef VI_SRLV
 #undef VI_SUB
+#undef VI_SUB_8
 #undef VM
 #undef V_ADD
 #undef V_AND
@@ -48,6 +50,7 @@
 #undef V_LOAD_F16
 #undef V_LOAD_I8
 #undef V_LOAD_PART
+#undef V_LOAD_WORDS
 #undef V_LO_D
 #undef V_MASK_ALL
 #undef V_MASK_AND

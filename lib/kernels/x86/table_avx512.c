@@ -19,6 +19,7 @@ const peft__kernels peft__kernels_avx512 = {
     .tile = peft__avx512_tile,
     .pack_rows = peft__avx512_pack_rows,
     .pack_stored = peft__avx512_pack_stored,
+    .narrow = peft__avx512_narrow,
     .dequant = peft__avx512_dequant,
     .add = peft__avx512_add,
     .axpy = peft__avx512_axpy,
