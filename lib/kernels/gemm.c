@@ -335,10 +335,12 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
         gemm_empty(run, args);
         return;
     }
+#ifndef PEFT_MINIMAL
     if (peft__narrow_fits(run, args)) {
         peft__narrow(run, args, gemm_kc(args->k));
         return;
     }
+#endif
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};
     p.plain = b->dtype == PEFT__DTYPE_REAL &&
               ((uintptr_t)b->data % sizeof(peft__real) == 0 && b->row_bytes % (int64_t)sizeof(peft__real) == 0);

@@ -16,7 +16,9 @@
 
 #include "kernels/x86/pack.inc"
 
+#ifndef PEFT_MINIMAL
 #include "kernels/x86/narrow.inc"
+#endif
 
 #undef TILE_VECS
 

@@ -13,7 +13,9 @@ const peft__kernels peft__kernels_avx2 = {
     .tile = peft__avx2_tile,
     .pack_rows = peft__avx2_pack_rows,
     .pack_stored = peft__avx2_pack_stored,
+#ifndef PEFT_MINIMAL
     .narrow = peft__avx2_narrow,
+#endif
     .dequant = peft__avx2_dequant,
     .add = peft__avx2_add,
     .axpy = peft__avx2_axpy,
