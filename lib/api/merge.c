@@ -155,7 +155,7 @@ peft_status peft__merge_write(struct peft_model *m, const peft__expression *e, i
              "into a Hugging Face folder", (long long)j.new_tokens);
     }
     if (to_gguf) {
-        if (tokenizer != NULL) { TRY(peft__tokenizer_to_gguf(tokenizer, &meta)); }
+        if (tokenizer != NULL) { TRY(peft__tokenizer_to_gguf(tokenizer, (size_t)m->config.vocab_size, &meta)); }
         TRY(peft__model_write_gguf(m, &change, dtype, tokenizer != NULL ? &meta : NULL, path));
     } else {
         TRY(peft__model_write_hf(m, &change, dtype, path));

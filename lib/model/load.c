@@ -169,6 +169,7 @@ static void model_describe(const struct peft__tensor_spec *spec, peft__model_ten
     t->conv1d = spec->conv1d;
     t->interleaved = spec->interleaved;
     t->gguf_plus = spec->gguf_plus;
+    t->gguf_f32 = spec->gguf_f32;
     t->fused = spec->fused;
 }
 

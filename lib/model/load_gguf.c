@@ -30,7 +30,8 @@ static peft_status load_gguf_source(struct peft_model *m, void *user, const stru
     (void)user;
     const peft__io_tensor *t = peft__gguf_find(m->gguf, spec->gguf_name);
     *found = t != NULL;
-    if (t == NULL) { goto out; }
+    if (spec->optional && m->config.tie_embeddings && m->config.head_scale > 0) { *found = false; } /* it is derived (write_gguf.c) */
+    if (!*found) { goto out; }
     TRY(peft__model_accept(m->path, t, spec, false, out));
     if (spec->gguf_plus > 0 && spec->ndim == 1) { TRY(load_gguf_minus(m, t, spec->gguf_plus, out)); }
     if (!spec->interleaved && !spec->fused) { goto out; }

@@ -51,7 +51,7 @@ typedef struct peft__config {
     int64_t encoder_heads, encoder_ffn; /* BART: the same of its encoder; 0: those of the decoder */
     int64_t bias_buckets, bias_distance; /* T5: rows of a table of biases by relative position, and the distance of the last */
     bool glu;                    /* T5: the FFN has a gate */
-    double head_scale;           /* T5: logits are multiplied by it */
+    double head_scale;           /* T5: logits are multiplied by it; 1 where the head is its own */
     int32_t decoder_start_id, pad_id; /* encoder-decoder models: what stands before a target; for its tokens without a label */
     int32_t forced_bos_id, forced_eos_id; /* the first token that is generated, and the one at the greatest length; -1: any */
     bool norm_bias;              /* ModernBERT: norms have shifts */
@@ -98,6 +98,7 @@ typedef struct peft__model_tensor { /* one tensor under its Hugging Face name */
     bool conv1d;                 /* Hugging Face's dims are [in, out], those of w [out, in] */
     bool interleaved;            /* GGUF has its rows (a vector: its elements) in pair order */
     double gguf_plus;            /* GGUF has its values plus this */
+    bool gguf_f32;               /* a matrix that is written into a GGUF as F32, whatever type is asked for */
     bool fused;                  /* GGUF has its rows (a vector: its elements) part by part, Hugging Face head by head */
 } peft__model_tensor;
 
@@ -150,7 +151,7 @@ typedef struct peft__arch {
     size_t n_heads;
     const char *prefix;                  /* what stands before the base's names in files of a model with a head ("bert."), or "" */
     const char *class_prefix;            /* "Bert" of "BertForSequenceClassification"; NULL: what is before "For" in its class */
-    int32_t gguf_act;                    /* the one PEFT__ACT_* that a GGUF file of it can mean */
+    int32_t gguf_act;                    /* the one PEFT__ACT_* that a GGUF file of it can mean; -1: write_gguf says */
     /* Fill config; errors name the key. */
     peft_status (*read_config)(const peft__json *config, const char *what, peft__arena *a, peft__config *out);
     peft_status (*read_gguf)(const peft__gguf *g, peft__arena *a, peft__config *out);
@@ -184,6 +185,7 @@ struct peft__tensor_spec {
     bool fresh;                  /* of a head: made at random where it is absent */
     bool unused;                 /* of a head that the task does not have: passed over */
     double gguf_plus;            /* GGUF has the values plus this (Gemma's gains: 1) */
+    bool gguf_f32;               /* GGUF has it as F32 (T5's biases, whose rows are as short as there are heads) */
     bool fused;                  /* q, k and v of each head are one module: GGUF has [3][heads][d] rows, HF [heads][3][d] */
 };
 

@@ -7,7 +7,10 @@
  *   x = x + f(rms(x) Wi) Wo, f = relu; gated: gelu(rms(x) W0) * (rms(x) W1)
  *   logits = rms(x) H', or tied rms(x) E' / sqrt(width)
  *
- * Left out: heads for classes, the encoder alone (T5EncoderModel). */
+ * A GGUF file (architecture "t5" of llama.cpp) says by its tensors whether there is a gate, which then means gelu_new, else relu, and
+ * whether the head is tied, where it is not said (write_gguf.c); its distance is always 128.
+ *
+ * Left out: heads for classes, the encoder alone (T5EncoderModel, "t5encoder"). */
 #include <math.h>
 #include <stdio.h>
 
@@ -15,7 +18,8 @@
 
 static const char *const t5_types[] = {"t5", "mt5", NULL};
 static const char *const t5_classes[] = {"T5ForConditionalGeneration", "MT5ForConditionalGeneration"};
-static const char *const t5_ggufs[] = {NULL};
+static const char *const t5_ggufs[] = {"t5", NULL};
+enum { T5_GGUF_DISTANCE = 128 };
 
 /* ---- config -------------------------------------------------------------------------------------------------------------- */
 
@@ -30,6 +34,14 @@ static peft_status t5_read_act(const peft__json *config, const char *what, const
     if (peft__config_act_find(act, &c->act)) { return PEFT_OK; }
     return peft__fail(PEFT_E_UNSUPPORTED, "%s: key \"%s\" is \"%s\", expected relu, gated-gelu, gated-silu or another activation", what,
                       key, name);
+}
+
+/* The activation that llama.cpp takes for granted. */
+static int32_t t5_gguf_act(const peft__config *c) { return c->glu ? PEFT__ACT_GELU_TANH : PEFT__ACT_RELU; }
+
+static void t5_derive(peft__config *c) {
+    c->kv_heads = c->heads;
+    c->head_scale = c->tie_embeddings ? 1 / sqrt((double)c->hidden_size) : 1;
 }
 
 static peft_status t5_read_config(const peft__json *config, const char *what, peft__arena *a, peft__config *c) {
@@ -59,11 +71,91 @@ static peft_status t5_read_config(const peft__json *config, const char *what, pe
              "%lld not above half of it", what, (long long)c->bias_buckets, (long long)c->bias_distance);
     }
     TRY(peft__seq2seq_ids(config, what, &keys, c));
-    c->kv_heads = c->heads;
-    c->head_scale = c->tie_embeddings ? 1 / sqrt((double)c->hidden_size) : 1;
+    t5_derive(c);
     TRY(peft__config_heads(what, "d_model", c));
 out:
     return st;
+}
+
+/* A key that may only repeat what is known. */
+static peft_status t5_same_gguf(const peft__gguf *g, const char *key, int64_t known) {
+    int64_t value = known;
+    peft_status st = peft__gguf_int(g, key, known, 1, PEFT__MODEL_MAX_WIDTH, &value);
+    if (st != PEFT_OK || value == known) { return st; }
+    return peft__fail(PEFT_E_UNSUPPORTED, "key \"%s\" is %lld, only %lld is supported", key, (long long)value, (long long)known);
+}
+
+/* Ids that a file leaves out are those that llama.cpp assumes of a "t5" vocabulary. */
+static peft_status t5_ids_gguf(const peft__gguf *g, peft__config *c) {
+    peft_status st = PEFT_OK;
+    int64_t pad = 0, start = 0;
+    TRY(peft__config_ids_gguf(g, c));
+    if (peft__gguf_get(g, "tokenizer.ggml.eos_token_id") == NULL && c->vocab_size > 1) { c->eos_id = 1; }
+    TRY(peft__gguf_int(g, "tokenizer.ggml.padding_token_id", 0, 0, c->vocab_size - 1, &pad));
+    TRY(peft__gguf_int(g, "t5.decoder_start_token_id", pad, 0, c->vocab_size - 1, &start));
+    c->pad_id = (int32_t)pad;
+    c->decoder_start_id = (int32_t)start;
+    c->forced_bos_id = c->forced_eos_id = -1;
+out:
+    return st;
+}
+
+static peft_status t5_read_gguf(const peft__gguf *g, peft__arena *a, peft__config *c) {
+    peft_status st = PEFT_OK;
+    (void)a;
+    const int64_t width = PEFT__MODEL_MAX_WIDTH;
+    TRY(peft__config_need_gguf(g, "t5.embedding_length", width, &c->hidden_size));
+    TRY(peft__config_need_gguf(g, "t5.block_count", PEFT__MODEL_MAX_LAYERS, &c->encoder_layers));
+    TRY(peft__gguf_int(g, "t5.decoder_block_count", c->encoder_layers, 1, PEFT__MODEL_MAX_LAYERS, &c->layers));
+    TRY(peft__config_need_gguf(g, "t5.attention.head_count", width, &c->heads));
+    TRY(peft__config_need_gguf(g, "t5.feed_forward_length", width, &c->intermediate_size));
+    TRY(peft__config_need_gguf(g, "t5.attention.relative_buckets_count", T5_GGUF_DISTANCE, &c->bias_buckets));
+    TRY(peft__gguf_int(g, "t5.attention.key_length", 0, 1, width, &c->head_dim));
+    TRY(peft__config_float_gguf(g, "t5.attention.layer_norm_rms_epsilon", 1e-6, &c->norm_eps));
+    TRY(peft__config_vocab_gguf(g, "t5.vocab_size", c));
+    TRY(t5_ids_gguf(g, c));
+    if (c->bias_buckets % 4 != 0) {
+        FAIL(PEFT_E_FORMAT, "key \"t5.attention.relative_buckets_count\" is %lld, no multiple of 4", (long long)c->bias_buckets);
+    }
+    c->bias_distance = T5_GGUF_DISTANCE;
+    c->glu = peft__gguf_find(g, "enc.blk.0.ffn_gate.weight") != NULL;
+    c->act = t5_gguf_act(c);
+    TRY(peft__gguf_bool(g, PEFT__GGUF_TIED, peft__gguf_find(g, "output.weight") == NULL, &c->tie_embeddings));
+    t5_derive(c);
+    TRY(peft__config_heads("metadata", "t5.embedding_length", c));
+    TRY(t5_same_gguf(g, "t5.attention.value_length", c->head_dim));
+    TRY(t5_same_gguf(g, "t5.attention.head_count_kv", c->heads));
+out:
+    return st;
+}
+
+static peft_status t5_write_gguf(const struct peft_model *m, peft__gguf_out *w) {
+    const peft__config *c = &m->config;
+    const struct {
+        const char *key;
+        int64_t value;
+    } sizes[] = {{"t5.vocab_size", c->vocab_size}, {"t5.context_length", 512}, {"t5.embedding_length", c->hidden_size},
+                 {"t5.block_count", c->encoder_layers}, {"t5.decoder_block_count", c->layers},
+                 {"t5.feed_forward_length", c->intermediate_size}, {"t5.attention.head_count", c->heads},
+                 {"t5.attention.key_length", c->head_dim}, {"t5.attention.value_length", c->head_dim},
+                 {"t5.attention.relative_buckets_count", c->bias_buckets}, {"t5.decoder_start_token_id", c->decoder_start_id}};
+    if (c->act != t5_gguf_act(c)) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "GGUF cannot say that the activation of a t5 model %s a gate is %s",
+                          c->glu ? "with" : "without", peft__config_act_name(c->act));
+    }
+    if (c->bias_distance != T5_GGUF_DISTANCE) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "GGUF cannot say that a t5 model's relative_attention_max_distance is %lld, only %d",
+                          (long long)c->bias_distance, (int)T5_GGUF_DISTANCE);
+    }
+    if (c->forced_bos_id >= 0 || c->forced_eos_id >= 0) {
+        return peft__fail(PEFT_E_UNSUPPORTED, "GGUF cannot say that a t5 model's %s is %d",
+                          c->forced_bos_id >= 0 ? "forced_bos_token_id" : "forced_eos_token_id",
+                          (int)(c->forced_bos_id >= 0 ? c->forced_bos_id : c->forced_eos_id));
+    }
+    for (size_t i = 0; i < PEFT__COUNT(sizes); i++) { peft__gguf_put_u32(w, sizes[i].key, (uint32_t)sizes[i].value); }
+    peft__gguf_put_f32(w, "t5.attention.layer_norm_epsilon", (float)c->norm_eps); /* readers differ in which they look at */
+    peft__gguf_put_f32(w, "t5.attention.layer_norm_rms_epsilon", (float)c->norm_eps);
+    return PEFT_OK;
 }
 
 static void t5_write_config(const peft__config *c, peft__json_out *j) {
@@ -132,6 +224,7 @@ static void t5_put(peft__arena *a, const char *hf, const char *gguf, const t5_te
     out->hf_name = peft__arena_printf(a, "%s%s.weight", hf, row->hf);
     out->gguf_name = peft__arena_printf(a, "%s%s.weight", gguf, row->gguf);
     bool table = strstr(row->hf, "_bias") != NULL;
+    out->gguf_f32 = table;
     out->ndim = row->rows == 1 && !table ? 1 : 2;
     out->rows = row->rows;
     out->cols = row->cols;
@@ -327,8 +420,11 @@ const peft__arch peft__arch_t5 = {
     .gguf_archs = t5_ggufs,
     .lm_task = PEFT__TASK_SEQ2SEQ_LM,
     .prefix = "",
+    .gguf_act = -1,
     .read_config = t5_read_config,
+    .read_gguf = t5_read_gguf,
     .write_config = t5_write_config,
+    .write_gguf = t5_write_gguf,
     .tensor = t5_tensor,
     .sites = t5_sites,
     .record = t5_record,

@@ -4,6 +4,9 @@
  * A changed tensor is asked for once, as a whole, and is dropped when the next one comes; an unchanged one whose type or
  * layout differs goes row by row. So a merge needs the memory of the largest changed tensor, not of the model.
  *
+ * A tied head whose logits the model scales (T5) is written apart only with that factor: no reader scales those of an untied one,
+ * and llama.cpp those of none, so that a GGUF always has it apart (write_gguf.c).
+ *
  * Rows as written: in a Hugging Face folder those of its own form ([in][out] of a Conv1D); in a GGUF always [out][in], q and
  * k in pair order. */
 #include "model/parts.h"
@@ -79,6 +82,7 @@ static peft_status write_row(peft__write_item *it, int64_t r) {
         peft__weight_row(job->m->ctx->kernels, &w, write_logical_row(it, r), job->real);
         for (int64_t i = 0; i < it->cols; i++) { job->row[i] = (float)job->real[i]; }
     }
+    for (int64_t i = 0; it->times > 0 && i < it->cols; i++) { job->row[i] = (float)((double)job->row[i] * it->times); }
     job->row_of = it;
     job->row_at = r;
 out:
@@ -107,7 +111,7 @@ out:
 static int32_t write_choose(const peft__write_item *it) {
     const peft__model_tensor *t = write_tensor(it);
     int32_t stored = t->w.dtype, dtype = stored, asked = it->job->dtype;
-    if (it->gguf && t->ndim == 1) { return PEFT_DTYPE_F32; }
+    if (it->gguf && (t->ndim == 1 || t->gguf_f32)) { return PEFT_DTYPE_F32; }
     if (asked >= 0) { dtype = asked; }
     bool copied = !it->changed && dtype == stored;
     bool possible = it->gguf ? copied || peft__can_quantise(dtype) : write_is_plain_type(dtype);
@@ -117,7 +121,7 @@ static int32_t write_choose(const peft__write_item *it) {
 /* Whether the stored bytes are what is to be written. */
 static bool write_is_copy(const peft__write_item *it) {
     const peft__model_tensor *t = write_tensor(it);
-    if (it->changed || it->dtype != t->w.dtype) { return false; }
+    if (it->changed || it->times > 0 || it->dtype != t->w.dtype) { return false; }
     if (it->gguf && t->gguf_plus > 0) { return false; }
     if (t->fused && it->gguf != (t->w.heads > 0)) { return false; }
     if (!it->gguf) { return t->w.interleave == 0 && t->conv1d == t->w.transposed; }
@@ -125,7 +129,7 @@ static bool write_is_copy(const peft__write_item *it) {
     return !t->w.transposed && paired == t->interleaved;
 }
 
-static void write_add(peft__write_job *job, size_t index, bool changed, bool gguf, const char *name) {
+static void write_add(peft__write_job *job, size_t index, bool changed, bool gguf, const char *name, double times) {
     const peft__model_tensor *t = &job->m->tensors[index];
     peft__write_item *it = &job->items[job->count];
     peft__io_source *s = &job->sources[job->count++];
@@ -134,6 +138,7 @@ static void write_add(peft__write_job *job, size_t index, bool changed, bool ggu
     it->changed = changed;
     it->gguf = gguf;
     it->name = name;
+    it->times = times;
     it->rows = t->ndim == 1 ? 1 : (gguf ? t->w.rows : t->dims[0]) + write_more_rows(job, index);
     it->cols = t->ndim == 1 ? t->dims[0] : gguf ? t->w.cols : t->dims[1];
     it->dtype = write_choose(it);
@@ -147,6 +152,11 @@ static void write_add(peft__write_job *job, size_t index, bool changed, bool ggu
     s->produce = write_produce;
     s->user = it;
     job->row_cap = PEFT__MAX(job->row_cap, it->cols);
+}
+
+bool peft__write_derives_head(const peft__write_job *job) {
+    const peft__config *c = &job->m->config;
+    return c->tie_embeddings && c->head_scale > 0 && (job->change == NULL || !job->change->untie);
 }
 
 static peft_status write_check_dtype(int32_t dtype, bool gguf) {
@@ -175,11 +185,11 @@ peft_status peft__write_begin(peft__write_job *job, const struct peft_model *m, 
         const peft__model_tensor *t = &m->tensors[i];
         bool changed = change != NULL && change->changed(change->user, i);
         if (i == 0 && head) { changed = false; } /* tensor 0 is the embedding, whose matrix the head shares */
-        write_add(job, i, changed, gguf, gguf ? t->gguf_name : t->w.name);
+        write_add(job, i, changed, gguf, gguf ? t->gguf_name : t->w.name, 0);
     }
-    if (untie) {
-        bool changed = head && change->changed(change->user, 0);
-        write_add(job, 0, changed, gguf, gguf ? "output.weight" : "lm_head.weight");
+    if (untie || (gguf && peft__write_derives_head(job))) {
+        bool changed = change != NULL && (head || !untie) && change->changed(change->user, 0);
+        write_add(job, 0, changed, gguf, gguf ? "output.weight" : "lm_head.weight", m->config.head_scale);
     }
     job->row = peft__alloc(job->mem, (size_t)job->row_cap * sizeof *job->row);
     job->real = peft__alloc(job->mem, (size_t)job->row_cap * sizeof *job->real);

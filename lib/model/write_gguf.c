@@ -1,5 +1,8 @@
 /* write_gguf.c - a model as one GGUF file (version 3) that llama.cpp loads.
  *
+ * llama.cpp multiplies no logits: where the model does so to those of a tied head (T5), output.weight is the embedding times that
+ * factor, and "peft.tied_head" says so.
+ *
  * From a GGUF its metadata are copied as they are, general.file_type apart, and the keys of its tokenizer only when the
  * caller gave none. From a Hugging Face folder they are written by the architecture. rope_freqs.weight is copied, or made
  * from a llama3 scaling, which GGUF has no key for.
@@ -42,7 +45,7 @@ static void save_gguf_copy_meta(const struct peft_model *m, bool tokenizer, peft
     for (size_t i = 0; i < m->gguf->kv_count; i++) {
         const peft__gguf_kv *kv = &m->gguf->kvs[i];
         bool text = strncmp(kv->key, "tokenizer.", 10) == 0;
-        if ((text && !tokenizer) || strcmp(kv->key, "general.file_type") == 0 ||
+        if ((text && !tokenizer) || strcmp(kv->key, "general.file_type") == 0 || strcmp(kv->key, PEFT__GGUF_TIED) == 0 ||
             strcmp(kv->key, "general.quantization_version") == 0) { continue; }
         peft__gguf_put_kv(w, kv);
     }
@@ -61,20 +64,30 @@ static void save_gguf_put_name(const char *path, peft__gguf_out *w) {
     }
 }
 
+/* What a decoder beside an encoder begins and ends with is the tokenizer's to say; without one, the model's. */
+static void save_gguf_put_ids(const peft__config *c, peft__gguf_out *w) {
+    if (c->encoder_layers == 0) { return; }
+    peft__gguf_put_u32(w, "tokenizer.ggml.eos_token_id", c->eos_id >= 0 ? (uint32_t)c->eos_id : UINT32_MAX);
+    peft__gguf_put_u32(w, "tokenizer.ggml.padding_token_id", (uint32_t)c->pad_id);
+}
+
 static peft_status save_gguf_put_meta(const peft__write_job *job, bool tokenizer, peft__gguf_out *w) {
     const struct peft_model *m = job->m;
     if (m->gguf != NULL) {
         save_gguf_copy_meta(m, tokenizer, w);
     } else {
         const char *name = peft__arch_gguf_name(m->arch, &m->config);
-        if (name == NULL) { return peft__fail(PEFT_E_UNSUPPORTED, "GGUF has no %s models", m->model_type); }
         peft__gguf_put_text(w, "general.architecture", name, strlen(name));
         peft__gguf_put_text(w, "general.type", "model", 5);
         save_gguf_put_name(m->path, w);
         peft_status st = m->arch->write_gguf(m, w);
         if (st != PEFT_OK) { return st; }
-        if (tokenizer) { peft__gguf_put_text(w, "tokenizer.ggml.model", "none", 4); }
+        if (tokenizer) {
+            peft__gguf_put_text(w, "tokenizer.ggml.model", "none", 4);
+            save_gguf_put_ids(&m->config, w);
+        }
     }
+    if (peft__write_derives_head(job)) { peft__gguf_put_bool(w, PEFT__GGUF_TIED, true); }
     peft__gguf_put_u32(w, "general.file_type", save_gguf_file_type(job));
     if (save_gguf_is_quantised(job)) { peft__gguf_put_u32(w, "general.quantization_version", 2); }
     return PEFT_OK;
@@ -124,10 +137,11 @@ peft_status peft__model_write_gguf(const struct peft_model *m, const peft__model
     peft__gguf_out own, *w = meta != NULL ? meta : &own;
     peft__gguf_out_init(&own, m->arena.mem);
     TRY(peft__write_begin(&job, m, change, dtype, true));
+    if (peft__arch_gguf_name(m->arch, &m->config) == NULL) { FAIL(PEFT_E_UNSUPPORTED, "GGUF has no %s models", m->model_type); }
     if (m->head != NULL && m->head->out != NULL) {
         FAIL(PEFT_E_UNSUPPORTED, "a GGUF file cannot hold the head for %s", peft__task_name(m->config.task.kind));
     }
-    if (m->config.act != m->arch->gguf_act) {
+    if (m->arch->gguf_act >= 0 && m->config.act != m->arch->gguf_act) {
         FAIL(PEFT_E_UNSUPPORTED, "GGUF cannot say that a %s model's activation is %s", m->arch->name,
              peft__config_act_name(m->config.act));
     }

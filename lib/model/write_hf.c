@@ -91,7 +91,8 @@ out:
 static peft_status save_hf_copy_companions(peft__arena *a, const char *from, const char *to) {
     static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json", "special_tokens_map.json",
                                         "added_tokens.json",       "vocab.json",            "merges.txt",
-                                        "tokenizer.model",         "chat_template.jinja",   "chat_template.json",
+                                        "tokenizer.model",         "spiece.model",          "spm.model",
+                                        "vocab.txt",               "chat_template.jinja",   "chat_template.json",
                                         "generation_config.json"};
     peft_status st = PEFT_OK;
     peft__file file;

@@ -2,8 +2,11 @@
  *
  * The keys of a GGUF's own tokenizer are copied as they are. A SentencePiece vocabulary from tokenizer.json has merges but
  * no scores: a token's score is then minus the rank of the first merge that makes it, which keeps the order.
+ * Models often have more rows than their tokenizer has tokens; a GGUF names them all, so that unused tokens [PADn] fill up the rest.
  * WordPiece goes into a GGUF as llama.cpp wants it: U+2581 in front of words, nothing in front of pieces inside them.
  * Left out: tokenizer.model, vocab.json and vocab.txt as targets; normal forms, which have no key in GGUF. */
+#include <stdio.h>
+
 #include "text/parts.h"
 
 static void export_gguf_wordpiece(const peft__tokenizer *t, peft__gguf_out *w, const peft__token *k, peft__str *line) {
@@ -21,25 +24,33 @@ static void export_gguf_wordpiece(const peft__tokenizer *t, peft__gguf_out *w, c
     peft__gguf_array_str(w, peft__str_c(line), line->len);
 }
 
-static void export_gguf_vocab(const peft__tokenizer *t, peft__gguf_out *w, int32_t *types, peft__str *line) {
-    peft__gguf_begin_str_array(w, "tokenizer.ggml.tokens", t->count);
-    for (size_t i = 0; i < t->count; i++) {
-        const peft__token *k = &t->tokens[i];
-        types[i] = k->type == 0 ? PEFT__TOKEN_UNUSED : k->type;
-        if (t->kind == PEFT__TOK_WORDPIECE) {
+enum { EXPORT_NO_TOKEN_SCORE = -10000 }; /* of what fills up, so that no text is made of it */
+
+static bool export_gguf_is_token(const peft__tokenizer *t, size_t id) { return id < t->count && t->tokens[id].type != 0; }
+
+static void export_gguf_vocab(const peft__tokenizer *t, peft__gguf_out *w, size_t rows, int32_t *types, peft__str *line) {
+    char none[32];
+    peft__gguf_begin_str_array(w, "tokenizer.ggml.tokens", rows);
+    for (size_t i = 0; i < rows; i++) {
+        const peft__token *k = &t->tokens[i < t->count ? i : 0];
+        types[i] = export_gguf_is_token(t, i) ? k->type : PEFT__TOKEN_UNUSED;
+        if (!export_gguf_is_token(t, i)) {
+            int len = snprintf(none, sizeof none, "[PAD%zu]", i);
+            peft__gguf_array_str(w, none, len > 0 ? (size_t)len : 0);
+        } else if (t->kind == PEFT__TOK_WORDPIECE) {
             export_gguf_wordpiece(t, w, k, line);
         } else {
             peft__gguf_array_str(w, k->text, k->len);
         }
     }
-    peft__gguf_put_array(w, "tokenizer.ggml.token_type", PEFT__GGUF_I32, t->count, types, t->count * sizeof *types);
+    peft__gguf_put_array(w, "tokenizer.ggml.token_type", PEFT__GGUF_I32, rows, types, rows * sizeof *types);
 }
 
-/* values: scratch of t->count floats. */
-static void export_gguf_scores(const peft__tokenizer *t, peft__gguf_out *w, float *values) {
+/* values: scratch of `rows` floats. */
+static void export_gguf_scores(const peft__tokenizer *t, peft__gguf_out *w, size_t rows, float *values) {
     bool scored = false;
-    for (size_t i = 0; i < t->count; i++) {
-        values[i] = t->tokens[i].score;
+    for (size_t i = 0; i < rows; i++) {
+        values[i] = export_gguf_is_token(t, i) ? t->tokens[i].score : 0;
         scored = scored || values[i] < 0 || values[i] > 0;
     }
     if (!scored) {
@@ -48,7 +59,8 @@ static void export_gguf_scores(const peft__tokenizer *t, peft__gguf_out *w, floa
             values[m->result] = -(float)m->rank;
         }
     }
-    peft__gguf_put_array(w, "tokenizer.ggml.scores", PEFT__GGUF_F32, t->count, values, t->count * sizeof *values);
+    for (size_t i = 0; i < rows; i++) { values[i] = export_gguf_is_token(t, i) ? values[i] : EXPORT_NO_TOKEN_SCORE; }
+    peft__gguf_put_array(w, "tokenizer.ggml.scores", PEFT__GGUF_F32, rows, values, rows * sizeof *values);
 }
 
 static void export_gguf_merges(const peft__tokenizer *t, peft__gguf_out *w, peft__str *line) {
@@ -74,8 +86,12 @@ static bool export_gguf_squeezes(const peft__tokenizer *t) {
 }
 
 /* What is lost would change ids. */
-static peft_status export_gguf_check(const peft__tokenizer *t) {
+static peft_status export_gguf_check(const peft__tokenizer *t, size_t rows) {
     peft_status st = PEFT_OK;
+    if (rows < t->count) {
+        FAIL(PEFT_E_UNSUPPORTED, "the tokenizer has %zu tokens, and the model %zu rows: a GGUF file has as many of one as of the other",
+             t->count, rows);
+    }
     bool spm = t->kind == PEFT__TOK_SPM, unigram = t->kind == PEFT__TOK_UNIGRAM, bert = t->kind == PEFT__TOK_WORDPIECE;
     if (t->kind == PEFT__TOK_BYTES && t->pre_name == NULL) {
         FAIL(PEFT_E_UNSUPPORTED, "the tokenizer's splitting rule has no name in GGUF");
@@ -118,15 +134,17 @@ static void export_gguf_ids(const peft__tokenizer *t, peft__gguf_out *w) {
     if (t->kind == PEFT__TOK_SPM || t->kind == PEFT__TOK_UNIGRAM) {
         peft__gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", t->prefix != PEFT__PREFIX_NEVER);
         bool squeeze = t->squeeze || (t->kind == PEFT__TOK_UNIGRAM && export_gguf_squeezes(t));
-        if (squeeze) { peft__gguf_put_bool(w, "tokenizer.ggml.remove_extra_whitespaces", true); }
+        /* Readers differ in what they take for it where it is absent. */
+        if (squeeze || t->kind == PEFT__TOK_UNIGRAM) { peft__gguf_put_bool(w, "tokenizer.ggml.remove_extra_whitespaces", squeeze); }
     }
     if (t->chat_template != NULL) {
         peft__gguf_put_text(w, "tokenizer.chat_template", t->chat_template, strlen(t->chat_template));
     }
 }
 
-peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w) {
+peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, size_t rows, peft__gguf_out *w) {
     peft_status st = PEFT_OK;
+    rows = rows > 0 ? rows : t->count;
     peft__str line;
     int32_t *types = NULL;
     peft__str_init(&line, t->mem);
@@ -137,17 +155,17 @@ peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w)
         TRY(peft__str_status(&w->meta));
         goto out;
     }
-    TRY(export_gguf_check(t));
+    TRY(export_gguf_check(t, rows));
     const char *pre = t->kind == PEFT__TOK_BYTES ? t->pre_name : "default";
-    types = peft__alloc(t->mem, t->count * sizeof *types);
-    if (types == NULL) { FAIL(PEFT_E_NOMEM, "no memory to write %zu tokens", t->count); }
+    types = peft__alloc(t->mem, rows * sizeof *types);
+    if (types == NULL) { FAIL(PEFT_E_NOMEM, "no memory to write %zu tokens", rows); }
     static const char *const models[] = {"gpt2", "llama", "bert", "t5"};
     const char *model = models[t->kind];
     peft__gguf_put_text(w, "tokenizer.ggml.model", model, strlen(model));
     peft__gguf_put_text(w, "tokenizer.ggml.pre", pre, strlen(pre));
-    export_gguf_vocab(t, w, types, &line);
+    export_gguf_vocab(t, w, rows, types, &line);
     if (t->kind == PEFT__TOK_SPM || t->kind == PEFT__TOK_UNIGRAM) {
-        export_gguf_scores(t, w, (float *)(void *)types); /* as large, and no longer needed as types */
+        export_gguf_scores(t, w, rows, (float *)(void *)types); /* as large, and no longer needed as types */
     }
     if (t->kind == PEFT__TOK_BYTES) { export_gguf_merges(t, w, &line); }
     if (t->charsmap.units != NULL) {
@@ -158,7 +176,7 @@ peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w)
     TRY(peft__str_status(&line));
     TRY(peft__str_status(&w->meta));
 out:
-    peft__free(t->mem, types, t->count * sizeof *types);
+    peft__free(t->mem, types, rows * sizeof *types);
     peft__str_free(&line);
     return st;
 }

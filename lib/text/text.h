@@ -132,8 +132,9 @@ void peft__tokenizer_release(struct peft_tokenizer *t);
 /* The object of peft_tokenizer_info_json. */
 peft_status peft__tokenizer_info(const peft__tokenizer *t, peft__str *out);
 
-/* What a merged GGUF needs: writes all tokenizer.ggml.* keys (from a GGUF's own metadata or from tokenizer.json). */
-peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, peft__gguf_out *w);
+/* What a merged GGUF needs: writes all tokenizer.ggml.* keys (from a GGUF's own metadata, which go as they are, or from another file).
+ * rows: those of the model's embedding, each of which must have a token; 0: as many as there are tokens. */
+peft_status peft__tokenizer_to_gguf(const peft__tokenizer *t, size_t rows, peft__gguf_out *w);
 /* What a merged HF folder needs when the base was a GGUF: tokenizer.json and tokenizer_config.json in `dir`. */
 peft_status peft__tokenizer_to_hf(const peft__tokenizer *t, const char *dir);
 

@@ -216,6 +216,9 @@ static peft_status gguf_tok_kind(peft__tokenizer *t, const char *path, bool *add
     TRY(peft__gguf_text(&t->gguf, "tokenizer.ggml.model", &t->arena, NULL, &model));
     TRY(peft__gguf_text(&t->gguf, "tokenizer.ggml.pre", &t->arena, "default", &pre));
     if (model == NULL) { FAIL(PEFT_E_NOT_FOUND, "%s: no tokenizer: the key tokenizer.ggml.model is missing", path); }
+    if (strcmp(model, "none") == 0 || strcmp(model, "no_vocab") == 0) {
+        FAIL(PEFT_E_NOT_FOUND, "%s: no tokenizer: tokenizer.ggml.model is \"%s\"", path, model);
+    }
     if (strcmp(model, "llama") == 0) {
         t->kind = PEFT__TOK_SPM;
         t->fuse_unk = true;

@@ -288,6 +288,9 @@ def spm_models(tmp):
         compare("sentencepiece: " + name, texts, [as_probable(model, a, b) for a, b in zip(got, expected)], expected)
         known = [i for i in expected[::3] if model.unk_id() not in i]
         compare("sentencepiece: " + name + ", decoded", known, decode(path, known), [model.decode(i) for i in known])
+        out = os.path.join(tmp, "out-" + name.replace(" ", "-") + ".gguf")
+        run("gguf", path, out)
+        compare("sentencepiece: " + name + ", as GGUF", texts, encode(out, texts), got)
 
 
 def t5(tmp):

@@ -196,7 +196,7 @@ static peft_status dump_gguf(peft__mem *mem, const peft__tokenizer *t, const cha
     peft__gguf_out w;
     peft__gguf_out_init(&w, mem);
     peft__gguf_put_text(&w, "general.architecture", "llama", 5);
-    peft_status st = peft__tokenizer_to_gguf(t, &w);
+    peft_status st = peft__tokenizer_to_gguf(t, 0, &w);
     if (st == PEFT_OK) { st = peft__gguf_write(&w, mem, path, NULL, 0); }
     peft__gguf_out_free(&w);
     return st;

@@ -5,40 +5,6 @@ static const char *const ggufs_config =
     "{\"model_type\":\"llama\",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
     "\"intermediate_size\":8,\"vocab_size\":6}";
 
-/* Copies a file's metadata and tensors, changing or leaving out by name. */
-typedef struct ggufs_edit {
-    const char *drop_key, *drop_tensor;
-    void (*add)(peft__gguf_out *w);
-} ggufs_edit;
-
-static peft_status ggufs_rewrite(peft_context *ctx, const char *from, const char *to, const ggufs_edit *e) {
-    static peft__io_source s[32];
-    peft__gguf g;
-    peft__gguf_out w;
-    size_t n = 0;
-    memset(s, 0, sizeof s);
-    peft_status st = peft__gguf_open(&ctx->mem, from, false, &g);
-    if (st != PEFT_OK) { return st; }
-    peft__gguf_out_init(&w, &ctx->mem);
-    for (size_t i = 0; i < g.kv_count; i++) {
-        if (e->drop_key == NULL || strcmp(g.kvs[i].key, e->drop_key) != 0) { peft__gguf_put_kv(&w, &g.kvs[i]); }
-    }
-    if (e->add != NULL) { e->add(&w); }
-    for (size_t i = 0; i < g.count; i++) {
-        const peft__io_tensor *t = &g.tensors[i];
-        if (e->drop_tensor != NULL && strcmp(t->name, e->drop_tensor) == 0) { continue; }
-        s[n].name = t->name;
-        s[n].dtype = t->dtype;
-        s[n].ndim = t->ndim;
-        memcpy(s[n].dims, t->dims, sizeof t->dims);
-        s[n++].data = t->data;
-    }
-    st = peft__gguf_write(&w, &ctx->mem, to, s, n);
-    peft__gguf_out_free(&w);
-    peft__gguf_close(&g);
-    return st;
-}
-
 static void ggufs_adapter(peft__gguf_out *w) { peft__gguf_put_text(w, "general.type", "adapter", 7); }
 static void ggufs_other(peft__gguf_out *w) { peft__gguf_put_text(w, "general.architecture", "rwkv", 4); }
 static void ggufs_heads(peft__gguf_out *w) { peft__gguf_put_u32(w, "llama.attention.head_count", 3); }
@@ -56,7 +22,7 @@ static void ggufs_tokens(peft__gguf_out *w) {
 
 TEST(model_gguf_errors_name_key_or_tensor) {
     static const struct {
-        ggufs_edit edit;
+        kit_edit edit;
         peft_status code;
         const char *part;
     } cases[] = {
@@ -84,7 +50,7 @@ TEST(model_gguf_errors_name_key_or_tensor) {
     peft__model_release(m);
     for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
         m = NULL;
-        CHECK_OK(ggufs_rewrite(&ctx, good, bad, &cases[i].edit));
+        CHECK_OK(kit_rewrite(&ctx, good, bad, &cases[i].edit));
         CHECK_STATUS(peft__model_open(&ctx, bad, false, NULL, &m), cases[i].code);
         CHECK_ERROR_HAS(cases[i].part);
         CHECK_ERROR_HAS("bad.gguf");
@@ -95,7 +61,7 @@ TEST(model_gguf_errors_name_key_or_tensor) {
 }
 
 TEST(model_gguf_without_output_is_tied) {
-    static const ggufs_edit edit = {NULL, "output.weight", NULL};
+    static const kit_edit edit = {NULL, "output.weight", NULL};
     peft_context ctx;
     struct peft_model *m = NULL;
     const char *dir = runner_tmpdir(), *good = runner_path(dir, "good.gguf"), *tied = runner_path(dir, "tied.gguf");
@@ -103,7 +69,7 @@ TEST(model_gguf_without_output_is_tied) {
     CHECK_OK(peft__model_random(&ctx, ggufs_config, strlen(ggufs_config), 1, 0, &m));
     CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, good));
     peft__model_release(m);
-    CHECK_OK(ggufs_rewrite(&ctx, good, tied, &edit));
+    CHECK_OK(kit_rewrite(&ctx, good, tied, &edit));
     CHECK_OK(peft__model_open(&ctx, tied, false, NULL, &m));
     CHECK(m->config.tie_embeddings);
     CHECK_INT(peft__model_site(m, "lm_head")->tied_to, 0);

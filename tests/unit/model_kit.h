@@ -1,4 +1,5 @@
-/* model_kit.h - what tests of models share: a context without api/, files in a folder, logits through the tape. */
+/* model_kit.h - what tests of models share: a context without api/, files in a folder, GGUF files with one thing changed,
+ * logits through the tape. */
 #ifndef MODEL_KIT_H
 #define MODEL_KIT_H
 
@@ -19,6 +20,40 @@ static inline size_t kit_outstanding(peft_context *ctx) { return atomic_load(&ct
 
 static inline peft_status kit_save(peft_context *ctx, const char *dir, const char *name, const char *text) {
     return peft__save_text(&ctx->mem, runner_path(dir, name), text, strlen(text));
+}
+
+/* Copies a GGUF file's metadata and tensors, changing or leaving out by name. */
+typedef struct kit_edit {
+    const char *drop_key, *drop_tensor;
+    void (*add)(peft__gguf_out *w);
+} kit_edit;
+
+static inline peft_status kit_rewrite(peft_context *ctx, const char *from, const char *to, const kit_edit *e) {
+    static peft__io_source s[96];
+    peft__gguf g;
+    peft__gguf_out w;
+    size_t n = 0;
+    memset(s, 0, sizeof s);
+    peft_status st = peft__gguf_open(&ctx->mem, from, false, &g);
+    if (st != PEFT_OK) { return st; }
+    peft__gguf_out_init(&w, &ctx->mem);
+    for (size_t i = 0; i < g.kv_count; i++) {
+        if (e->drop_key == NULL || strcmp(g.kvs[i].key, e->drop_key) != 0) { peft__gguf_put_kv(&w, &g.kvs[i]); }
+    }
+    if (e->add != NULL) { e->add(&w); }
+    for (size_t i = 0; i < g.count; i++) {
+        const peft__io_tensor *t = &g.tensors[i];
+        if (e->drop_tensor != NULL && strcmp(t->name, e->drop_tensor) == 0) { continue; }
+        s[n].name = t->name;
+        s[n].dtype = t->dtype;
+        s[n].ndim = t->ndim;
+        memcpy(s[n].dims, t->dims, sizeof t->dims);
+        s[n++].data = t->data;
+    }
+    st = peft__gguf_write(&w, &ctx->mem, to, s, n);
+    peft__gguf_out_free(&w);
+    peft__gguf_close(&g);
+    return st;
 }
 
 /* Logits [n, vocab] of one row, and its negative log-likelihood in all where nll is given. */

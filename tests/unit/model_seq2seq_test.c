@@ -1,9 +1,11 @@
-/* model_seq2seq_test.c - encoder-decoder models through the public calls: configs that are wrong, by the key that is; folders that are
- * written and read; passes with and without the caches; the same bits at any number of threads; which places adapters take. */
+/* model_seq2seq_test.c - encoder-decoder models through the public calls: configs that are wrong, by the key that is; folders and
+ * GGUF files that are written and read; passes with and without the caches; the same bits at any number of threads; which places
+ * adapters take. */
 #include <stdlib.h>
 
 #include "api/api.h"
 #include "api_kit.h"
+#include "model_kit.h"
 
 enum { SEQ2SEQ_VOCAB = 14, SEQ2SEQ_ROWS = 3, SEQ2SEQ_TOKENS = 12, SEQ2SEQ_LOGITS = SEQ2SEQ_TOKENS * SEQ2SEQ_VOCAB };
 
@@ -105,13 +107,180 @@ TEST(seq2seq_folders_are_the_same_model) {
         CHECK_INT(n->config.forced_eos_id, m->config.forced_eos_id);
         CHECK_OK(seq2seq_logits(n, NULL, NULL, 0, again));
         for (int32_t k = 0; k < SEQ2SEQ_LOGITS; k++) { CHECK_NEAR(again[k], logits[k], 0); }
-        CHECK_STATUS(peft_adapters_merge(set, "", runner_path(runner_tmpdir(), "m.gguf"), NULL), PEFT_E_UNSUPPORTED);
         peft_adapters_free(set);
         peft_model_free(m);
         peft_model_free(n);
         peft_context_free(ctx);
         CHECK_INT(h.now, 0);
     }
+}
+
+/* A tied head is written apart, and is the embedding again when it is read. */
+TEST(seq2seq_ggufs_are_the_same_model) {
+    static float logits[SEQ2SEQ_LOGITS], again[SEQ2SEQ_LOGITS];
+    static const char *const configs[] = {
+        SEQ2SEQ_T5(""), SEQ2SEQ_T5(",\"num_decoder_layers\":1,\"decoder_start_token_id\":5,\"eos_token_id\":3,\"pad_token_id\":2"),
+        SEQ2SEQ_T5(",\"feed_forward_proj\":\"gated-gelu\",\"tie_word_embeddings\":false,\"num_decoder_layers\":3,"
+                   "\"relative_attention_num_buckets\":12,\"layer_norm_epsilon\":1e-5,\"eos_token_id\":null")};
+    for (size_t i = 0; i < PEFT__COUNT(configs); i++) {
+        api_host h = {0};
+        peft_context *ctx = NULL;
+        peft_model *m = NULL, *n = NULL;
+        peft_adapters *set = NULL;
+        peft_tokenizer *none = NULL;
+        const char *path = runner_path(runner_tmpdir(), "t5.gguf"), *folder = runner_path(runner_tmpdir(), "folder");
+        CHECK_OK(api_context(&h, &ctx));
+        CHECK_OK(peft__model_random(ctx, configs[i], strlen(configs[i]), 3, 0.2, &m));
+        CHECK_OK(seq2seq_logits(m, NULL, NULL, 0, logits));
+        CHECK_OK(peft_adapters_create(m, &set));
+        CHECK_OK(peft_adapters_merge(set, "", path, NULL));
+        CHECK_OK(peft_model_open(ctx, path, NULL, &n));
+        const peft__config *a = &m->config, *b = &n->config;
+        CHECK_STR(n->model_type, "t5");
+        CHECK_STATUS(peft_tokenizer_open(ctx, path, &none), PEFT_E_NOT_FOUND);
+        CHECK_ERROR_HAS("no tokenizer: tokenizer.ggml.model is \"none\"");
+        CHECK_INT(n->n_tensors, m->n_tensors);
+        CHECK_INT(b->tie_embeddings, a->tie_embeddings);
+        CHECK_INT(n->gguf->count, m->n_tensors + a->tie_embeddings);
+        CHECK_INT(b->encoder_layers, a->encoder_layers);
+        CHECK_INT(b->layers, a->layers);
+        CHECK_INT(b->head_dim, 6);
+        CHECK_INT(b->bias_buckets, a->bias_buckets);
+        CHECK_INT(b->bias_distance, 128);
+        CHECK_INT(b->glu, a->glu);
+        CHECK_INT(b->act, a->act);
+        CHECK_NEAR(b->norm_eps, a->norm_eps, 0);
+        CHECK_INT(b->decoder_start_id, a->decoder_start_id);
+        CHECK_INT(b->pad_id, a->pad_id);
+        CHECK_INT(b->eos_id, a->eos_id);
+        CHECK_OK(seq2seq_logits(n, NULL, NULL, 0, again));
+        for (int32_t k = 0; k < SEQ2SEQ_LOGITS; k++) { CHECK_NEAR(again[k], logits[k], 0); }
+        peft_adapters_free(set);
+        CHECK_OK(peft_adapters_create(n, &set));
+        CHECK_OK(peft_adapters_merge(set, "", folder, NULL)); /* which has no tokenizer either */
+        CHECK(!peft__path_exists(runner_path(folder, "tokenizer.json")));
+        peft_adapters_free(set);
+        peft_model_free(m);
+        peft_model_free(n);
+        peft_context_free(ctx);
+        CHECK_INT(h.now, 0);
+    }
+}
+
+static void seq2seq_heads(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.attention.head_count", 3); }
+static void seq2seq_groups(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.attention.head_count_kv", 1); }
+static void seq2seq_values(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.attention.value_length", 8); }
+static void seq2seq_buckets(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.attention.relative_buckets_count", 30); }
+static void seq2seq_layers(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.decoder_block_count", 3); }
+static void seq2seq_no_layers(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.decoder_block_count", 0); }
+static void seq2seq_start(peft__gguf_out *w) { peft__gguf_put_u32(w, "t5.decoder_start_token_id", 14); }
+static void seq2seq_pad(peft__gguf_out *w) { peft__gguf_put_u32(w, "tokenizer.ggml.padding_token_id", 99); }
+static void seq2seq_epsilon(peft__gguf_out *w) { peft__gguf_put_f32(w, "t5.attention.layer_norm_rms_epsilon", 2); }
+static void seq2seq_encoder(peft__gguf_out *w) { peft__gguf_put_text(w, "general.architecture", "t5encoder", 9); }
+
+TEST(seq2seq_gguf_errors_name_key_or_tensor) {
+    static const struct {
+        kit_edit edit;
+        peft_status code;
+        const char *part;
+    } cases[] = {
+        {{"t5.embedding_length", NULL, NULL}, PEFT_E_FORMAT, "key \"t5.embedding_length\" is missing"},
+        {{"t5.block_count", NULL, NULL}, PEFT_E_FORMAT, "key \"t5.block_count\" is missing"},
+        {{"t5.feed_forward_length", NULL, NULL}, PEFT_E_FORMAT, "key \"t5.feed_forward_length\" is missing"},
+        {{"t5.attention.head_count", NULL, NULL}, PEFT_E_FORMAT, "key \"t5.attention.head_count\" is missing"},
+        {{"t5.attention.relative_buckets_count", NULL, NULL}, PEFT_E_FORMAT, "\"t5.attention.relative_buckets_count\" is missing"},
+        {{"t5.attention.relative_buckets_count", NULL, seq2seq_buckets}, PEFT_E_FORMAT, "relative_buckets_count\" is 30, no multiple of 4"},
+        {{"t5.attention.key_length", NULL, NULL}, PEFT_E_UNSUPPORTED, "\"t5.attention.value_length\" is 6, only 8 is supported"},
+        {{"t5.attention.value_length", NULL, seq2seq_values}, PEFT_E_UNSUPPORTED, "\"t5.attention.value_length\" is 8, only 6"},
+        {{"t5.attention.head_count", NULL, seq2seq_heads}, PEFT_E_SHAPE, "\"enc.blk.0.attn_q.weight\" has shape [12, 16], expected [18"},
+        {{NULL, NULL, seq2seq_groups}, PEFT_E_UNSUPPORTED, "\"t5.attention.head_count_kv\" is 1, only 2 is supported"},
+        {{"t5.decoder_block_count", NULL, seq2seq_layers}, PEFT_E_NOT_FOUND, "tensor \"dec.blk.2.attn_norm.weight\" is missing"},
+        {{"t5.decoder_block_count", NULL, seq2seq_no_layers}, PEFT_E_FORMAT, "\"t5.decoder_block_count\" is 0, expected 1"},
+        {{"t5.decoder_start_token_id", NULL, seq2seq_start}, PEFT_E_FORMAT, "\"t5.decoder_start_token_id\" is 14, expected 0 to 13"},
+        {{"tokenizer.ggml.padding_token_id", NULL, seq2seq_pad}, PEFT_E_FORMAT, "\"tokenizer.ggml.padding_token_id\" is 99, expected 0"},
+        {{"t5.attention.layer_norm_rms_epsilon", NULL, seq2seq_epsilon}, PEFT_E_FORMAT, "epsilon of the norms"},
+        {{"general.architecture", NULL, seq2seq_encoder}, PEFT_E_UNSUPPORTED, "\"t5encoder\" is not supported, expected one of"},
+        {{NULL, "enc.blk.0.attn_rel_b.weight", NULL}, PEFT_E_NOT_FOUND, "\"enc.blk.0.attn_rel_b.weight\" is missing"},
+        {{NULL, "dec.output_norm.weight", NULL}, PEFT_E_NOT_FOUND, "\"dec.output_norm.weight\" is missing"},
+    };
+    api_host h = {0};
+    peft_context *ctx = NULL;
+    peft_model *m = NULL;
+    const char *good = runner_path(runner_tmpdir(), "good.gguf"), *bad = runner_path(runner_tmpdir(), "bad.gguf");
+    CHECK_OK(api_context(&h, &ctx));
+    CHECK_OK(api_model(ctx, seq2seq_configs[0], &m));
+    CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, good));
+    peft_model_free(m);
+    for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
+        m = NULL;
+        CHECK_OK(kit_rewrite(ctx, good, bad, &cases[i].edit));
+        CHECK_STATUS(peft_model_open(ctx, bad, NULL, &m), cases[i].code);
+        CHECK_ERROR_HAS(cases[i].part);
+        CHECK_ERROR_HAS("bad.gguf");
+    }
+    static const kit_edit no_length = {"t5.attention.key_length", NULL, NULL}, heads = {"t5.attention.head_count", NULL, seq2seq_heads};
+    const char *mid = runner_path(runner_tmpdir(), "mid.gguf");
+    CHECK_OK(kit_rewrite(ctx, good, mid, &no_length));
+    CHECK_OK(kit_rewrite(ctx, mid, bad, &heads));
+    CHECK_STATUS(peft_model_open(ctx, bad, NULL, &m), PEFT_E_FORMAT);
+    CHECK_ERROR_HAS("t5.embedding_length 16 is no multiple of 3 attention heads");
+    peft_context_free(ctx);
+    CHECK_INT(h.now, 0);
+}
+
+/* What a file leaves out; a head that is tied as a converter leaves it; one apart, times 1 / sqrt(16): a power of two, so that the
+ * logits are the same to the bit. */
+TEST(seq2seq_gguf_defaults) {
+    static const kit_edit edits[] = {{"peft.tied_head", NULL, NULL}, {"peft.tied_head", "output.weight", NULL},
+                                     {"t5.decoder_start_token_id", NULL, NULL}, {"t5.decoder_block_count", NULL, NULL},
+                                     {"tokenizer.ggml.eos_token_id", NULL, NULL}};
+    static float logits[SEQ2SEQ_LOGITS], again[SEQ2SEQ_LOGITS];
+    peft_context *ctx = NULL;
+    peft_model *m = NULL;
+    const char *good = runner_path(runner_tmpdir(), "good.gguf"), *other = runner_path(runner_tmpdir(), "other.gguf");
+    CHECK_OK(peft_context_create(NULL, &ctx));
+    CHECK_OK(peft__model_random(ctx, seq2seq_configs[0], strlen(seq2seq_configs[0]), 3, 0.2, &m));
+    CHECK_OK(seq2seq_logits(m, NULL, NULL, 0, logits));
+    CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, good));
+    peft_model_free(m);
+    for (size_t i = 0; i < PEFT__COUNT(edits); i++) {
+        CHECK_OK(kit_rewrite(ctx, good, other, &edits[i]));
+        CHECK_OK(peft_model_open(ctx, other, NULL, &m));
+        CHECK_INT(m->config.tie_embeddings, i != 0);
+        CHECK_INT(m->config.layers, 2);
+        CHECK_INT(m->config.decoder_start_id, 0);
+        CHECK_INT(m->config.eos_id, 1);
+        CHECK_OK(seq2seq_logits(m, NULL, NULL, 0, again));
+        for (int32_t k = 0; k < SEQ2SEQ_LOGITS; k++) { CHECK_NEAR(again[k], logits[k], 0); }
+        peft_model_free(m);
+    }
+    peft_context_free(ctx);
+}
+
+TEST(seq2seq_ggufs_that_cannot_be) {
+    static const struct { const char *config, *words; } cases[] = {
+        {SEQ2SEQ_BART(""), "GGUF has no bart models"},
+        {SEQ2SEQ_T5(",\"feed_forward_proj\":\"gated-silu\""), "the activation of a t5 model with a gate is silu"},
+        {SEQ2SEQ_T5(",\"feed_forward_proj\":\"gelu\""), "the activation of a t5 model without a gate is gelu"},
+        {SEQ2SEQ_T5(",\"relative_attention_max_distance\":64"), "a t5 model's relative_attention_max_distance is 64, only 128"},
+        {SEQ2SEQ_T5(",\"forced_bos_token_id\":4"), "a t5 model's forced_bos_token_id is 4"},
+        {SEQ2SEQ_T5(",\"forced_eos_token_id\":1"), "a t5 model's forced_eos_token_id is 1"},
+    };
+    peft_context *ctx = NULL;
+    const char *path = runner_path(runner_tmpdir(), "none.gguf");
+    CHECK_OK(peft_context_create(NULL, &ctx));
+    for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
+        peft_model *m = NULL;
+        peft_adapters *set = NULL;
+        CHECK_OK(api_model(ctx, cases[i].config, &m));
+        CHECK_OK(peft_adapters_create(m, &set));
+        CHECK_STATUS(peft_adapters_merge(set, "", path, NULL), PEFT_E_UNSUPPORTED);
+        CHECK_ERROR_HAS(cases[i].words);
+        CHECK(!peft__path_exists(path));
+        peft_adapters_free(set);
+        peft_model_free(m);
+    }
+    peft_context_free(ctx);
 }
 
 /* Adapters in every part, shaken. */

@@ -12,7 +12,7 @@ static peft_status export_again(peft__mem *mem, const peft__tokenizer *t, bool g
     }
     peft__gguf_out w;
     peft__gguf_out_init(&w, mem);
-    peft_status st = peft__tokenizer_to_gguf(t, &w);
+    peft_status st = peft__tokenizer_to_gguf(t, 0, &w);
     if (st == PEFT_OK) { st = peft__gguf_write(&w, mem, path, NULL, 0); }
     peft__gguf_out_free(&w);
     return st != PEFT_OK ? st : peft__tokenizer_open(mem, path, out);
@@ -63,6 +63,41 @@ TEST(text_export_spm) {
     export_round(TEXT_SPM, "{\"eos_token\":\"</s>\"}", false);
 }
 
+/* A model has more rows than there are tokens: unused ones fill up, and no text is made of them. */
+static void export_rows(const char *json, const char *config, size_t rows) {
+    peft__mem *mem = runner_mem();
+    peft__tokenizer *a = NULL, *b = NULL;
+    peft__gguf_out w;
+    char ids[512], last[32];
+    const char *path = runner_path(runner_tmpdir(), "rows.gguf");
+    CHECK_OK(text_open(mem, json, config, &a));
+    size_t count = (size_t)peft__tokenizer_size(a);
+    (void)snprintf(last, sizeof last, "[PAD%zu]", rows - 1);
+    (void)snprintf(ids, sizeof ids, "%s", text_ids(a, export_text, 3));
+    peft__gguf_out_init(&w, mem);
+    CHECK_OK(peft__tokenizer_to_gguf(a, rows, &w));
+    CHECK_OK(peft__gguf_write(&w, mem, path, NULL, 0));
+    peft__gguf_out_free(&w);
+    CHECK_OK(peft__tokenizer_open(mem, path, &b));
+    CHECK_INT(peft__tokenizer_size(b), rows);
+    CHECK_INT(peft__tokenizer_id(b, last, strlen(last)), rows - 1);
+    CHECK_INT(b->tokens[count].type, PEFT__TOKEN_UNUSED);
+    CHECK_STR(text_ids(b, export_text, 3), ids);
+    (void)snprintf(ids, sizeof ids, "%s", text_ids(a, last, 3));
+    CHECK_STR(text_ids(b, last, 3), ids);
+    peft__gguf_out_init(&w, mem);
+    CHECK_STATUS(peft__tokenizer_to_gguf(a, count - 1, &w), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("and the model");
+    peft__gguf_out_free(&w);
+    peft__tokenizer_free(a);
+    peft__tokenizer_free(b);
+}
+
+TEST(text_export_fills_up_rows) {
+    export_rows(EXPORT_BYTES, EXPORT_CONFIG, 40);
+    export_rows(TEXT_SPM, "{\"eos_token\":\"</s>\"}", 300);
+}
+
 TEST(text_export_refuses_what_gguf_cannot_say) {
     peft__mem *mem = runner_mem();
     peft__tokenizer *t = NULL;
@@ -72,7 +107,7 @@ TEST(text_export_refuses_what_gguf_cannot_say) {
     CHECK_OK(text_open(mem, json, NULL, &t));
     peft__gguf_out w;
     peft__gguf_out_init(&w, mem);
-    CHECK_STATUS(peft__tokenizer_to_gguf(t, &w), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(peft__tokenizer_to_gguf(t, 0, &w), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("no name in GGUF");
     peft__gguf_out_free(&w);
     peft__tokenizer_free(t);
@@ -133,7 +168,7 @@ static peft_status sweep_all(peft__mem *mem, const char *dir, const char *to) {
         peft__vec_free(&spans);
         TRY(st);
     }
-    TRY(peft__tokenizer_to_gguf(t, &w));
+    TRY(peft__tokenizer_to_gguf(t, 0, &w));
     TRY(peft__tokenizer_to_hf(t, to));
 out:
     peft__tokenizer_free(t);

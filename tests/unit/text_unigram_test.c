@@ -239,7 +239,7 @@ TEST(text_unigram_written_again) {
     peft__tokenizer_free(again);
     peft__gguf_out w;
     peft__gguf_out_init(&w, mem);
-    CHECK_OK(peft__tokenizer_to_gguf(t, &w));
+    CHECK_OK(peft__tokenizer_to_gguf(t, 50, &w));
     CHECK_OK(peft__gguf_write(&w, mem, path, NULL, 0));
     peft__gguf_out_free(&w);
     CHECK_OK(peft__tokenizer_open(mem, path, &again));
@@ -248,7 +248,7 @@ TEST(text_unigram_written_again) {
     peft__tokenizer_free(t);
     CHECK_OK(text_open(mem, UNIGRAM_JSON("{\"type\":\"Lowercase\"}", UNIGRAM_META, "]"), NULL, &t));
     peft__gguf_out_init(&w, mem);
-    CHECK_STATUS(peft__tokenizer_to_gguf(t, &w), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(peft__tokenizer_to_gguf(t, 0, &w), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("a normalizer of the tokenizer has no form in GGUF");
     peft__gguf_out_free(&w);
     peft__tokenizer_free(t);

@@ -228,7 +228,7 @@ TEST(text_wordpiece_gguf) {
     const char *path = runner_path(runner_tmpdir(), "bert.gguf");
     CHECK_OK(wordpiece_open(mem, NULL, &t));
     peft__gguf_out_init(&w, mem);
-    CHECK_OK(peft__tokenizer_to_gguf(t, &w));
+    CHECK_OK(peft__tokenizer_to_gguf(t, 0, &w));
     CHECK_OK(peft__gguf_write(&w, mem, path, NULL, 0));
     peft__gguf_out_free(&w);
     peft__gguf g;
