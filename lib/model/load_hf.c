@@ -129,6 +129,40 @@ out:
     return st;
 }
 
+/* What a folder of sentence-transformers says of how an embedding is made of the states, unless the caller says it. */
+static peft_status load_hf_pooling(struct peft_model *m) {
+    static const struct {
+        const char *key;
+        int32_t pool; /* -1: not supported */
+    } modes[] = {{"pooling_mode_mean_tokens", PEFT__POOL_MEAN}, {"pooling_mode_cls_token", PEFT__POOL_FIRST},
+                 {"pooling_mode_lasttoken", PEFT__POOL_LAST}, {"pooling_mode_max_tokens", -1},
+                 {"pooling_mode_mean_sqrt_len_tokens", -1}, {"pooling_mode_weightedmean_tokens", -1}};
+    peft_status st = PEFT_OK;
+    peft__arena a;
+    char *path = NULL;
+    const char *first = NULL;
+    const peft__json *pooling = NULL;
+    bool on = false;
+    peft__arena_init(&a, m->arena.mem);
+    TRY(peft__path_join(&a, m->path, "1_Pooling/config.json", &path));
+    if (!peft__path_exists(path)) { goto out; }
+    TRY(peft__json_read(&a, path, &pooling));
+    if (pooling->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "%s: no object", path); }
+    for (size_t i = 0; i < PEFT__COUNT(modes); i++) {
+        TRY(peft__json_bool(pooling, path, modes[i].key, false, &on));
+        if (!on) { continue; }
+        if (modes[i].pool < 0 || first != NULL) {
+            FAIL(PEFT_E_UNSUPPORTED, "%s: \"%s\"%s%s%s is not supported, expected one of mean, cls and lasttoken; the option pooling sets "
+                 "another", path, modes[i].key, first != NULL ? " with \"" : "", first != NULL ? first : "", first != NULL ? "\"" : "");
+        }
+        first = modes[i].key;
+        m->config.task.pool = modes[i].pool;
+    }
+out:
+    peft__arena_free(&a);
+    return st;
+}
+
 peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
     peft_status st = PEFT_OK;
     char *path = NULL;
@@ -142,6 +176,7 @@ peft_status peft__model_load_hf(struct peft_model *m, bool copy) {
         goto out;
     }
     if (m->config.encoder_layers > 0) { TRY(load_hf_generation(m)); }
+    if (m->config.task.kind == PEFT__TASK_EMBEDDING && m->ask.pool < 0) { TRY(load_hf_pooling(m)); }
     TRY(load_hf_open_weights(m, copy));
     TRY(peft__model_bind(m, m->path, peft__model_source_hf, NULL));
 out:

@@ -127,6 +127,46 @@ static peft_status encoder_open(peft_context *ctx, const char *dir, const char *
     return st;
 }
 
+/* What a folder of sentence-transformers says of its embeddings, which the option goes before. */
+TEST(encoder_pooling_of_the_folder) {
+    static const char cls[] = "{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":false}";
+    static const struct {
+        const char *text, *words;
+    } bad[] = {{"{\"pooling_mode_max_tokens\":true}", "\"pooling_mode_max_tokens\" is not supported"},
+               {"{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":true}", "with \"pooling_mode_mean_tokens\" is not supported"},
+               {"{\"pooling_mode_cls_token\":1}", "pooling_mode_cls_token"}, {"[]", "no object"}};
+    peft_context *ctx = NULL;
+    peft_model *m = NULL, *n = NULL;
+    float mean[2 * 16], first[2 * 16], read[2 * 16];
+    const char *dir = runner_path(runner_tmpdir(), "model"), *pooling = runner_path(dir, "1_Pooling");
+    CHECK_OK(peft_context_create(NULL, &ctx));
+    m = encoder_random(ctx, encoder_models[0].config);
+    CHECK_OK(peft__model_write_hf(m, NULL, -1, dir));
+    peft_model_free(m);
+    const struct { const char *options; float *out; } before[] = {{"{}", mean}, {"{\"pooling\":\"cls\"}", first}};
+    for (size_t i = 0; i < PEFT__COUNT(before); i++) {
+        CHECK_OK(encoder_open(ctx, dir, before[i].options, &n));
+        CHECK_INT(encoder_outputs(ctx, n, before[i].out, PEFT__COUNT(mean)), PEFT__COUNT(mean));
+        peft_model_free(n);
+    }
+    CHECK_OK(peft__dir_make(pooling));
+    CHECK_OK(kit_save(ctx, pooling, "config.json", cls));
+    const struct { const char *options; const float *like; } after[] = {{"{}", first}, {"{\"pooling\":\"mean\"}", mean}};
+    for (size_t i = 0; i < PEFT__COUNT(after); i++) {
+        CHECK_OK(encoder_open(ctx, dir, after[i].options, &n));
+        CHECK_INT(encoder_outputs(ctx, n, read, PEFT__COUNT(read)), PEFT__COUNT(read));
+        CHECK_MEM(read, after[i].like, sizeof read);
+        peft_model_free(n);
+    }
+    CHECK(memcmp(mean, first, sizeof mean) != 0);
+    for (size_t i = 0; i < PEFT__COUNT(bad); i++) {
+        CHECK_OK(kit_save(ctx, pooling, "config.json", bad[i].text));
+        CHECK(encoder_open(ctx, dir, "{}", &n) != PEFT_OK);
+        CHECK_ERROR_HAS(bad[i].words);
+    }
+    peft_context_free(ctx);
+}
+
 TEST(encoder_tasks_by_option) {
     peft_context *ctx = NULL;
     peft_model *m = NULL, *n = NULL;

@@ -87,7 +87,9 @@ class Model(Handle):
 
     _free = "peft_model_free"
 
-    def __init__(self, address: int, context: Context, place: Optional[bytes] = None) -> None:
+    def __init__(self, address: int, context: Optional[Context] = None, place: Optional[bytes] = None) -> None:
+        if not isinstance(address, int) or context is None:
+            raise TypeError("a Model is made by Model.open(path), Model.random(config) or Model.from_tensors(config, tensors)")
         super().__init__(address)
         self.context = context
         self._path = place

@@ -122,3 +122,9 @@ def test_buffers_that_lie():
         with pytest.raises((TypeError, ValueError)):
             function(Lies(), "x")
     assert LLAMA
+
+
+def test_a_model_is_not_made_of_a_path():
+    for arguments in (("model",), ("model", libpeft.Context()), (1,)):
+        with pytest.raises(TypeError, match=r"Model\.open\(path\)"):
+            libpeft.Model(*arguments)
