@@ -37,13 +37,15 @@ static const peft__schema adalora_schema = {"method:adalora", adalora_options, P
 
 /* Where PEFT's defaults are not those of LoRA. */
 static const char *const adalora_targets[][2] = {
-    {"t5", "[\"q\",\"k\",\"v\",\"o\",\"wi\",\"wo\"]"},
+    {"t5", "[\"q\",\"k\",\"v\",\"o\",\"wi\",\"wo\"]"}, /* "wi" where there is one: version 1.1 has not */
     {"mt5", "[\"q\",\"k\",\"v\",\"o\",\"wi_0\",\"wi_1\",\"wo\"]"},
     {"bart", "[\"q_proj\",\"k_proj\",\"v_proj\",\"out_proj\",\"fc1\",\"fc2\"]"},
     {"opt", "[\"q_proj\",\"k_proj\",\"v_proj\",\"out_proj\",\"fc1\",\"fc2\"]"},
     {"roberta", "[\"query\",\"key\",\"value\",\"dense\"]"},
     {"deberta-v2", "[\"query_proj\",\"key_proj\",\"value_proj\",\"dense\"]"},
 };
+
+static const char adalora_gated_t5[] = "[\"q\",\"k\",\"v\",\"o\",\"wo\"]";
 
 enum { ADALORA_TOTAL = 16 }; /* reals of `shared` before the scratch; the first is the total of the last run, or 0 */
 
@@ -90,16 +92,25 @@ out:
     return st;
 }
 
+/* LIST text of what an unset target_modules means. */
+static const char *adalora_usual(const peft__base_info *base) {
+    const char *usual = peft__model_type_find(adalora_targets, PEFT__COUNT(adalora_targets), base->model_type);
+    if (usual[0] == '\0') { return peft__usual_projections(base); }
+    if (strcmp(base->model_type, "t5") != 0) { return usual; }
+    for (size_t i = 0; i < base->n_sites; i++) {
+        if (peft__path_ends(base->sites[i].path, "wi")) { return usual; }
+    }
+    return adalora_gated_t5;
+}
+
 static peft_status adalora_build(peft__adapter *a) {
     peft_status st = PEFT_OK;
     peft__adalora_plan plan;
     const peft__json *pattern = NULL;
-    const char *usual = peft__model_type_find(adalora_targets, PEFT__COUNT(adalora_targets), a->base->model_type);
     int64_t init = peft__opt_int(&a->opts, "init_r"), total = peft__opt_int(&a->opts, "total_step");
     peft__arena arena;
     peft__arena_init(&arena, a->mem);
-    TRY(peft__adapter_targets(a, 1 << PEFT__SITE_LINEAR, usual[0] != '\0' ? usual : peft__usual_projections(a->base),
-                              adalora_add_site));
+    TRY(peft__adapter_targets(a, 1 << PEFT__SITE_LINEAR, adalora_usual(a->base), adalora_add_site));
     TRY(peft__adalora_pattern(a, &arena, &pattern));
     TRY(peft__adalora_check_pattern(a, pattern));
     if (!a->from_file) { /* a file may come from a training that never pruned; a run checks again */

@@ -5,7 +5,8 @@
  *   <path>.base_layer.weight                  of a LoRA at the head; of trainable_tokens after a resize
  *   <path>.token_adapter.base_layer.weight    of trainable_token_indices after a resize
  *   lm_head.weight                            of an untied head after a resize, which no adapter touches
- * and the rows of a tied head once more under the head's name. What is no news is passed over, if it is this base's (rounding
+ * and the rows of a tied head once more under the head's name, with encoder-decoders under those of both stacks' tables too
+ * (<stack>.embed_tokens). What is no news is passed over, if it is this base's (rounding
  * and quantisation aside): a base that was changed is refused. An untied head's rows of new tokens are news, and are taken. */
 #include "peft/reader.h"
 #include "peft/tokens.h"
@@ -88,22 +89,37 @@ out:
     return st;
 }
 
-/* The tied head's rows of tokens once more. */
+/* The table's rows once more, under a name that an encoder or a decoder has for the table "shared"? */
+static bool base_stack_rows(const peft__adapter *a, const char *name) {
+    static const char *const stacks[] = {"encoder", "decoder"};
+    char key[512];
+    if (a->tokens == NULL) { return false; }
+    const char *path = a->tokens->table.site->path, *leaf = peft__path_leaf(path);
+    if (strcmp(leaf, "shared") != 0) { return false; }
+    for (size_t i = 0; i < PEFT__COUNT(stacks); i++) {
+        (void)snprintf(key, sizeof key, "%s%.*s%s.embed_tokens.%strainable_tokens_delta", base_prefix, (int)(leaf - path), path,
+                       stacks[i], a->tokens->wrapper);
+        if (strcmp(key, name) == 0) { return true; }
+    }
+    return false;
+}
+
+/* The tied head's rows of tokens once more, or those of a stack. */
 static peft_status base_twin(const char *what, const peft__adapter *a, const peft__io_tensor *t, bool *known) {
     peft_status st = PEFT_OK;
     peft__param twin = {0};
     peft__arena arena;
     peft__arena_init(&arena, a->mem);
     TRY(peft__tokens_twin(a, &arena, &twin));
-    if (twin.rows == 0 || strcmp(twin.name, t->name) != 0) { goto out; }
+    if (twin.rows == 0 || (strcmp(twin.name, t->name) != 0 && !base_stack_rows(a, t->name))) { goto out; }
     if (t->ndim != 2 || t->dims[0] != twin.rows || t->dims[1] != twin.cols) {
-        FAIL(PEFT_E_SHAPE, "%s: tensor \"%s\" is not [%lld, %lld] as that of the embedding, to which the head is tied", what,
-             t->name, (long long)twin.rows, (long long)twin.cols);
+        FAIL(PEFT_E_SHAPE, "%s: tensor \"%s\" is not [%lld, %lld] as that of the embedding, to which it is tied", what, t->name,
+             (long long)twin.rows, (long long)twin.cols);
     }
     for (int64_t e = 0; e < twin.rows * twin.cols; e++) {
         if ((float)twin.value[e] == peft__reader_element(t, (size_t)e)) { continue; }
-        FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" has another row %lld than that of the embedding, to which the head is tied",
-             what, t->name, (long long)(e / twin.cols));
+        FAIL(PEFT_E_UNSUPPORTED, "%s: tensor \"%s\" has another row %lld than that of the embedding, to which it is tied", what,
+             t->name, (long long)(e / twin.cols));
     }
     *known = true;
 out:

@@ -13,7 +13,8 @@
  *
  * adapters 1.3.0 undoes the bijection in its flexible heads (LlamaAdapterModel) and in models known by their interface
  * (Qwen2ForCausalLM), but not in LlamaForCausalLM, MistralForCausalLM, GPT2LMHeadModel, GPTJForCausalLM: option inv_head, which
- * files keep as their model_class. Its glow can be saved, not run: it cuts the batch along the tokens. Here it is what its own
+ * files keep as their model_class. With encoder-decoders its flexible heads undo the encoder's bijection on the decoder's states:
+ * folders of those classes are refused. Its glow can be saved, not run: it cuts the batch along the tokens. Here it is what its own
  * inverse undoes.
  *
  * Left out: the old nested config "invertible_adapter" of 2020's releases. */
@@ -61,6 +62,9 @@ static const char *const invertible_classes[][3] = {
     {"gpt2", "GPT2LMHeadModel", "GPT2AdapterModel"},
     {"gptj", "GPTJForCausalLM", "GPTJAdapterModel"},
 };
+
+/* Of encoder-decoders: those with flexible heads. */
+static const char *const invertible_undoing[] = {"T5AdapterModel", "MT5AdapterModel", "BartAdapterModel"};
 
 /* Row of a text in one of the columns; the table's length: none. */
 static size_t invertible_class_row(const char *text, int column) {
@@ -215,6 +219,11 @@ peft_status peft__invertible_config_in(peft__optset *opts, const peft__json *con
     TRY(peft__config_get(opts, c, what, "inv_adapter"));
     TRY(peft__config_get(opts, c, what, "inv_adapter_reduction_factor"));
     if (invertible_is(opts, "none") || model == NULL || model->kind != PEFT__JSON_STRING) { goto out; }
+    for (size_t i = 0; i < PEFT__COUNT(invertible_undoing); i++) {
+        if (strcmp(model->str, invertible_undoing[i]) != 0) { continue; }
+        FAIL(PEFT_E_UNSUPPORTED, "%s: model_class is \"%s\", whose head undoes the encoder's bijection (inv_adapter) on the decoder's "
+             "states; here nothing does", what, model->str);
+    }
     TRY(peft__opt_set_bool(opts, "inv_head", invertible_class_row(model->str, 1) == PEFT__COUNT(invertible_classes)));
 out:
     return st;

@@ -2,18 +2,16 @@
 tensors, none of them at its initial value.
 
 The peer is HF PEFT or AdapterHub's library where one of them has the method; where neither has, the method's formula over torch's
-own gradients. Folders of the peer are loaded where they hold all that is trained, else its tensors are written one by one.
+own gradients. Folders of the peer are loaded where they hold all that is trained, else its tensors are written one by one. The bases
+and the rows are those of conform_sides.py.
 """
-import copy
-import os
-
 import adapters as hub
 import peft
 import torch
 from adapters.configuration import AdapterFusionConfig
 from adapters.methods.modeling import GLOWCouplingBlock
 from peft import AdaLoraConfig, BOFTConfig, IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, VeraConfig
-from peft import MultitaskPromptTuningConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, TrainableTokensConfig
+from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, TrainableTokensConfig
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, lorafa
 from peft.tuners.boft import layer as boft_layer
@@ -22,39 +20,16 @@ from peft.utils import constants
 import hf
 import hub_plugin
 import peftlib
-import test_adalora
 import test_invertible
 import test_methods
 import test_multitask
 import test_oft
 import test_prompts
 import test_unions
+from conform_sides import (ARCHS, BIASED, ENCODERS, IDS, MAY_BE_BIASED, PAIRS, RATE, SIZES, UNBIASED, UNGROUPED, Data, Setup, call,
+                           caller, head_names, taken)
 
-RATE = 5e-3
-IDS = [7, 3, 299]  # the rows of trained tokens
-TASKS = [1, 0, 2]
-SIZES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-ADAMW = dict(learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=0, weight_decay=0)
 FLEXIBLE = dict(llama=hub.LlamaAdapterModel, mistral=hub.MistralAdapterModel, gpt2=hub.GPT2AdapterModel)
-ARCHS = [
-    ("Llama", hf.llama(**SIZES)),
-    ("Mistral", hf.mistral(sliding_window=6, **SIZES)),
-    ("GPT-2", hf.gpt2(n_embd=32, n_layer=2)),
-    ("Qwen2", hf.qwen2(**SIZES)),
-    ("Qwen3", hf.qwen3(**SIZES)),
-    ("Gemma 2", hf.gemma2(**dict(SIZES, sliding_window=6))),
-    ("Gemma 3", hf.gemma3(**dict(SIZES, sliding_window=6))),
-    ("Phi-3", hf.phi3(**SIZES)),
-    ("OLMo 2", hf.olmo2(**SIZES)),
-    ("NeoX", hf.neox(**SIZES)),
-    ("OPT", hf.opt(**SIZES)),
-    ("BERT", hf.bert(**SIZES)),
-    ("RoBERTa", hf.roberta(**SIZES, type_vocab_size=1, vocab_size=hf.VOCAB + 1, pad_token_id=hf.VOCAB, max_position_embeddings=400)),
-    ("DistilBERT", hf.distilbert(**SIZES)),
-    ("ModernBERT", hf.modernbert(local_attention=8, **SIZES)),
-]
-ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
-BOTH_ROWS = ("Llama", "Mistral", "GPT-2")  # which have rows of equal length too
 MAPPINGS = {IA3Config: constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING}  # else the tuner's class has it
 # What PEFT has no default for: projections, norms.
 TARGETS = dict(phi3=["qkv_proj"], olmo2=["q_proj", "v_proj"], bert=["query", "value"], roberta=["query", "value"],
@@ -67,93 +42,9 @@ NORMS = dict(phi3=["input_layernorm", "post_attention_layernorm", "norm"], gpt_n
              olmo2=["post_attention_layernorm", "post_feedforward_layernorm", "q_norm", "k_norm"],
              opt=["self_attn_layer_norm", "final_layer_norm"], bert=["LayerNorm"], roberta=["LayerNorm"],
              distilbert=["sa_layer_norm", "output_layer_norm"], modernbert=["mlp_norm", "final_norm"])
-UNBIASED = ("Mistral", "Phi-3")
-MAY_BE_BIASED = {"Qwen3": hf.qwen3, "Gemma 2": hf.gemma2, "Gemma 3": hf.gemma3, "OLMo 2": hf.olmo2}
-UNGROUPED = {"Phi-3": hf.phi3(**dict(SIZES, num_key_value_heads=4))}
-BIASED = hf.llama(attention_bias=True, mlp_bias=True, **SIZES)
-TYPES = ("q8_0", "q4_0")
 
 lorafa.is_bf16_available = lambda: False  # else its projection is rounded to bfloat16
 GLOWCouplingBlock.forward = test_invertible.glow
-
-
-class Base:
-    """A random model as libpeft opens it and as the peer has it; quantised: the peer has what libpeft reads of the file."""
-
-    def __init__(self, ctx, top, title, pair, seed, dtype=None):
-        self.title, self.folder = title, os.path.join(top, title.replace(" ", "-"))
-        self.model = hf.make(pair, seed)
-        self.model.save_pretrained(self.folder)
-        self.ours = peftlib.Model(ctx, self.folder)
-        if dtype is not None:
-            path = self.folder + ".gguf"
-            peftlib.Adapters(self.ours).merge("", path, dtype=dtype)
-            self.ours = peftlib.Model(ctx, path)
-            with torch.no_grad():
-                for name, p in self.model.named_parameters():
-                    p.copy_(torch.tensor(self.ours.read(name)).view(p.shape))
-            self.model.save_pretrained(self.folder)
-        self.family, self.conv = self.model.config.model_type, pair[0] is hf.GPT2LMHeadModel
-        self.quantised, self.seed = dtype is not None, seed
-        self.encoder = self.family in ENCODERS
-        self.task_type = "TOKEN_CLS" if self.encoder else "CAUSAL_LM"
-
-    def plain(self):
-        return copy.deepcopy(self.model)
-
-    def scratch(self):
-        return os.path.join(os.path.dirname(self.folder), "scratch")
-
-
-class Setup:
-    """Both sides of one comparison. forward(ids, mask, tasks): logits of the peer at every place of the padded rows."""
-
-    def __init__(self, adapters, names, forward, job="a", acts=None, holder=None, turned=(), frozen=(), optimizer=None, ours=None,
-                 step_loss=None, after=None):
-        self.adapters, self.names, self.forward = adapters, names, forward
-        self.job, self.acts, self.holder = job, acts or job, holder or job  # what is trained, what acts, what has the tensors
-        self.turned, self.frozen = turned, frozen  # stored the other way round there; read and not trained
-        self.optimizer = optimizer or (lambda p: torch.optim.AdamW(p, lr=RATE, weight_decay=0.0))
-        self.ours = dict(ADAMW, **(ours or {}))
-        self.step_loss, self.after = step_loss, after or (lambda step: None)
-
-    def theirs(self, name, tensor):
-        t = tensor.detach().numpy()
-        return (t.T if name in self.turned else t).copy()
-
-
-def call(model, ids, mask, **more):
-    if model.config.model_type not in ENCODERS:
-        more["use_cache"] = False
-    return model(input_ids=ids, attention_mask=mask, **more).logits[:, -ids.shape[1]:].float()
-
-
-def mean_loss(base, model, rows, labels):
-    """Of the labels at their places where nothing is shifted."""
-    if not base.encoder:
-        return hf.loss(model, rows, labels)
-    ids, mask, marks = hf.pad(rows, labels)
-    return torch.nn.functional.cross_entropy(call(model, ids, mask).flatten(0, 1), marks.flatten(), ignore_index=-100)
-
-
-def head_names(base, theirs):
-    """A classifier, which is trained with any adapter."""
-    if not base.encoder:
-        return {}
-    found = {n: p for n, p in theirs.named_parameters() if "classifier" in n and "original_module" not in n}
-    return {"classifier." + n.rsplit(".", 1)[1]: p.requires_grad_(True) for n, p in found.items()}
-
-
-def taken(adapters, folder, method, options, names):
-    """The peer's tensors: by its folder, and written where that is not enough (it says another method, or holds less)."""
-    if folder is not None:
-        adapters.load("a", folder)
-        if adapters.info("a")["method"] == method and set(adapters.shapes("a")) == set(names):
-            return
-        peftlib._ok(peftlib.lib.peft_adapters_remove(adapters.ptr, b"a"))
-    adapters.add("a", method, options, seed=3)
-    for name, p in names.items():
-        adapters.write("a", name, p.detach().numpy())
 
 
 # ---- HF PEFT
@@ -186,7 +77,13 @@ def in_peft(base, method, cls, options, ours=None, amount=0.1, prepare=None):
     adapters = peftlib.Adapters(base.ours)
     names = {test_methods.file_name(n): p for n, p in theirs.named_parameters() if p.requires_grad}
     taken(adapters, base.scratch() if ours is None else None, method, ours or options, names)
-    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask)), theirs
+    return Setup(adapters, names, caller(theirs)), theirs
+
+
+def stacks_look_up(theirs):
+    """T5's stacks use PEFT's rows of tokens."""
+    model = theirs.get_base_model()
+    model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
 
 
 def default_targets(base, method, cls, **options):
@@ -273,20 +170,13 @@ def their_olora(base):
     return hf.logits(wrapped, [1, 2, 3])
 
 
-def whole_loss(base, theirs, rows, labels):
-    ids, mask, marks = hf.pad(rows, labels)
-    if not base.encoder:
-        return test_adalora.whole_loss(theirs, rows, labels)
-    return theirs(input_ids=ids, attention_mask=mask, labels=marks).loss
-
-
 def adalora(base):
     """Steps add the orthonormal term and take triplets away."""
     options = dict(init_r=4, target_r=2, tinit=1, tfinal=5, deltaT=2, total_step=24,
                    **({} if base.family != "mistral" else dict(target_modules=["q_proj", "v_proj"])))
     options.update(usual_targets(base, AdaLoraConfig, options))
     s, theirs = in_peft(base, "adalora", AdaLoraConfig, options, amount=0.3)
-    s.step_loss = lambda rows, labels: whole_loss(base, theirs, rows, labels)
+    s.step_loss = lambda data: theirs(**data.padded(), labels=data.marks()).loss
     s.after = theirs.base_model.update_and_allocate
     return s
 
@@ -300,7 +190,7 @@ def soft(method, cls, **options):
         names = {n: p for n, p in names.items() if "classifier" not in n} | head_names(base, theirs)
         adapters = peftlib.Adapters(base.ours)
         taken(adapters, None, method, options, names)
-        return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
+        return Setup(adapters, names, caller(theirs))
     return build
 
 
@@ -312,7 +202,13 @@ def multitask(base):
     theirs.save_pretrained(base.scratch())
     adapters = peftlib.Adapters(base.ours)
     taken(adapters, base.scratch(), "multitask_prompt", options, names)
-    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask, task_ids=torch.tensor(tasks)))
+
+    def forward(inputs, tasks):
+        if base.pair:  # PEFT would make the decoder's input from labels
+            inputs = dict(inputs, decoder_inputs_embeds=theirs.word_embeddings(inputs["decoder_input_ids"]))
+        return call(theirs, inputs, task_ids=torch.tensor(tasks))
+
+    return Setup(adapters, names, forward)
 
 
 # ---- AdapterHub
@@ -324,11 +220,12 @@ HOLDERS = {".adapters.a.": ".", ".shared_parameters.a.": ".shared_parameters.", 
 def hub_names(theirs):
     out = {}
     for name, p in theirs.named_parameters(remove_duplicate=False):
+        name = "." + name  # T5's shared parameters have nothing before them
         if ".prefix_tuning.pool." in name or not any(h in name for h in HOLDERS):
             continue
         for there, here in HOLDERS.items():
             name = name.replace(there, here)
-        out[name] = p
+        out[name[1:]] = p
     return out
 
 
@@ -348,15 +245,16 @@ def in_hub_model(base, config, flexible):
     return theirs.eval(), names
 
 
-def in_hub(method, options, config, flexible=None):
-    """flexible: the peer's class with or without a flexible head, which is said to libpeft by inv_head; None: no matter."""
+def in_hub(method, options, config, flexible=None, folder=True):
+    """flexible: the peer's class with or without a flexible head, which is said to libpeft by inv_head; None: no matter. folder: else
+    the peer's tensors are written one by one."""
     def build(base):
         theirs, names = in_hub_model(base, config, flexible)
         test_unions.save_theirs(theirs, base.scratch())
         adapters = peftlib.Adapters(base.ours)
         more = {} if flexible is None else dict(inv_head=flexible or ("inv_adapter" in options and not hub_plugin.knows(base.family)))
-        taken(adapters, base.scratch(), method, dict(options, **more), names)
-        return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
+        taken(adapters, base.scratch() if folder else None, method, dict(options, **more), names)
+        return Setup(adapters, names, caller(theirs))
     return build
 
 
@@ -370,7 +268,7 @@ def union(base):
     adapters.add("a", "union", dict(parts=["l", "b"]))
     for name, p in names.items():
         adapters.write("a", name, p.detach().numpy())
-    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask))
+    return Setup(adapters, names, caller(theirs))
 
 
 def fusion(base):
@@ -391,8 +289,8 @@ def fusion(base):
     theirs.eval().save_adapter_fusion(base.scratch() + "f", "a,b", use_safetensors=True)
     adapters.load("f", base.scratch() + "f")
     names = {n.replace(".a,b.", "."): p for n, p in theirs.named_parameters() if "adapter_fusion_layer" in n and p.requires_grad}
-    return Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), job="fuse(a, b)", acts="f", holder="f",
-                 step_loss=lambda rows, labels: mean_loss(base, theirs, rows, labels) + theirs.get_fusion_regularization_loss())
+    return Setup(adapters, names, caller(theirs), job="fuse(a, b)", acts="f", holder="f",
+                 step_loss=lambda data: data.loss(caller(theirs)) + theirs.get_fusion_regularization_loss())
 
 
 # ---- torch
@@ -411,7 +309,7 @@ def of_the_base(method):
         test_methods.shake(theirs, base.seed + 1, 0.02)
         matrices = [n for n, p in names.items() if base.conv and p.dim() == 2 and (".c_" in n)]
         turned = {n for n in matrices if adapters.shapes("a")[matrices[0]] != tuple(names[matrices[0]].shape)}
-        s = Setup(adapters, names, lambda ids, mask, tasks: call(theirs, ids, mask), turned=turned)
+        s = Setup(adapters, names, caller(theirs), turned=turned)
         for n, p in names.items():
             adapters.write("a", n, s.theirs(n, p))
         return s
@@ -470,12 +368,12 @@ def by_formula(method, weight, options):
             names[n].requires_grad_(True)
         modules = {site["path"] for site in adapters.info("a")["sites"]}
 
-        def forward(ids, mask, tasks):
+        def forward(inputs, tasks):
             changed = {}
             for m in modules:
                 t = {n.removeprefix(m + "."): p for n, p in names.items() if n.startswith(m + ".")}
                 changed[m + ".weight"] = weight(t, theirs.get_parameter(m + ".weight").detach(), options)
-            out = torch.func.functional_call(theirs, changed, (), dict(input_ids=ids, attention_mask=mask, use_cache=False))
+            out = torch.func.functional_call(theirs, changed, (), dict(inputs, use_cache=False))
             return out.logits.float()
 
         return Setup(adapters, names, forward)
@@ -493,6 +391,7 @@ OLORA_CONV = ("PEFT factors a Conv1D's weight the wrong way round, and its tenso
 
 
 PLUGIN = [t for t, pair in ARCHS if not hub_plugin.knows(pair[1].model_type) and pair[1].model_type not in ENCODERS]
+BOTH_STACKS = [t for t, pair in ARCHS if pair[1].model_type in PAIRS]
 TAGGERS = [t for t, pair in ARCHS if pair[1].model_type in ENCODERS]
 WITHOUT_PAST = ["DistilBERT", "ModernBERT"]
 NO_PREFIX = "the peer's plug-in interface has no prefixes for ModernBERT, whose attention is called with q, k and v in one"
@@ -500,6 +399,11 @@ NO_PAST = "PEFT needs a model that takes `past_key_values` for a prefix"
 NO_CLASSIFIER = "PEFT's trained tokens know no classifier, and fail with `task_type=\"TOKEN_CLS\"`"
 TWO_HEADS = "each adapter here has a classifier of its own, and libpeft refuses two at a time"
 THIRDS = "of as many key heads as query heads: the peer cuts the matrix of q, k and v in three"
+STACKS = ("PEFT wraps the table `shared`, which the stacks of a T5 with a head of its own do not call, and its rows act on nothing: here "
+          "they are told to")
+SHARED = "the peer's folders of T5 lack what the layers share: its tensors are written one by one"
+PAIR_HEAD = ("the peer's class with a fixed head: its flexible one undoes the encoder's bijection on the decoder's states, and libpeft "
+             "refuses such a folder")
 HEADS = "the peer's three parts of the matrix of q, k and v are put where heads have theirs"
 FUSED = {"Phi-3": THIRDS, "NeoX": HEADS}
 
@@ -528,7 +432,7 @@ def holes(case, note, titles, acts=False):
         made = case.build(base)
         if acts:
             return peftlib.Session(base.ours, made.adapters, "a")
-        return made.forward(torch.tensor([IDS]), torch.ones(1, len(IDS), dtype=torch.long), [0])
+        return Data(base, "padded").outputs(made.forward, alone=False)
 
     case.refused = dict(case.refused, **{t: build for t in titles})
     return case
@@ -545,16 +449,40 @@ def tuner(title, method, cls, conv=None, note=None, amount=0.1, **options):
                 refused={"GPT-2": build})  # if it is not, PEFT has learnt it
 
 
+def in_stacks(case, cls, **options):
+    """Rows of tokens in T5. What is refused: that they act without a word to its stacks."""
+    def build(base):
+        return in_peft(base, case.method, cls, options, prepare=stacks_look_up)[0]
+
+    def unheard(base):
+        s = case.build(base)
+        rows = next(p for n, p in s.names.items() if n.endswith("trainable_tokens_delta"))
+        torch.autograd.grad(Data(base, "padded").loss(s.forward), rows)
+
+    case.special, case.refused = dict(case.special, T5=(build, STACKS)), dict(case.refused, T5=unheard)
+    return case
+
+
+def shared_in_t5(case, config, **options):
+    """A compacter, of which the peer saves all but what its layers share."""
+    case.special, case.refused = dict(T5=(in_hub(case.method, options, config, folder=False), SHARED)), dict(T5=case.build)
+    return case
+
+
 def bottleneck(title, method, config, note=None, alone=None, flexible=None, **options):
     build = in_hub(method, options, config, flexible)
     if method in ("lora_hub", "unipelt"):
         case = fused(Case(title, method, HUB, build, note, alone=alone))
         return case if method == "lora_hub" else holes(case, NO_PREFIX, ["ModernBERT"])
+    if method.startswith("compacter"):
+        return shared_in_t5(Case(title, method, HUB, build, note), config, **options)
     if method in ("prefix_tuning", "mam"):
         return holes(Case(title, method, HUB, build, note, alone=alone), NO_PREFIX, ["ModernBERT"])
     if flexible is False and "inv_adapter" not in options:
         return Case(title, method, HUB, build, note, alone=alone, refused={t: build for t in PLUGIN},
                     special={t: (None, NO_FIXED_HEAD) for t in PLUGIN})
+    if flexible:
+        return Case(title, method, HUB, build, note, alone=alone, special={t: (build, PAIR_HEAD) for t in BOTH_STACKS})
     return Case(title, method, HUB, build, note, alone=alone)
 
 
@@ -573,6 +501,7 @@ def base_trained(title, method, note=None, **more):
 ALL = "all-linear"
 C_ATTN = dict(target_modules=["c_attn"])
 OFT_EXACT = dict(oft_block_size=8, use_cayley_neumann=False, block_share=True)
+LORA_TOKENS = dict(r=4, trainable_token_indices=IDS)
 PREFIX = dict(prefix_length=5, bottleneck_size=12)
 UNIPELT = dict(prefix_length=4, bottleneck_size=8, reduction_factor=8, r=3, alpha=6)
 MAM = dict(prefix_length=5, bottleneck_size=12, reduction_factor=4)
@@ -590,7 +519,7 @@ CASES = [
     Case("lora, OLoRA", "lora", PEFT, olora, special={"GPT-2": (olora_of_conv, OLORA_CONV)},
          refused={"GPT-2": their_olora}),
     Case("lora, LoRA+", "lora", PEFT, lora_plus, "with PEFT's `create_loraplus_optimizer`"),
-    tuner("lora, trained tokens", "lora", LoraConfig, r=4, trainable_token_indices=IDS),
+    in_stacks(tuner("lora, trained tokens", "lora", LoraConfig, **LORA_TOKENS), LoraConfig, **LORA_TOKENS),
     tuner("dora", "dora", LoraConfig, use_dora=True, r=4, lora_alpha=8, target_modules=ALL, amount=0.07),
     Case("lora_fa", "lora_fa", PEFT, lora_fa, "with PEFT's `create_lorafa_optimizer`, its bfloat16 rounding off"),
     Case("adalora", "adalora", PEFT, adalora, "steps with the orthonormal term and two choices of triplets"),
@@ -612,7 +541,8 @@ CASES = [
                           **{t: maker(attention_bias=True, **SIZES) for t, maker in MAY_BE_BIASED.items()}},
                  refused={t: of_the_base("bitfit") for t in UNBIASED},
                  special={t: (None, "this model has no biases") for t in UNBIASED}),
-    holes(tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS), NO_CLASSIFIER, TAGGERS),
+    in_stacks(holes(tuner("trainable_tokens", "trainable_tokens", TrainableTokensConfig, token_indices=IDS), NO_CLASSIFIER, TAGGERS),
+              TrainableTokensConfig, token_indices=IDS),
     base_trained("head", "head"),
     base_trained("full", "full"),
     bottleneck("houlsby", "houlsby", hub.DoubleSeqBnConfig(reduction_factor=8), reduction_factor=8),

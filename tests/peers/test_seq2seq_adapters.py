@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Adapters of encoder-decoder models beside HF PEFT and AdapterHub's library, on small random T5 and BART models: folders of the peer
-are read, logits compared (in one pass, and by passes of 3 tokens with a cache), the losses of three steps of training, the files
-that are written read by the peer. Every trained tensor is off its initial value.
+are read, logits compared (in one pass, and by passes of 3 tokens with a cache), the files that are written read by the peer, and, of
+kinds that the conformance matrix has not, the losses of three steps of training. Every trained tensor is off its initial value.
 
     test_seq2seq_adapters.py [word of titles ...] (BUILD has libpeft.so)
 """
@@ -14,9 +14,11 @@ import tempfile
 
 import adapters as hub
 import numpy as np
+import safetensors.torch
 import torch
 from peft import (AdaLoraConfig, BOFTConfig, IA3Config, LNTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, MultitaskPromptTuningConfig,
-                  OFTConfig, PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, VeraConfig, get_peft_model)
+                  OFTConfig, PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, TrainableTokensConfig, VeraConfig,
+                  get_peft_model)
 
 import peftlib
 import test_seq2seq as pairs
@@ -29,6 +31,7 @@ WORDS = sys.argv[1:]
 TASK = dict(task_type="SEQ_2_SEQ_LM")
 TASKS = [2, 0, 1, 2]
 LAYERS = ["q", "v", "q_proj", "v_proj"]
+TOKENS = pairs.rows(33, (6,))[0][:2] + pairs.rows(34, (5,))[0][:2]  # of the first source and the first target
 BASES = {"t5": "t5, gated silu, tied", "bart": "bart"}
 PEFT = [
     ("lora", LoraConfig(r=4, **TASK)), ("lora, bias all", LoraConfig(r=4, bias="all", **TASK)),
@@ -45,7 +48,10 @@ PEFT = [
     ("prefix", PrefixTuningConfig(num_virtual_tokens=4, **TASK)),
     ("prefix, projection", PrefixTuningConfig(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=20, **TASK)),
     ("multitask_prompt", MultitaskPromptTuningConfig(num_virtual_tokens=4, num_tasks=3, num_ranks=2, **TASK)),
+    ("trainable_tokens", TrainableTokensConfig(token_indices=TOKENS, **TASK)),
+    ("lora, trained tokens", LoraConfig(r=4, trainable_token_indices=TOKENS, **TASK)),
 ]
+FLEXIBLE = {"t5": "T5AdapterModel", "bart": "BartAdapterModel"}  # whose heads undo the encoder's bijection
 STARTS_ANEW = ("ptuning", "prefix, projection", "adalora")  # their files have less than what is trained, or steps more than the loss
 UNEVEN = ((6, 11, 3, 20), (5, 2, 9, 14))
 EVEN = ((8, 8, 8, 8), (5, 5, 5, 5))
@@ -142,6 +148,22 @@ def each(cases, run):
                         raise
 
 
+def other_rows_are_refused(title, case, folder):
+    """PEFT has the rows under the names of both stacks' tables too."""
+    path = os.path.join(folder, "adapter_model.safetensors")
+    tensors = safetensors.torch.load_file(path)
+    twins = [n for n in tensors if n.endswith("coder.embed_tokens.trainable_tokens_delta")]
+    check(title + ": rows of both stacks", len(twins) == 2, str(sorted(tensors)))
+    tensors[twins[0]][1, 2] += 1
+    safetensors.torch.save_file(tensors, path)
+    try:
+        case.adapters.load("b", folder)
+        check(title + ": other rows of a stack, refused", False)
+    except peftlib.Error as error:
+        check(title + ": other rows of a stack, refused", error.status == "PEFT_E_UNSUPPORTED" and twins[0] in str(error)
+              and "another row 1 " in str(error), str(error)[-60:])
+
+
 def in_peft(title, name, top, config):
     method = title.split(", ", 1)[1]
     os.makedirs(top)
@@ -159,8 +181,28 @@ def in_peft(title, name, top, config):
         case.theirs, kept = back, case.theirs
         close(title + ": saved again, in PEFT", case.logits(), here, 1e-6)
         case.theirs = kept
-    if not method.startswith(STARTS_ANEW):
+    if method == "trainable_tokens":
+        other_rows_are_refused(title, case, folder)
+    if ", " in method and not method.startswith(STARTS_ANEW):
         case.training()
+
+
+def config_of(folder):
+    with open(os.path.join(folder, "adapter_config.json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+def flexible_is_refused(title, case, folder):
+    """The same tensors mean something else there."""
+    config = dict(config_of(folder), model_class=FLEXIBLE[title.split(",")[0]])
+    with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as f:
+        json.dump(config, f)
+    try:
+        case.adapters.load("b", folder)
+        check(title + ": of a flexible head, refused", False)
+    except peftlib.Error as error:
+        check(title + ": of a flexible head, refused", error.status == "PEFT_E_UNSUPPORTED" and config["model_class"] in str(error),
+              str(error)[-60:])
 
 
 def in_hub(title, name, top, config, lengths):
@@ -180,14 +222,14 @@ def in_hub(title, name, top, config, lengths):
     if "gate" not in title and "unipelt" not in title:
         case.passes(here)
     if "mam" not in title and "unipelt" not in title and case.adapters.info("a")["method"] != "lora":  # as which it is read where it is one
-        with open(os.path.join(folder, "adapter_config.json"), encoding="utf-8") as f:
-            theirs = json.load(f)
         case.adapters.save("a", os.path.join(top, "ours"))
-        with open(os.path.join(top, "ours", "adapter_config.json"), encoding="utf-8") as f:
-            ours = json.load(f)
+        theirs, ours = config_of(folder), config_of(os.path.join(top, "ours"))
         odd = {k for k in theirs["config"] if theirs["config"][k] != ours["config"].get(k)} - {"init_weights_seed"}
         check(title + ": the config that is written", not odd, str(odd))
-    case.training()
+    if "_inv" in title:
+        flexible_is_refused(title, case, folder)
+    if title.count(", ") > 1:  # a variant
+        case.training()
 
 
 def hf_peft():
