@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 
+from sides import Side, cpu, quiet_environment
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 sys.path.insert(0, os.path.join(ROOT, "tests", "peers"))
@@ -86,29 +88,7 @@ def worker(job):
                           "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
 
 
-# ---- the process that calls them in turn; it stays small, because a child's ru_maxrss begins with its parent's --------------
-
-class Side:
-    def __init__(self, job):
-        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--worker", json.dumps(job)], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.first = self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("bench: a process ended early with code %s" % self.process.wait())
-        return json.loads(line)
-
-    def turn(self, steps):
-        self.process.stdin.write("%d\n" % steps)
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
+# ---- the process that calls them in turn -----------------------------------------------------------------------------------
 
 def prepare():
     """Models and batches, made by a process that may load the peers; their paths."""
@@ -150,7 +130,7 @@ def compare(files, batch, threads, args):
     """Turns of both sides on one batch; a row of the table."""
     jobs = {s: {"side": s, "threads": threads, "batch": files["batches"][batch],
                 "model": files["gguf" if s == "libpeft-q4" else "folder"]} for s in SIDES}
-    sides = {s: Side(jobs[s]) for s in ("libpeft", "peft")}
+    sides = {s: Side(__file__, jobs[s]) for s in ("libpeft", "peft")}
     clock, speeds, ratios = "cpu" if args.cpu_time else "seconds", {"libpeft": [], "peft": []}, []
     for turn in range(args.turns):
         for s, side in sides.items():
@@ -168,19 +148,10 @@ def compare(files, batch, threads, args):
 
 
 def peak(job):
-    side = Side(job)
+    side = Side(__file__, job)
     out = side.turn(3)["peak"]
     side.close()
     return out
-
-
-def cpu():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as f:
-            model = next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or "unknown CPU"
-    return "%s, %d CPUs, %s" % (model, os.cpu_count() or 1, platform.system())
 
 
 def report(files, rows, args, load):
@@ -225,9 +196,7 @@ def main():
         return worker(json.loads(args.worker))
     if args.prepare:
         return prepare_files()
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.pop(name, None)  # settings of the machine that slow torch down
-    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    quiet_environment()
     if args.quick:
         args.turns = args.steps = 1
     load = os.getloadavg()[0]
