@@ -85,7 +85,7 @@ SHARED_FLAGS = -shared -Wl,-soname,libpeft.so.$(SOVERSION) -Wl,--version-script,
 SHARED_DEPS := lib/libpeft.map
 endif
 
-.PHONY: all check amalgamation demo base lint format coverage asan tsan cross install uninstall bench bindings check-bindings check-peers torture clean help FORCE
+.PHONY: all check amalgamation demo base lint format coverage asan tsan cross install uninstall bench bench-families bindings check-bindings check-peers torture clean help FORCE
 
 all: $(STATIC) $(SHARED) $(TOOL) $(QUICKSTART) ## static and shared library, tool, quickstart (the default)
 
@@ -100,6 +100,9 @@ base: $(TOOL) ## train the demo's base model anew
 
 bench: $(STATIC) $(TOOL) ## speed and memory, as ratios inside one run
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash bench/run.sh
+
+bench-families: $(SHARED) ## training speed of each family beside Llama's (docs/benchmarks-families.md)
+	@BUILD=$(abspath $(BUILD)) python3 bench/families.py --out docs/benchmarks-families.md
 
 check-peers: $(STATIC) $(SHARED) $(TOOL) ## compare with HF PEFT, torch and llama.cpp (needs PEFT_TESTDATA)
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash tests/peers/run.sh

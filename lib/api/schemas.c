@@ -10,7 +10,8 @@ static const peft__option schemas_model[] = {
     {"num_labels", PEFT__OPT_INT, "0", 0, 1 << 20, NULL, "how many labels, or numbers of a regression; 0: as many as names"},
     {"problem_type", PEFT__OPT_STR, "", 1, 0, "|single_label_classification|multi_label_classification|regression",
      "of sequence_classification; unset: what config.json says, else regression for one label and single_label for more"},
-    {"pooling", PEFT__OPT_STR, "", 1, 0, "|mean|cls|last", "of embeddings: the row's mean, first or last state; unset: what the files say, else mean"},
+    {"pooling", PEFT__OPT_STR, "", 1, 0, "|mean|cls|last",
+     "of embeddings: the row's mean, first or last state; unset: what the files say, else mean"},
     {"normalize", PEFT__OPT_BOOL, "true", 1, 0, NULL, "embeddings have length 1"},
     {"head_seed", PEFT__OPT_INT, "0", 0, 0x1p53, NULL, "seed of a head that no file has"},
 };

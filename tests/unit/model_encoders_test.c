@@ -133,7 +133,8 @@ TEST(encoder_pooling_of_the_folder) {
     static const struct {
         const char *text, *words;
     } bad[] = {{"{\"pooling_mode_max_tokens\":true}", "\"pooling_mode_max_tokens\" is not supported"},
-               {"{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":true}", "with \"pooling_mode_mean_tokens\" is not supported"},
+               {"{\"pooling_mode_cls_token\":true,\"pooling_mode_mean_tokens\":true}",
+                "with \"pooling_mode_mean_tokens\" is not supported"},
                {"{\"pooling_mode_cls_token\":1}", "pooling_mode_cls_token"}, {"[]", "no object"}};
     peft_context *ctx = NULL;
     peft_model *m = NULL, *n = NULL;
