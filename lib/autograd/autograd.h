@@ -97,7 +97,8 @@ struct peft__op {
     int32_t n_in, n_out;
     peft__val in[PEFT__OP_IN], out[PEFT__OP_OUT];
     int32_t segment;              /* layer for the planner: 0 embeddings, 1.. layers, last head */
-    int32_t group;                /* adapter group of the batch whose rows it works on; -1: all rows */
+    int32_t group;                /* works on the batch's rows of this group only (frame.row_groups); -1: on all. linear and
+                                     add_product heed it, others do all rows */
     const peft__weight *weight;   /* frozen matrix, or NULL */
     const peft__real *vec, *vec2; /* frozen vectors (bias; norm's gain and shift), or NULL */
     int32_t param[PEFT__OP_PARAMS]; /* trainable matrices by index in the tape, PEFT__NONE: none */
@@ -378,8 +379,6 @@ typedef struct peft__frame {
     const uint64_t *row_keys;    /* [n_rows]: the row's id for dropout */
     const int32_t *row_tasks;    /* [n_rows]: task of each row (multitask prompts); NULL: all 0 */
     const int32_t *row_groups;   /* [n_rows]: which branch of the adapters' expression a row takes; NULL: all 0 */
-    const int64_t *group_rows;   /* [groups + 1]: rows of adapter group g are [g], .. [g + 1]); NULL: one group of all */
-    int32_t groups;
     uint64_t seed, step;         /* dropout */
     double loss_scale;           /* gradient of each labelled token: 1 / labelled tokens of the whole step */
     double label_smoothing;
@@ -446,14 +445,18 @@ void peft__exec_free(peft__exec *x);
 /* Runs the tape. backward: also adds to the gradients of the tape's parameters. Results are left in frame. */
 peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward);
 
-/* For ops. Rows and the stretch [begin, end) of rows that the op's group covers; pointers are to row 0 of the value. */
+/* For ops; pointers are to row 0 of the value. */
 int64_t peft__exec_rows(const peft__exec *x, peft__val v);
-void peft__exec_range(const peft__exec *x, const peft__op *op, peft__val v, int64_t *begin, int64_t *end);
+/* The next stretch [begin, end) of v's rows that the op works on: those of batch rows of the op's group that stand together, or all
+ * at once where it has none. *row is 0 before the first; false: there is no more. */
+bool peft__exec_next(const peft__exec *x, const peft__op *op, peft__val v, int64_t *row, int64_t *begin, int64_t *end);
 peft__real *peft__exec_data(const peft__exec *x, peft__val v);
 int64_t peft__exec_ld(const peft__exec *x, peft__val v);   /* stride of its rows, in reals */
 /* Gradient of v for reading (of an output), and for writing (of an input): NULL when v needs none; *add: accumulate. */
 const peft__real *peft__exec_grad(const peft__exec *x, peft__val v);
 peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, bool *add);
+/* The same for an op that writes the stretches of peft__exec_next only: what is outside of them is zero where it is the first. */
+peft__real *peft__exec_grad_rows(peft__exec *x, const peft__op *op, peft__val v, bool *add);
 const peft__real *peft__exec_param(const peft__exec *x, int32_t param);      /* value */
 peft__real *peft__exec_param_grad(const peft__exec *x, int32_t param);       /* NULL: frozen or none */
 

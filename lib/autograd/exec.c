@@ -128,16 +128,25 @@ int64_t peft__exec_rows(const peft__exec *x, peft__val v) {
     return val->space == PEFT__SPACE_FIXED ? val->fixed : x->frame->count[val->space];
 }
 
-void peft__exec_range(const peft__exec *x, const peft__op *op, peft__val v, int64_t *begin, int64_t *end) {
-    const peft__value *val = peft__tape_value(x->tape, v);
+bool peft__exec_next(const peft__exec *x, const peft__op *op, peft__val v, int64_t *row, int64_t *begin, int64_t *end) {
     const peft__frame *f = x->frame;
-    *begin = 0;
-    *end = peft__exec_rows(x, v);
-    if (op->group < 0 || f->group_rows == NULL || val->space == PEFT__SPACE_FIXED) { return; }
-    int64_t r0 = f->group_rows[op->group], r1 = f->group_rows[op->group + 1];
-    const int64_t *offsets = f->offsets[val->space];
-    *begin = offsets != NULL ? offsets[r0] : r0;
-    *end = offsets != NULL ? offsets[r1] : r1;
+    const int32_t *groups = f->row_groups;
+    int32_t space = peft__tape_value(x->tape, v)->space;
+    int64_t n = *row;
+    if (op->group < 0 || groups == NULL || space == PEFT__SPACE_FIXED) {
+        *begin = 0;
+        *end = peft__exec_rows(x, v);
+        *row = INT64_MAX;
+        return n == 0;
+    }
+    const int64_t *offsets = f->offsets[space];
+    while (n < f->n_rows && groups[n] != op->group) { n++; }
+    if (n >= f->n_rows) { return false; }
+    *begin = offsets != NULL ? offsets[n] : n;
+    while (n < f->n_rows && groups[n] == op->group) { n++; }
+    *end = offsets != NULL ? offsets[n] : n;
+    *row = n;
+    return true;
 }
 
 peft__real *peft__exec_data(const peft__exec *x, peft__val v) {
@@ -165,14 +174,19 @@ static void exec_zero(void *arg, int64_t begin, int64_t end, int32_t worker) {
 }
 
 peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, bool *add) {
+    (void)op;
     if (v == PEFT__NONE || !peft__tape_value(x->tape, v)->needs_grad) { return NULL; }
-    peft__real *g = exec_grad_at(x, v);
     *add = x->grad_written[v];
-    if (!*add && op->group >= 0 && x->frame->group_rows != NULL) { /* a first writer that covers some rows only */
+    x->grad_written[v] = true;
+    return exec_grad_at(x, v);
+}
+
+peft__real *peft__exec_grad_rows(peft__exec *x, const peft__op *op, peft__val v, bool *add) {
+    peft__real *g = peft__exec_grad_out(x, op, v, add);
+    if (g != NULL && !*add && op->group >= 0 && x->frame->row_groups != NULL) {
         peft__rows(&x->run, peft__exec_rows(x, v) * peft__tape_value(x->tape, v)->cols, 1 << 16, exec_zero, g);
         *add = true;
     }
-    x->grad_written[v] = true;
     return g;
 }
 

@@ -64,19 +64,18 @@ static void delta_forward(peft__exec *x, const peft__op *op) {
     const peft__real *y0 = peft__exec_data(x, op->in[0]);
     peft__real *y = peft__exec_data(x, op->out[0]);
     delta_args a = delta_gather(x, op);
-    int64_t begin, end, out = a.d->out;
-    peft__exec_range(x, op, op->in[0], &begin, &end);
-    if (y != y0) { memcpy(y, y0, (size_t)(peft__exec_rows(x, op->in[0]) * out) * sizeof *y); }
+    int64_t rows = peft__exec_rows(x, op->in[0]), out = a.d->out;
+    if (y != y0) { memcpy(y, y0, (size_t)(rows * out) * sizeof *y); }
     if (a.skip) { return; }
     peft__gemm_args g;
     memset(&g, 0, sizeof g);
-    g.m = end - begin;
+    g.m = rows;
     g.n = out;
     g.k = a.d->in;
     g.lda = peft__exec_ld(x, op->in[1]);
-    g.a = peft__exec_data(x, op->in[1]) + begin * g.lda;
+    g.a = peft__exec_data(x, op->in[1]);
     g.b = peft__real_forward(a.w, a.d->in);
-    g.c = y + begin * out;
+    g.c = y;
     g.ldc = out;
     g.alpha = 1;
     g.accumulate = true;
@@ -85,24 +84,23 @@ static void delta_forward(peft__exec *x, const peft__op *op) {
 
 static void delta_backward(peft__exec *x, const peft__op *op) {
     delta_args a = delta_gather(x, op);
-    int64_t begin, end, out = a.d->out, in = a.d->in, ld = peft__exec_ld(x, op->in[1]);
+    int64_t rows = peft__exec_rows(x, op->in[1]), out = a.d->out, in = a.d->in, ld = peft__exec_ld(x, op->in[1]);
     bool add = false;
-    peft__exec_range(x, op, op->in[1], &begin, &end);
-    const peft__real *dy = peft__exec_grad(x, op->out[0]) + begin * out;
+    const peft__real *dy = peft__exec_grad(x, op->out[0]);
     peft__real *dx = peft__exec_grad_out(x, op, op->in[1], &add);
     if (dx != NULL && a.skip && !add) {
-        for (int64_t t = begin; t < end; t++) { memset(dx + t * ld, 0, (size_t)in * sizeof *dx); }
+        for (int64_t t = 0; t < rows; t++) { memset(dx + t * ld, 0, (size_t)in * sizeof *dx); }
     }
     if (dx != NULL && !a.skip) {
         peft__gemm_args g;
         memset(&g, 0, sizeof g);
-        g.m = end - begin;
+        g.m = rows;
         g.n = in;
         g.k = out;
         g.a = dy;
         g.lda = out;
         g.b = peft__real_backward(a.w, in);
-        g.c = dx + begin * ld;
+        g.c = dx;
         g.ldc = ld;
         g.alpha = 1;
         g.accumulate = add;
@@ -110,7 +108,7 @@ static void delta_backward(peft__exec *x, const peft__op *op) {
     }
     if (!a.skip) {
         memset(a.g, 0, (size_t)(out * in) * sizeof *a.g);
-        peft__op_outer(x, a.g, dy, out, peft__exec_data(x, op->in[1]) + begin * ld, ld, end - begin, out, in, 1);
+        peft__op_outer(x, a.g, dy, out, peft__exec_data(x, op->in[1]), ld, rows, out, in, 1);
         delta_mask(x, &a, a.g);
         a.d->back(a.d, &x->run, a.p, a.g, a.dp, a.work);
     }

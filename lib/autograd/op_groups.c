@@ -10,16 +10,14 @@
 enum { GROUPS_MAX = 4 };
 
 typedef struct groups_args {
-    int64_t n, r, w, ld, ld_h, begin, rows; /* r columns of h and w of y for each group; rows from begin */
+    int64_t n, r, w, ld, ld_h, rows; /* r columns of h and w of y for each group */
     const int64_t *first;
 } groups_args;
 
 static groups_args groups_gather(const peft__exec *x, const peft__op *op) {
     const peft__param *b = peft__tape_param_at(x->tape, op->param[0]);
     groups_args a = {.n = op->i[0], .r = b->cols, .w = b->rows / op->i[0], .first = &op->i[1]};
-    int64_t end = 0;
-    peft__exec_range(x, op, op->in[0], &a.begin, &end);
-    a.rows = end - a.begin;
+    a.rows = peft__exec_rows(x, op->in[0]);
     a.ld = peft__tape_value(x->tape, op->in[0])->cols;
     a.ld_h = peft__exec_ld(x, op->in[1]);
     return a;
@@ -36,10 +34,10 @@ static void groups_forward(peft__exec *x, const peft__op *op) {
         m.m = a.rows;
         m.n = a.w;
         m.k = a.r;
-        m.a = peft__exec_data(x, op->in[1]) + a.begin * a.ld_h + g * a.r;
+        m.a = peft__exec_data(x, op->in[1]) + g * a.r;
         m.lda = a.ld_h;
         m.b = peft__real_forward(b + g * a.w * a.r, a.r);
-        m.c = y + a.begin * a.ld + a.first[g];
+        m.c = y + a.first[g];
         m.ldc = a.ld;
         m.alpha = op->f[0];
         m.accumulate = true;
@@ -50,12 +48,12 @@ static void groups_forward(peft__exec *x, const peft__op *op) {
 static void groups_backward(peft__exec *x, const peft__op *op) {
     groups_args a = groups_gather(x, op);
     bool add = false;
-    const peft__real *dy = peft__exec_grad(x, op->out[0]) + a.begin * a.ld, *b = peft__exec_param(x, op->param[0]);
+    const peft__real *dy = peft__exec_grad(x, op->out[0]), *b = peft__exec_param(x, op->param[0]);
     peft__real *db = peft__exec_param_grad(x, op->param[0]), *dh = peft__exec_grad_out(x, op, op->in[1], &add);
     for (int64_t g = 0; g < a.n; g++) {
         const peft__real *dy_g = dy + a.first[g];
         if (db != NULL) {
-            const peft__real *h = peft__exec_data(x, op->in[1]) + a.begin * a.ld_h + g * a.r;
+            const peft__real *h = peft__exec_data(x, op->in[1]) + g * a.r;
             peft__op_outer(x, db + g * a.w * a.r, dy_g, a.ld, h, a.ld_h, a.rows, a.w, a.r, op->f[0]);
         }
         if (dh == NULL) { continue; }
@@ -67,7 +65,7 @@ static void groups_backward(peft__exec *x, const peft__op *op) {
         m.a = dy_g;
         m.lda = a.ld;
         m.b = peft__real_backward(b + g * a.w * a.r, a.r);
-        m.c = dh + a.begin * a.ld_h + g * a.r;
+        m.c = dh + g * a.r;
         m.ldc = a.ld_h;
         m.alpha = op->f[0];
         m.accumulate = add;

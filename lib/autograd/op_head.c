@@ -12,6 +12,7 @@
 #include "autograd/ops.h"
 
 enum { HEAD_W = 0, HEAD_B = 1, HEAD_A2 = 2, HEAD_B2 = 3, HEAD_ROWS = 4 };
+enum { HEAD_BLOCK = 512 }; /* capped logits at a time */
 
 /* One chunk: up to PEFT__OP_HEAD_ROWS gathered tokens. Places in the op's scratch. */
 typedef struct head_chunk {
@@ -168,6 +169,29 @@ static void head_logits(head_chunk *c) {
     if (c->spec->softcap > 0) { peft__rows(&x->run, c->rows, 1, head_cap_rows, c); }
 }
 
+/* Sum of exp(l - top) over n capped logits, which stay as they are. */
+static peft__real head_capped_sum(const peft__kernels *k, const peft__real *l, int64_t n, peft__real top) {
+    peft__real p[HEAD_BLOCK], sum = 0;
+    for (int64_t at = 0; at < n; at += HEAD_BLOCK) { sum += k->exp_sum(p, l + at, 1, top, PEFT__MIN(n - at, HEAD_BLOCK)); }
+    return sum;
+}
+
+/* n capped logits l = cap tanh(x / cap) become g (p - even) (1 - (l / cap)^2), p = exp(l - top) / sum: d x but for the label. */
+static void head_capped_gradient(const peft__kernels *k, peft__real *l, int64_t n, peft__real top, peft__real sum, peft__real g,
+                                 peft__real even, peft__real cap) {
+    peft__real p[HEAD_BLOCK], square[HEAD_BLOCK];
+    for (int64_t at = 0; at < n; at += HEAD_BLOCK, l += HEAD_BLOCK) {
+        const int64_t m = PEFT__MIN(n - at, HEAD_BLOCK);
+        (void)k->exp_sum(p, l, 1, top, m);
+        k->scale(p, g / sum, p, m);
+        for (int64_t j = 0; even > 0 && j < m; j++) { p[j] -= g * even; }
+        k->mul(square, l, l, m);
+        k->mul(square, square, p, m);
+        memcpy(l, p, (size_t)m * sizeof *l);
+        k->axpy(l, -1 / (cap * cap), square, m);
+    }
+}
+
 /* Loss of each row; with a gradient, its logits become d logits. */
 static void head_loss_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
     head_chunk *c = arg;
@@ -182,17 +206,15 @@ static void head_loss_rows(void *arg, int64_t begin, int64_t end, int32_t worker
         peft__real mean = e > 0 ? k->sum(l, c->vocab) / n : 0;
         if (f->weights != NULL) { weight = (peft__real)f->weights[c->token[r]]; }
         c->correct[r] = at_label >= top;
-        peft__real sum = k->exp_sum(l, l, 1, top, c->vocab);
+        peft__real sum = cap > 0 ? head_capped_sum(k, l, c->vocab, top) : k->exp_sum(l, l, 1, top, c->vocab);
         double lse = (double)top + (double)peft__ln(sum);
         c->nll[r] = (lse - (double)at_label) * (double)weight;
         c->loss[r] = (lse - (1 - (double)e) * (double)at_label - (double)e * (double)mean) * (double)weight;
         if (!c->gradient) { continue; }
         peft__real g = PEFT__R(f->loss_scale) * weight;
         if (cap > 0) {
-            for (int64_t j = 0; j < c->vocab; j++) { /* the capped logit is what its exponential was made of */
-                peft__real capped = top + peft__ln(PEFT__MAX(l[j], PEFT__R(1e-37))), slope = 1 - capped * capped / (cap * cap);
-                l[j] = g * slope * (l[j] / sum - e / n - (j == label ? 1 - e : 0));
-            }
+            head_capped_gradient(k, l, c->vocab, top, sum, g, e / n, cap);
+            l[label] -= g * (1 - e) * (1 - at_label * at_label / (cap * cap));
             continue;
         }
         k->scale(l, g / sum, l, c->vocab);

@@ -51,52 +51,57 @@ static uint32_t linear_reads(const peft__tape *t, const peft__op *op) { return p
 
 static void linear_forward(peft__exec *x, const peft__op *op) {
     const peft__value *in = peft__tape_value(x->tape, op->in[0]);
-    int64_t begin, end;
-    peft__exec_range(x, op, op->in[0], &begin, &end);
     const peft__real *w = peft__exec_param(x, op->param[LINEAR_W]), *b = peft__exec_param(x, op->param[LINEAR_B]);
     peft__gemm_args g;
     memset(&g, 0, sizeof g);
-    g.m = end - begin;
     g.n = op->i[0];
     g.k = in->cols;
     g.lda = peft__exec_ld(x, op->in[0]);
-    g.a = peft__exec_data(x, op->in[0]) + begin * g.lda;
     g.b = w != NULL ? peft__real_forward(w, in->cols) : peft__weight_forward(op->weight);
     g.ldc = peft__exec_ld(x, op->out[0]);
-    g.c = peft__exec_data(x, op->out[0]) + begin * g.ldc;
     g.alpha = 1;
     g.bias = b != NULL ? b : op->vec;
-    peft__gemm(&x->run, &g);
+    for (int64_t row = 0, begin, end; peft__exec_next(x, op, op->in[0], &row, &begin, &end);) {
+        g.m = end - begin;
+        g.a = peft__exec_data(x, op->in[0]) + begin * g.lda;
+        g.c = peft__exec_data(x, op->out[0]) + begin * g.ldc;
+        peft__gemm(&x->run, &g);
+    }
 }
 
-static void linear_backward(peft__exec *x, const peft__op *op) {
-    const peft__value *in = peft__tape_value(x->tape, op->in[0]);
-    int64_t begin, end, ld_dy = peft__exec_ld(x, op->out[0]), ld = peft__exec_ld(x, op->in[0]);
-    bool add = false;
-    peft__exec_range(x, op, op->in[0], &begin, &end);
+/* Of n rows of in, dx and dy; add: dx has something. */
+static void linear_backward_rows(const peft__exec *x, const peft__op *op, const peft__real *in, peft__real *dx, const peft__real *dy,
+                                 int64_t n, bool add) {
+    const int64_t cols = peft__tape_value(x->tape, op->in[0])->cols, ld = peft__exec_ld(x, op->in[0]), ld_dy = peft__exec_ld(x, op->out[0]);
     const peft__real *w = peft__exec_param(x, op->param[LINEAR_W]);
-    const peft__real *dy = peft__exec_grad(x, op->out[0]) + begin * ld_dy;
     peft__real *dw = peft__exec_param_grad(x, op->param[LINEAR_W]), *db = peft__exec_param_grad(x, op->param[LINEAR_B]);
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
     if (dx != NULL) {
         peft__gemm_args g;
         memset(&g, 0, sizeof g);
-        g.m = end - begin;
-        g.n = in->cols;
+        g.m = n;
+        g.n = cols;
         g.k = op->i[0];
         g.a = dy;
         g.lda = ld_dy;
-        g.b = w != NULL ? peft__real_backward(w, in->cols) : peft__weight_backward(op->weight);
-        g.c = dx + begin * ld;
+        g.b = w != NULL ? peft__real_backward(w, cols) : peft__weight_backward(op->weight);
+        g.c = dx;
         g.ldc = ld;
         g.alpha = 1;
         g.accumulate = add;
         peft__gemm(&x->run, &g);
     }
-    if (dw != NULL) {
-        peft__op_outer(x, dw, dy, ld_dy, peft__exec_data(x, op->in[0]) + begin * ld, ld, end - begin, op->i[0], in->cols, 1);
+    if (dw != NULL) { peft__op_outer(x, dw, dy, ld_dy, in, ld, n, op->i[0], cols, 1); }
+    if (db != NULL) { peft__op_column_sums(x, db, dy, ld_dy, n, op->i[0], 1); }
+}
+
+static void linear_backward(peft__exec *x, const peft__op *op) {
+    int64_t ld_dy = peft__exec_ld(x, op->out[0]), ld = peft__exec_ld(x, op->in[0]);
+    bool add = false, trains = peft__op_trained(x->tape, op->param[LINEAR_W]);
+    peft__real *dx = peft__exec_grad_rows(x, op, op->in[0], &add);
+    for (int64_t row = 0, begin, end; peft__exec_next(x, op, op->in[0], &row, &begin, &end);) {
+        linear_backward_rows(x, op, trains ? peft__exec_data(x, op->in[0]) + begin * ld : NULL, dx != NULL ? dx + begin * ld : NULL,
+                             peft__exec_grad(x, op->out[0]) + begin * ld_dy, end - begin, add);
     }
-    if (db != NULL) { peft__op_column_sums(x, db, dy, ld_dy, end - begin, op->i[0], 1); }
 }
 
 static double linear_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
@@ -127,48 +132,49 @@ peft__val peft__op_linear(peft__tape *t, peft__val x, const peft__weight *w, con
 static uint32_t product_reads(const peft__tape *t, const peft__op *op) { return peft__op_trained(t, op->param[0]) ? 2u : 0; }
 
 static void product_forward(peft__exec *x, const peft__op *op) {
-    int64_t begin, end, out = peft__tape_value(x->tape, op->in[0])->cols, r = peft__tape_value(x->tape, op->in[1])->cols;
+    int64_t out = peft__tape_value(x->tape, op->in[0])->cols, r = peft__tape_value(x->tape, op->in[1])->cols;
     const peft__real *y0 = peft__exec_data(x, op->in[0]);
     peft__real *y = peft__exec_data(x, op->out[0]);
     peft__gemm_args g;
-    peft__exec_range(x, op, op->in[0], &begin, &end);
     if (y != y0) { memcpy(y, y0, (size_t)(peft__exec_rows(x, op->in[0]) * out) * sizeof *y); }
     memset(&g, 0, sizeof g);
-    g.m = end - begin;
     g.n = out;
     g.k = r;
-    g.a = peft__exec_data(x, op->in[1]) + begin * r;
     g.lda = r;
     g.b = peft__real_forward(peft__exec_param(x, op->param[0]), r);
-    g.c = y + begin * out;
     g.ldc = out;
     g.alpha = op->f[0];
     g.accumulate = true;
-    peft__gemm(&x->run, &g);
+    for (int64_t row = 0, begin, end; peft__exec_next(x, op, op->in[0], &row, &begin, &end);) {
+        g.m = end - begin;
+        g.a = peft__exec_data(x, op->in[1]) + begin * r;
+        g.c = y + begin * out;
+        peft__gemm(&x->run, &g);
+    }
 }
 
 static void product_backward(peft__exec *x, const peft__op *op) {
-    int64_t begin, end, out = peft__tape_value(x->tape, op->in[0])->cols, r = peft__tape_value(x->tape, op->in[1])->cols;
+    int64_t out = peft__tape_value(x->tape, op->in[0])->cols, r = peft__tape_value(x->tape, op->in[1])->cols;
     bool add = false;
-    peft__exec_range(x, op, op->in[0], &begin, &end);
-    const peft__real *dy = peft__exec_grad(x, op->out[0]) + begin * out;
-    peft__real *db = peft__exec_param_grad(x, op->param[0]), *dh = peft__exec_grad_out(x, op, op->in[1], &add);
-    if (db != NULL) {
-        peft__op_outer(x, db, dy, out, peft__exec_data(x, op->in[1]) + begin * r, r, end - begin, out, r, op->f[0]);
-    }
-    if (dh != NULL) {
-        peft__gemm_args g;
-        memset(&g, 0, sizeof g);
+    peft__real *db = peft__exec_param_grad(x, op->param[0]), *dh = peft__exec_grad_rows(x, op, op->in[1], &add);
+    peft__gemm_args g;
+    memset(&g, 0, sizeof g);
+    g.n = r;
+    g.k = out;
+    g.lda = out;
+    g.b = peft__real_backward(peft__exec_param(x, op->param[0]), r);
+    g.ldc = r;
+    g.alpha = op->f[0];
+    g.accumulate = add;
+    for (int64_t row = 0, begin, end; peft__exec_next(x, op, op->in[0], &row, &begin, &end);) {
+        const peft__real *dy = peft__exec_grad(x, op->out[0]) + begin * out;
+        if (db != NULL) {
+            peft__op_outer(x, db, dy, out, peft__exec_data(x, op->in[1]) + begin * r, r, end - begin, out, r, op->f[0]);
+        }
+        if (dh == NULL) { continue; }
         g.m = end - begin;
-        g.n = r;
-        g.k = out;
         g.a = dy;
-        g.lda = out;
-        g.b = peft__real_backward(peft__exec_param(x, op->param[0]), r);
         g.c = dh + begin * r;
-        g.ldc = r;
-        g.alpha = op->f[0];
-        g.accumulate = add;
         peft__gemm(&x->run, &g);
     }
     peft__op_pass_grad(x, op, 0);

@@ -246,7 +246,7 @@ static const bool *rotate_draw(const peft__exec *x, const peft__rotation *r, boo
 static rotate_form rotate_gather(peft__exec *x, const peft__op *op, rotate_job *j) {
     const rotate_kept *kept = op->aux;
     const peft__rotation *r = &kept->r;
-    int64_t begin, end, offset = r->level * peft__rotation_values(r);
+    int64_t offset = r->level * peft__rotation_values(r);
     rotate_form f = {.r = r, .run = &x->run, .values = peft__exec_param(x, op->param[0]) + offset, .mats = kept->mats};
     f.g = (peft__real *)(void *)x->op_scratch;
     f.work = f.g + peft__rotation_units(r) * r->block * r->block;
@@ -256,34 +256,30 @@ static rotate_form rotate_gather(peft__exec *x, const peft__op *op, rotate_job *
         memcpy(kept->values, f.values, bytes);
         *kept->valid = true;
     }
-    peft__exec_range(x, op, op->in[0], &begin, &end);
-    *j = (rotate_job){.r = r, .run = &x->run, .mats = kept->mats, .rows = end - begin, .g = f.g};
+    *j = (rotate_job){.r = r, .run = &x->run, .mats = kept->mats, .rows = peft__exec_rows(x, op->in[0]), .g = f.g};
     j->skip = rotate_draw(x, r, (bool *)(void *)(f.work + peft__rotation_work(r)));
     return f;
 }
 
 static void rotate_forward(peft__exec *x, const peft__op *op) {
-    int64_t begin, end;
     rotate_job j;
     (void)rotate_gather(x, op, &j);
-    peft__exec_range(x, op, op->in[0], &begin, &end);
     j.ld_x = peft__exec_ld(x, op->in[0]);
     j.ld_y = peft__exec_ld(x, op->out[0]);
-    j.x = peft__exec_data(x, op->in[0]) + begin * j.ld_x;
-    j.y = peft__exec_data(x, op->out[0]) + begin * j.ld_y;
+    j.x = peft__exec_data(x, op->in[0]);
+    j.y = peft__exec_data(x, op->out[0]);
     rotate_blocks(&j);
 }
 
 static void rotate_backward(peft__exec *x, const peft__op *op) {
-    int64_t begin, end, ld = peft__exec_ld(x, op->in[0]), ld_dy = peft__exec_ld(x, op->out[0]);
+    int64_t ld = peft__exec_ld(x, op->in[0]), ld_dy = peft__exec_ld(x, op->out[0]);
     rotate_job j;
     rotate_form f = rotate_gather(x, op, &j);
-    peft__exec_range(x, op, op->in[0], &begin, &end);
-    const peft__real *dy = peft__exec_grad(x, op->out[0]) + begin * ld_dy;
+    const peft__real *dy = peft__exec_grad(x, op->out[0]);
     peft__real *dp = peft__exec_param_grad(x, op->param[0]);
     if (dp != NULL) {
         f.back = dp + f.r->level * peft__rotation_values(f.r);
-        j.x = peft__exec_data(x, op->in[0]) + begin * ld;
+        j.x = peft__exec_data(x, op->in[0]);
         j.ld_x = ld;
         j.dy = dy;
         j.ld_dy = ld_dy;
@@ -294,7 +290,7 @@ static void rotate_backward(peft__exec *x, const peft__op *op) {
     if (dx == NULL) { return; }
     j.x = dy;
     j.ld_x = ld_dy;
-    j.y = dx + begin * ld;
+    j.y = dx;
     j.ld_y = ld;
     j.back = true;
     rotate_blocks(&j);

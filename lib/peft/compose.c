@@ -5,9 +5,9 @@
  * the head take trained copies. A head tied to the embedding follows a trained copy only if the adapter says so ("full").
  *
  * Those are the adapters that act everywhere with factor 1. Of one with a factor f, or for some rows or tokens only, the site
- * is also computed with it, z, and the result is y + f (z - y) where it acts. A factor of a method whose change is proportional
- * to its scale goes there instead. At a stream the expression's tree is followed as it is: each block's children change what
- * the block was given. Virtual tokens and prefixes of several adapters stand one after the other.
+ * is also computed with it, z, and the result is y + f (z - y) where it acts; LoRA of some rows computes those alone. A factor of
+ * a method whose change is proportional to its scale goes there instead. At a stream the expression's tree is followed as it is:
+ * each block's children change what the block was given. Virtual tokens and prefixes of several adapters stand one after the other.
  *
  * Left out: factors of prompts, prefixes and the head's terms (errors). */
 #include "peft/expression.h"
@@ -139,6 +139,16 @@ static bool compose_only_after(const compose_leaf *l, const peft__site *s) {
     return m->before == NULL && m->replace == NULL && at->weight_param < 0 && at->bias_param < 0;
 }
 
+/* The group of rows that the leaf acts on, if its operations can keep to these; -1: all rows are computed, and chosen from. */
+static int32_t compose_group(const compose_leaf *l) {
+    const peft__choice *c = &l->choice;
+    int32_t group = 0;
+    if (!l->adapter->method->by_rows || l->adapter->bent || l->factor != 1) { return -1; }
+    if (c->groups == 0 || (c->groups & (c->groups - 1)) != 0 || c->begin != 0 || c->end >= 0 || c->layer >= 0) { return -1; }
+    while ((c->groups >> group & 1U) == 0) { group++; }
+    return group;
+}
+
 static peft__val compose_value(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale) {
     bool linear = s->kind == PEFT__SITE_LINEAR;
     peft__val in = x;
@@ -149,8 +159,10 @@ static peft__val compose_value(const compose_all *c, peft__tape *t, const peft__
         if (l->plain || l->at[s->id] == NULL) { continue; }
         if (linear && compose_only_after(l, s)) {
             if (l->adapter->method->after == NULL) { continue; }
+            t->group = compose_group(l);
             z = l->adapter->method->after(l->adapter, l->at[s->id], t, s, in, y);
-            y = peft__op_blend(t, y, z, PEFT__NONE, l->factor, &l->choice);
+            y = t->group >= 0 ? z : peft__op_blend(t, y, z, PEFT__NONE, l->factor, &l->choice);
+            t->group = -1;
             continue;
         }
         z = linear ? compose_linear_with(c, t, s, x, (int32_t)i, &unused) : compose_table_with(c, t, s, x, scale, (int32_t)i);

@@ -72,6 +72,7 @@ const peft__method peft__method_lora_fa = {
     .embed = peft__tokens_embed,
     .head = peft__lora_head,
     .proportional = true,
+    .by_rows = true,
     .merge = peft__lora_merge,
     .rate = peft__lora_rate,
     .project = fa_project,

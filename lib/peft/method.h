@@ -110,6 +110,7 @@ typedef struct peft__method {
     int32_t combine;             /* PEFT__COMBINE_*: what an expression that names it means */
     bool reversible;             /* merge and merge_bias honour at->strength -1 (proportional methods any factor) */
     bool proportional;           /* its change is proportional to at->scale: a factor of the expression goes there */
+    bool by_rows;                /* what it adds behind a projection can be computed for some rows of a batch alone (op.group) */
     /* Takes what its options name from the set into a->parts (retained), before the adapter is published. NULL: nothing. */
     peft_status (*refer)(struct peft__adapter *a, struct peft_adapters *set);
     const char *config_file, *tensors_file; /* names of its files; NULL: the usual ones */

@@ -199,7 +199,8 @@ static double gradient_loss(gradient_case *c) {
         peft__member *m = peft__trainer_member(job, i);
         memset(m->grads, 0, (size_t)m->adapter->n_trainable * sizeof(peft__real));
     }
-    c->trainer->accumulated = c->trainer->accumulated_rows = 0; /* the same dropout again */
+    c->trainer->accumulated = 0;
+    c->trainer->accumulated_rows = 0; /* the same dropout again */
     return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * (double)c->trainer->accumulated : (double)NAN;
 }
 

@@ -403,23 +403,21 @@ TEST(api_compose_trains_what_is_not_frozen) {
     compose_close(&w);
 }
 
+/* Two LoRAs, which compute their own rows alone, and a bottleneck adapter, which is chosen from all. */
 TEST(api_compose_parallel_training_is_single_training) {
-    static float alone[2][COMPOSE_LOGITS], both[2][COMPOSE_LOGITS];
+    static const char *const names[] = {"l", "m", "b"};
+    static float alone[3][COMPOSE_LOGITS], both[3][COMPOSE_LOGITS];
     for (int together = 0; together < 2; together++) {
         compose_world w;
         CHECK_OK(compose_open(&w, API_LLAMA));
-        if (together == 1) {
-            CHECK_OK(compose_train(&w, "parallel(l,b)", 3));
-        } else {
-            CHECK_OK(compose_train(&w, "l", 3));
-            CHECK_OK(compose_train(&w, "b", 3));
+        if (together == 1) { CHECK_OK(compose_train(&w, "parallel(l,m,b)", 3)); }
+        for (int i = 0; i < 3; i++) {
+            if (together == 0) { CHECK_OK(compose_train(&w, names[i], 3)); }
+            CHECK_OK(compose_logits(&w, names[i], together == 1 ? both[i] : alone[i], COMPOSE_LOGITS));
         }
-        CHECK_OK(compose_logits(&w, "l", together == 1 ? both[0] : alone[0], COMPOSE_LOGITS));
-        CHECK_OK(compose_logits(&w, "b", together == 1 ? both[1] : alone[1], COMPOSE_LOGITS));
         compose_close(&w);
     }
-    CHECK(compose_gap(alone[0], both[0], COMPOSE_LOGITS) < 1e-4);
-    CHECK(compose_gap(alone[1], both[1], COMPOSE_LOGITS) < 1e-4);
+    for (int i = 0; i < 3; i++) { CHECK(compose_gap(alone[i], both[i], COMPOSE_LOGITS) < 1e-4); }
 }
 
 TEST(api_compose_trains_a_union_and_resumes) {
