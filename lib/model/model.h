@@ -189,9 +189,28 @@ struct peft__tensor_spec {
     bool fused;                  /* q, k and v of each head are one module: GGUF has [3][heads][d] rows, HF [heads][3][d] */
 };
 
-extern const peft__arch peft__arch_llama, peft__arch_gpt2, peft__arch_qwen, peft__arch_gemma, peft__arch_phi3,
-    peft__arch_olmo2, peft__arch_neox, peft__arch_opt, peft__arch_t5, peft__arch_bart, peft__arch_bert, peft__arch_roberta,
-    peft__arch_distilbert, peft__arch_modernbert;
+/* The registry: what is built in, each defined in the file of its name. */
+#ifdef PEFT_MINIMAL
+#define PEFT__ARCHITECTURES(X) X(llama)
+#else
+#define PEFT__ARCHITECTURES(X) \
+    X(llama)                   \
+    X(gpt2)                    \
+    X(qwen)                    \
+    X(gemma)                   \
+    X(phi3)                    \
+    X(olmo2)                   \
+    X(neox)                    \
+    X(opt)                     \
+    X(t5)                      \
+    X(bart)                    \
+    X(bert)                    \
+    X(roberta)                 \
+    X(distilbert)              \
+    X(modernbert)
+#endif
+#define PEFT__ARCH_DECLARE(name) extern const peft__arch peft__arch_##name;
+PEFT__ARCHITECTURES(PEFT__ARCH_DECLARE)
 const peft__arch *peft__arch_at(size_t index); /* NULL past the end */
 const char *peft__arch_gguf_name(const peft__arch *arch, const peft__config *c); /* NULL: llama.cpp does not know it */
 

@@ -3,14 +3,8 @@
 
 #include "model/parts.h"
 
-static const peft__arch *const arch_list[] = {
-    &peft__arch_llama,
-#ifndef PEFT_MINIMAL
-    &peft__arch_gpt2, &peft__arch_qwen, &peft__arch_gemma, &peft__arch_phi3, &peft__arch_olmo2,
-    &peft__arch_neox, &peft__arch_opt, &peft__arch_t5, &peft__arch_bart, &peft__arch_bert, &peft__arch_roberta, &peft__arch_distilbert,
-    &peft__arch_modernbert,
-#endif
-};
+#define ARCH_ENTRY(name) &peft__arch_##name,
+static const peft__arch *const arch_list[] = {PEFT__ARCHITECTURES(ARCH_ENTRY)};
 
 const peft__arch *peft__arch_at(size_t index) { return index < PEFT__COUNT(arch_list) ? arch_list[index] : NULL; }
 
