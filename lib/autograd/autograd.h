@@ -117,6 +117,7 @@ struct peft__tape {
     char error[512];
     peft__vec values, ops, params; /* of peft__value, peft__op, peft__param */
     int32_t segment, group;       /* given to ops as they are recorded */
+    int32_t branch;               /* what is recorded is chosen for rows of this group alone: its ops may have it; -1: for all */
     int32_t segments;             /* number of segments */
     bool freeze;                  /* parameters registered now are frozen on this tape */
     bool training;                /* record for training: needs_grad is followed */

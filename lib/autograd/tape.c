@@ -10,7 +10,7 @@ void peft__tape_init(peft__tape *t, peft__mem *mem, bool training) {
     memset(t, 0, sizeof *t);
     t->mem = mem;
     t->training = training;
-    t->group = -1;
+    t->group = t->branch = -1;
     t->segments = 1;
     peft__arena_init(&t->arena, mem);
     peft__vec_init(&t->values, mem, sizeof(peft__value));

@@ -255,11 +255,20 @@ static int32_t bn_param(const peft__adapter *a, const peft__attachment *at, int3
     return peft__adapter_tape_param(a, at, slot, t);
 }
 
+/* Can the products keep to some rows? What stands in the others then has no sense: no sum over rows may see it. */
+static bool bn_by_rows(const peft__adapter *a) {
+    return !peft__opt_bool(&a->opts, "ln_before") && !peft__opt_bool(&a->opts, "ln_after") && !peft__opt_bool(&a->opts, "use_gating") &&
+           !bn_scaling_is(a, "learned") && !bn_scaling_is(a, "channel");
+}
+
 /* One of the two products; slots of its weight and bias, or of its factors. */
 static peft__val bn_product(const peft__adapter *a, const peft__attachment *at, peft__tape *t, peft__val z, int32_t slot,
                             int32_t phm, int64_t out) {
     if (peft__opt_bool(&a->opts, "phm_layer")) { return peft__phm_emit(a, at, t, z, phm, out); }
-    return peft__op_linear(t, z, NULL, NULL, bn_param(a, at, slot, t), bn_param(a, at, slot + 1, t), out);
+    t->group = bn_by_rows(a) ? t->branch : -1;
+    z = peft__op_linear(t, z, NULL, NULL, bn_param(a, at, slot, t), bn_param(a, at, slot + 1, t), out);
+    t->group = -1;
+    return z;
 }
 
 /* s (U f(D [LN](z) + d) + u); whole rows dropped */

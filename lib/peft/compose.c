@@ -269,7 +269,10 @@ static peft__val compose_node(const compose_place *p, const peft__node *n, peft_
         } else if (n->kind != PEFT__NODE_AVERAGE) {
             choice.groups = 1U << i;
         }
+        int32_t outer = p->t->branch;
+        if (choice.groups != ~0U) { p->t->branch = (int32_t)i; }
         z = compose_node(p, n->child[i], h, depth + 1);
+        p->t->branch = outer;
         if (z == h) { continue; }
         bool average = n->kind == PEFT__NODE_AVERAGE;
         y = peft__op_blend(p->t, y, z, average && y != h ? h : PEFT__NONE, average ? n->weights[i] : 1, &choice);
