@@ -26,7 +26,7 @@ enum {
     GEMM_B_BYTES = 672 << 10,    /* room for B's block: 256 columns of GEMM_KC floats, and the padding */
     GEMM_B_TARGET = 256 << 10,   /* wanted size of B's block: half of a small L2 */
     GEMM_STAGE_BYTES = 64 << 10, /* dequantised rows on their way into panels */
-    GEMM_CHUNK = PEFT__GEMM_CHUNK,
+    GEMM_CHUNK = 256,            /* elements of a stored row that are dequantised at a time */
     GEMM_GROUP = 8,              /* slivers of a transposed A packed at a time; 10 at most, with the rest */
     GEMM_PAD = 16,               /* numbers between panels, and slivers: off each other's L1 sets */
     GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
@@ -102,7 +102,8 @@ static const peft__real *gemm_reals(const uint8_t *p) {
     return (const peft__real *)(const void *)p;
 }
 
-void peft__gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
+/* Asks for the cache lines of `bytes` from p + ahead on, which may lie past the end of anything. */
+static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
 #if defined(__GNUC__)
     const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead;
     for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
@@ -133,7 +134,7 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t done = 0; done < kc; done += GEMM_CHUNK) {
         const int64_t n = PEFT__MIN(kc - done, GEMM_CHUNK), bytes = n / p->block.elems * p->block.bytes;
         peft__real *to = panel + done * k->nr;
-        for (int32_t j = 0; j < cols; j++) { peft__gemm_fetch(stored[j], ahead, bytes); }
+        for (int32_t j = 0; j < cols; j++) { gemm_fetch(stored[j], ahead, bytes); }
         if (cols < k->nr || k->pack_stored == NULL || !k->pack_stored(b->dtype, to, stored, n)) {
             for (int32_t j = 0; j < cols; j++) {
                 k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK);
@@ -175,7 +176,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t k = 0; k < kc; k++) {
         const uint8_t *row = peft__gemm_stored_row(b, k0 + k) + at;
         if (p->plain) {
-            peft__gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
+            gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
         } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }
