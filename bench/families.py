@@ -36,6 +36,7 @@ FAMILIES = {
     "gemma3_text": GEMMA, "phi3": dict(GROUPS, pad_token_id=0), "olmo2": GROUPS, "gpt_neox": dict(ENCODER, rotary_pct=0.25),
     "opt": dict(vocab_size=VOCABULARY, hidden_size=576, num_hidden_layers=LAYERS, num_attention_heads=9, ffn_dim=2304,
                 max_position_embeddings=TOKENS, word_embed_proj_dim=576),
+    "stablelm": GROUPS,
     "bert": dict(ENCODER, architectures=["BertForMaskedLM"]),
     "roberta": dict(ENCODER, max_position_embeddings=TOKENS + 2, pad_token_id=1, architectures=["RobertaForMaskedLM"]),
     "distilbert": dict(DISTIL, architectures=["DistilBertForMaskedLM"]),

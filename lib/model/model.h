@@ -51,7 +51,8 @@ typedef struct peft__config {
     int64_t encoder_heads, encoder_ffn; /* BART: the same of its encoder; 0: those of the decoder */
     int64_t bias_buckets, bias_distance; /* T5: rows of a table of biases by relative position, and the distance of the last */
     bool glu;                    /* T5: the FFN has a gate */
-    double head_scale;           /* T5: logits are multiplied by it; 1 where the head is its own */
+    double head_scale;           /* T5: logits are multiplied by it; 1 where the head is its own. Above 0: a GGUF has a tied head,
+                                    times this, as a tensor of its own too (T5, StableLM) */
     int32_t decoder_start_id, pad_id; /* encoder-decoder models: what stands before a target; for its tokens without a label */
     int32_t forced_bos_id, forced_eos_id; /* the first token that is generated, and the one at the greatest length; -1: any */
     bool norm_bias;              /* ModernBERT: norms have shifts */
@@ -201,6 +202,7 @@ struct peft__tensor_spec {
     X(phi3)                    \
     X(olmo2)                   \
     X(neox)                    \
+    X(stablelm)                \
     X(opt)                     \
     X(t5)                      \
     X(bart)                    \

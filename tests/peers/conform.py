@@ -32,13 +32,14 @@ from conform_sides import (ARCHS, BIASED, ENCODERS, IDS, MAY_BE_BIASED, PAIRS, R
 FLEXIBLE = dict(llama=hub.LlamaAdapterModel, mistral=hub.MistralAdapterModel, gpt2=hub.GPT2AdapterModel)
 MAPPINGS = {IA3Config: constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING}  # else the tuner's class has it
 # What PEFT has no default for: projections, norms.
-TARGETS = dict(phi3=["qkv_proj"], olmo2=["q_proj", "v_proj"], bert=["query", "value"], roberta=["query", "value"],
-               distilbert=["q_lin", "v_lin"], modernbert=["Wqkv"])
+TARGETS = dict(phi3=["qkv_proj"], olmo2=["q_proj", "v_proj"], stablelm=["q_proj", "v_proj"], bert=["query", "value"],
+               roberta=["query", "value"], distilbert=["q_lin", "v_lin"], modernbert=["Wqkv"])
 ALL_OF = dict(bert=["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
               distilbert=["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"], modernbert=["Wqkv", "Wo", "Wi"])
 ALL_OF["roberta"] = ALL_OF["bert"]  # what "all-linear" is without the classifier, which PEFT would take too, and then refuse
 LAST = dict(distilbert="lin2", modernbert="mlp.Wo")  # of the feed-forward; else down_proj
 NORMS = dict(phi3=["input_layernorm", "post_attention_layernorm", "norm"], gpt_neox=["input_layernorm", "post_attention_layernorm"],
+             stablelm=["input_layernorm", "post_attention_layernorm", "norm"],
              olmo2=["post_attention_layernorm", "post_feedforward_layernorm", "q_norm", "k_norm"],
              opt=["self_attn_layer_norm", "final_layer_norm"], bert=["LayerNorm"], roberta=["LayerNorm"],
              distilbert=["sa_layer_norm", "output_layer_norm"], modernbert=["mlp_norm", "final_norm"])
@@ -412,7 +413,7 @@ DEFAULTS = [("lora", LoraConfig, {}), ("adalora", AdaLoraConfig, dict(total_step
             ("lokr", LoKrConfig, {}), ("oft", OFTConfig, {}), ("boft", BOFTConfig, {}), ("ia3", IA3Config, {}),
             ("ln_tuning", LNTuningConfig, {})]
 
-MORE_DEFAULTS = {("Mistral", "adalora")}  # which PEFT has not
+MORE_DEFAULTS = {("Mistral", "adalora"), ("StableLM", "adalora")}  # which PEFT has not
 
 
 class Case:

@@ -43,6 +43,7 @@ ARCHS = [
     ("ModernBERT", hf.modernbert(local_attention=8, **SIZES)),
     ("T5", test_seq2seq.t5(**T5)),
     ("BART", test_seq2seq.bart(**BART)),
+    ("StableLM", hf.stablelm(**SIZES)),  # what is new stands last: seeds go by the place
 ]
 ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 PAIRS = ("t5", "bart")

@@ -9,7 +9,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gem
 from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM
 from transformers import BertConfig, BertForTokenClassification, DistilBertConfig, DistilBertForTokenClassification
 from transformers import ModernBertConfig, ModernBertForTokenClassification, RobertaConfig, RobertaForTokenClassification
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, StableLmConfig, StableLmForCausalLM
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(int(os.environ.get("PEERS_THREADS", "1")))
@@ -50,6 +50,7 @@ gemma3 = family(Gemma3ForCausalLM, Gemma3TextConfig, **WINDOWS)
 phi3 = family(Phi3ForCausalLM, Phi3Config, pad_token_id=0)
 olmo2 = family(Olmo2ForCausalLM, Olmo2Config)
 neox = family(GPTNeoXForCausalLM, GPTNeoXConfig, NO_GROUPS)
+stablelm = family(StableLmForCausalLM, StableLmConfig, use_qkv_bias=True)
 LABELS = 5  # of the encoders here, which are classifiers of tokens
 bert = family(BertForTokenClassification, BertConfig, NO_GROUPS, num_labels=LABELS)
 # Its positions begin behind the padding token, which no row may have.

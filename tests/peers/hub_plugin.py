@@ -3,8 +3,8 @@
 Its hooks stand where its own classes call: at what attention and feed-forward give to the residual stream. Where a family norms that
 first (Gemma, OLMo 2) they are told the norm; its own interface for Gemma names the projection before the norm, and all layers'
 adapters then see the norm of the last layer. What its classes do and the interface does not is added: prefix tuning, by its own
-layer on the keys and values that attention is called with; the means of gates over OPT's rows, which OPT flattens; and GPT-NeoX's
-matrix of q, k and v, of which it would take thirds that are none of them.
+layer on the keys and values that attention is called with, or hands to a past (StableLM); the means of gates over OPT's rows, which
+OPT flattens; and GPT-NeoX's matrix of q, k and v, of which it would take thirds that are none of them.
 
 Left out: the fixed heads of its classes (a bijection is always undone here).
 """
@@ -26,6 +26,7 @@ INTERFACES = dict(
     gemma2=dict(COMMON, layer_pre_ffn="pre_feedforward_layernorm"),
     gemma3_text=dict(COMMON, layer_pre_ffn="pre_feedforward_layernorm"),
     olmo2=dict(COMMON, layer_pre_self_attn="self_attn.q_proj", layer_pre_ffn="mlp"),
+    stablelm=COMMON,
     phi3=dict(FUSED, attn_qkv_proj="qkv_proj", layer_intermediate_proj="mlp.gate_up_proj"),
     gpt_neox=dict(FUSED, model_embeddings="embed_in", layer_self_attn="attention", attn_qkv_proj="query_key_value",
                   attn_o_proj="dense", layer_intermediate_proj="mlp.dense_h_to_4h", layer_output_proj="mlp.dense_4h_to_h"),
@@ -53,13 +54,33 @@ def note_input(module, args, kwargs):
     object.__setattr__(module, "prefix_input", args[0] if args else kwargs["hidden_states"])
 
 
+class PrefixedPast:
+    """StableLM's attention calls no function, but hands its keys and values to a past."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def update(self, key, value, *args):
+        return self.module.prefix_tuning(key, value, self.module.prefix_input)[:2]
+
+
+def give_past(module, args, kwargs):
+    hidden, mask = kwargs["hidden_states"], kwargs["attention_mask"]
+    none = hidden.new_zeros(len(hidden), module.num_key_value_heads, 0, module.head_dim)
+    mask = module.prefix_tuning(none, none, hidden, mask)[2]
+    return args, dict(kwargs, past_key_values=PrefixedPast(module), attention_mask=mask)
+
+
 def init_prefix(model):
     """What its classes do for prefix tuning."""
     base = model.base_model
     base.prefix_tuning = PrefixTuningPool(model.config, model.adapters_config)
     for _, _, attention in base.iter_attentions():
         code = sys.modules[type(attention).__module__]
-        if not hasattr(code.eager_attention_forward, "has_prefix"):
+        if model.config.model_type == "stablelm":
+            if not hasattr(attention, "prefix_tuning"):  # this is called for a model and for its base
+                attention.register_forward_pre_hook(give_past, with_kwargs=True)
+        elif not hasattr(code.eager_attention_forward, "has_prefix"):
             code.eager_attention_forward = attend_with_prefix(code.eager_attention_forward)
         attention.prefix_tuning = PrefixTuningLayer("self_prefix", model.config, model.adapters_config)
         attention.register_forward_pre_hook(note_input, with_kwargs=True)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
                           GPTNeoXConfig, GPTNeoXForCausalLM, Olmo2Config, Olmo2ForCausalLM, OPTConfig, OPTForCausalLM,
-                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, StableLmConfig,
+                          StableLmForCausalLM)
 
 DUMP = sys.argv[1]
 ONLY = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -110,6 +111,10 @@ CASES = [
     ("gptneox, in series, half of it rotary", GPTNeoXForCausalLM,
      GPTNeoXConfig(**NEOX, use_parallel_residual=False, rotary_pct=0.5, rotary_emb_base=5000)),
     ("gptneox, no biases", GPTNeoXForCausalLM, GPTNeoXConfig(**NEOX, attention_bias=False)),
+    ("stablelm", StableLmForCausalLM, StableLmConfig(**LLAMA)),
+    ("stablelm, biases, half of it rotary, tied", StableLmForCausalLM,
+     StableLmConfig(**LLAMA, use_qkv_bias=True, partial_rotary_factor=0.5, rope_theta=5000, tie_word_embeddings=True)),
+    ("stablelm, all heads", StableLmForCausalLM, StableLmConfig(**{**LLAMA, "num_key_value_heads": 8}, use_qkv_bias=True)),
     ("opt", OPTForCausalLM, OPTConfig(**OPT)),
     ("opt, as 350m", OPTForCausalLM, OPTConfig(**OPT, do_layer_norm_before=False, word_embed_proj_dim=48)),
     ("mistral, window 16", MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=16)),
@@ -120,7 +125,7 @@ CASES = [
 ]
 
 
-LLAMA_CPP = ("llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2", "gptneox")  # families that it knows
+LLAMA_CPP = ("llama", "gpt2", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2", "gptneox", "stablelm")  # families that it knows
 OTHERWISE = ("phi3, partial, window",)  # what it computes without the window
 # What no GGUF file can say: writing one is refused, and the error says so.
 NO_GGUF = ("llama, rope dynamic", "llama, rope yarn, mscale", "llama, rope longrope, short", "llama, rope longrope, long",

@@ -30,6 +30,8 @@ static const families_family families_all[] = {
     {"GPT-NeoX", "{" SIZES "'model_type':'gpt_neox','intermediate_size':24,'rotary_pct':0.5}", NULL,
      "['input_layernorm','final_layer_norm']",
      true},
+    {"StableLM", "{" SIZES GROUPS "'model_type':'stablelm','use_qkv_bias':true}", "['q_proj','v_proj']",
+     "['input_layernorm','norm']", true},
     {"OPT", "{" SIZES "'model_type':'opt','ffn_dim':24}", NULL, "['final_layer_norm']", true},
     {"OPT, as 350m", "{" SIZES "'model_type':'opt','ffn_dim':24,'do_layer_norm_before':false,'word_embed_proj_dim':8}", NULL,
      "['self_attn_layer_norm']", true},

@@ -37,6 +37,9 @@ static const family_case family_cases[] = {
     {FAMILY("gpt_neox", ",\"intermediate_size\":48"), NULL},
     {FAMILY("gpt_neox", ",\"intermediate_size\":48,\"use_parallel_residual\":false,\"rotary_pct\":1.0"), NULL},
     {FAMILY("gpt_neox", ",\"intermediate_size\":48,\"attention_bias\":false"), "gptneox models without biases"},
+    {GROUPED("stablelm", ""), NULL},
+    {GROUPED("stablelm", ",\"use_qkv_bias\":true,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":true"), NULL},
+    {GROUPED("stablelm", ",\"hidden_act\":\"gelu\""), "stablelm"},
     {FAMILY("opt", ",\"ffn_dim\":48,\"max_position_embeddings\":16"), "opt"},
     {FAMILY("opt", ",\"ffn_dim\":48,\"max_position_embeddings\":16,\"do_layer_norm_before\":false,\"word_embed_proj_dim\":24"), "opt"},
     {GROUPED("llama", ",\"max_position_embeddings\":4,\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}"), "dynamic"},
@@ -104,7 +107,55 @@ TEST(model_families_are_the_same_in_every_format) {
     for (size_t i = 0; i < PEFT__COUNT(family_cases); i++) { family_round(&family_cases[i]); }
 }
 
-/* The same positions, said in two ways. */
+/* Calls a tensor of a GGUF file otherwise, by a name as long. */
+static void family_rename(const char *path, const char *from, const char *to) {
+    static char bytes[1 << 14]; /* names come first */
+    FILE *f = fopen(path, "r+b");
+    CHECK(f != NULL);
+    size_t n = fread(bytes, 1, sizeof bytes, f), at = 0, len = strlen(from);
+    while (at + len <= n && memcmp(bytes + at, from, len) != 0) { at++; }
+    CHECK(at + len <= n && strlen(to) == len);
+    CHECK_INT(fseek(f, (long)at, SEEK_SET), 0);
+    CHECK_INT(fwrite(to, 1, len, f), len);
+    CHECK_INT(fclose(f), 0);
+}
+
+static void family_parallel(peft__gguf_out *w) { peft__gguf_put_bool(w, "stablelm.use_parallel_residual", true); }
+
+/* What a StableLM file is, its tensors say and not its key. llama.cpp wants a head in it, tied or not. */
+TEST(model_stablelm_gguf_is_what_its_tensors_say) {
+    static const char config[] = GROUPED("stablelm", ",\"tie_word_embeddings\":true");
+    static const kit_edit as_if = {"stablelm.use_parallel_residual", NULL, family_parallel}, foreign = {"peft.tied_head", NULL, NULL},
+                          tied = {"peft.tied_head", "output.weight", NULL}, parallel = {NULL, "blk.0.ffn_norm.weight", NULL};
+    static float logits[FAMILY_LOGITS];
+    peft_context ctx;
+    struct peft_model *m = NULL, *n = NULL;
+    const char *dir = runner_tmpdir(), *good = runner_path(dir, "m.gguf"), *other = runner_path(dir, "other.gguf");
+    kit_context(&ctx);
+    CHECK_OK(peft__model_random(&ctx, config, strlen(config), 11, 0.1, &m));
+    CHECK_OK(kit_forward(m, family_ids, FAMILY_TOKENS, logits, NULL));
+    CHECK_OK(peft__model_write_gguf(m, NULL, -1, NULL, good));
+    CHECK_OK(kit_rewrite(&ctx, good, other, &as_if));
+    family_same(&ctx, m, other, logits, true);
+    CHECK_OK(kit_rewrite(&ctx, good, other, &tied));
+    family_same(&ctx, m, other, logits, true);
+    CHECK_OK(kit_rewrite(&ctx, good, other, &foreign)); /* a head of its own that is the table */
+    CHECK_OK(peft__model_open(&ctx, other, false, NULL, &n));
+    CHECK_INT(n->n_tensors, m->n_tensors + 1);
+    peft__model_release(n);
+    n = NULL;
+    CHECK_OK(kit_rewrite(&ctx, good, other, &parallel));
+    CHECK_STATUS(peft__model_open(&ctx, other, false, NULL, &n), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("blk.0.ffn_norm.weight");
+    family_rename(good, "blk.0.attn_output.weight", "blk.0.attn_q_norm.weight");
+    CHECK_STATUS(peft__model_open(&ctx, good, false, NULL, &n), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("blk.0.attn_q_norm.weight");
+    CHECK(n == NULL);
+    peft__model_release(m);
+    CHECK_INT(kit_outstanding(&ctx), 0);
+}
+
+/* The same positions, said in two ways. *//* The same positions, said in two ways. */
 TEST(model_gemma3_rope_parameters) {
     static const char *const configs[] = {
         GEMMA("gemma3_text", ",\"rope_theta\":5000,\"rope_local_base_freq\":300,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}"),
@@ -145,6 +196,7 @@ TEST(model_families_config_errors_name_the_key) {
         MISSING("phi3", ",\"hidden_size\":32,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"intermediate_size\":8", "vocab_size"),
         MISSING("olmo2", ",\"num_hidden_layers\":2", "hidden_size"),
         MISSING("gpt_neox", "," SIZES, "intermediate_size"),
+        MISSING("stablelm", "," SIZES, "intermediate_size"),
         MISSING("opt", ",\"hidden_size\":32,\"num_hidden_layers\":2,\"num_attention_heads\":4", "vocab_size"),
         {QWEN(",\"max_position_embeddings\":\"many\""), PEFT_E_FORMAT, "\"max_position_embeddings\" is \"many\""},
         {QWEN(",\"rms_norm_eps\":[]"), PEFT_E_FORMAT, "\"rms_norm_eps\""},
@@ -176,6 +228,11 @@ TEST(model_families_config_errors_name_the_key) {
         {FAMILY("gpt_neox", ",\"intermediate_size\":8,\"num_key_value_heads\":2"), PEFT_E_UNSUPPORTED, "\"num_key_value_heads\" is 2"},
         {"{\"model_type\":\"gpt_neox\",\"hidden_size\":30,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":40,"
          "\"intermediate_size\":8}", PEFT_E_FORMAT, "hidden_size 30 is no multiple of 4"},
+        {GROUPED("stablelm", ",\"qk_layernorm\":true"), PEFT_E_UNSUPPORTED, "\"qk_layernorm\" is true"},
+        {GROUPED("stablelm", ",\"use_parallel_residual\":true"), PEFT_E_UNSUPPORTED, "\"use_parallel_residual\" is true"},
+        {GROUPED("stablelm", ",\"use_qkv_bias\":1"), PEFT_E_FORMAT, "\"use_qkv_bias\""},
+        {GROUPED("stablelm", ",\"head_dim\":16"), PEFT_E_UNSUPPORTED, "\"head_dim\" is 16"},
+        {GROUPED("stablelm", ",\"partial_rotary_factor\":0"), PEFT_E_FORMAT, "\"partial_rotary_factor\""},
         {FAMILY("opt", ",\"activation_function\":\"mish\""), PEFT_E_UNSUPPORTED, "\"activation_function\""},
         {FAMILY("opt", ",\"enable_bias\":false"), PEFT_E_UNSUPPORTED, "\"enable_bias\""},
         {FAMILY("opt", ",\"word_embed_proj_dim\":\"x\""), PEFT_E_FORMAT, "\"word_embed_proj_dim\""},
