@@ -455,7 +455,7 @@ peft__real *peft__exec_data(const peft__exec *x, peft__val v);
 int64_t peft__exec_ld(const peft__exec *x, peft__val v);   /* stride of its rows, in reals */
 /* Gradient of v for reading (of an output), and for writing (of an input): NULL when v needs none; *add: accumulate. */
 const peft__real *peft__exec_grad(const peft__exec *x, peft__val v);
-peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, bool *add);
+peft__real *peft__exec_grad_out(peft__exec *x, peft__val v, bool *add);
 /* The same for an op that writes the stretches of peft__exec_next only: what is outside of them is zero where it is the first. */
 peft__real *peft__exec_grad_rows(peft__exec *x, const peft__op *op, peft__val v, bool *add);
 const peft__real *peft__exec_param(const peft__exec *x, int32_t param);      /* value */

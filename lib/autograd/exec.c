@@ -173,8 +173,7 @@ static void exec_zero(void *arg, int64_t begin, int64_t end, int32_t worker) {
     memset((peft__real *)arg + begin, 0, (size_t)(end - begin) * sizeof(peft__real));
 }
 
-peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, bool *add) {
-    (void)op;
+peft__real *peft__exec_grad_out(peft__exec *x, peft__val v, bool *add) {
     if (v == PEFT__NONE || !peft__tape_value(x->tape, v)->needs_grad) { return NULL; }
     *add = x->grad_written[v];
     x->grad_written[v] = true;
@@ -182,7 +181,7 @@ peft__real *peft__exec_grad_out(peft__exec *x, const peft__op *op, peft__val v, 
 }
 
 peft__real *peft__exec_grad_rows(peft__exec *x, const peft__op *op, peft__val v, bool *add) {
-    peft__real *g = peft__exec_grad_out(x, op, v, add);
+    peft__real *g = peft__exec_grad_out(x, v, add);
     if (g != NULL && !*add && op->group >= 0 && x->frame->row_groups != NULL) {
         peft__rows(&x->run, peft__exec_rows(x, v) * peft__tape_value(x->tape, v)->cols, 1 << 16, exec_zero, g);
         *add = true;

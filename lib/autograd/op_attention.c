@@ -228,7 +228,7 @@ static void attention_forward(peft__exec *x, const peft__op *op) {
 /* Where a gradient goes that nobody wants: the kernel writes all three. */
 static peft__real *attention_grad(peft__exec *x, const peft__op *op, int32_t j, peft__real **spare) {
     bool add = false; /* sole consumer: never */
-    peft__real *g = peft__exec_grad_out(x, op, op->in[j], &add);
+    peft__real *g = peft__exec_grad_out(x, op->in[j], &add);
     if (g == NULL) {
         g = *spare;
         *spare += peft__exec_ld(x, op->in[j]) * peft__exec_rows(x, op->in[j]);
@@ -287,10 +287,10 @@ static void attention_backward(peft__exec *x, const peft__op *op) {
     a.dk = attention_grad(x, op, ATTENTION_K, &spare);
     a.dv = attention_grad(x, op, ATTENTION_V, &spare);
     for (int32_t j = 0; j < 2; j++) {
-        dp[j] = peft__exec_grad_out(x, op, op->in[ATTENTION_PAST_K + j], &add);
+        dp[j] = peft__exec_grad_out(x, op->in[ATTENTION_PAST_K + j], &add);
         if (dp[j] != NULL) { attention_zero(x, op->in[ATTENTION_PAST_K + j], dp[j]); }
     }
-    dg = peft__exec_grad_out(x, op, op->in[ATTENTION_GATES], &add);
+    dg = peft__exec_grad_out(x, op->in[ATTENTION_GATES], &add);
     if (dg != NULL) { attention_zero(x, op->in[ATTENTION_GATES], dg); }
     bool gated = dg != NULL || (op->in[ATTENTION_GATES] != PEFT__NONE && dp[0] != NULL);
     int64_t step = !gated && dp[0] != NULL ? 1 : ATTENTION_ROWS; /* rows add to a shared prefix one after the other, in order */

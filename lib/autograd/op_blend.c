@@ -126,7 +126,7 @@ static void blend_forward(peft__exec *x, const peft__op *op) {
 static void blend_backward(peft__exec *x, const peft__op *op) {
     blend_args b = blend_gather(x, op);
     b.d = peft__exec_grad(x, op->out[0]);
-    for (int32_t j = 0; j < op->n_in; j++) { b.grad[j] = peft__exec_grad_out(x, op, op->in[j], &b.add[j]); }
+    for (int32_t j = 0; j < op->n_in; j++) { b.grad[j] = peft__exec_grad_out(x, op->in[j], &b.add[j]); }
     peft__rows(&x->run, x->frame->n_rows, 1, blend_rows, &b);
 }
 

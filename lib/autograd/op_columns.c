@@ -48,7 +48,7 @@ static void columns_forward(peft__exec *x, const peft__op *op) {
 
 static void columns_backward(peft__exec *x, const peft__op *op) {
     columns_args c = {.in = peft__exec_grad(x, op->out[0]), .ld_out = peft__exec_ld(x, op->in[0])};
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &c.add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &c.add);
     if (dx == NULL) { return; }
     c.n = c.ld_in = columns_of(x, op->out[0]);
     c.out = dx + op->i[0];
@@ -86,7 +86,7 @@ static void join_backward(peft__exec *x, const peft__op *op) {
     for (int32_t j = 0; j < 2; j++) {
         columns_args c = {.in = peft__exec_grad(x, op->out[0]) + at, .ld_in = columns_of(x, op->out[0])};
         c.n = columns_of(x, op->in[j]);
-        c.out = peft__exec_grad_out(x, op, op->in[j], &c.add);
+        c.out = peft__exec_grad_out(x, op->in[j], &c.add);
         c.ld_out = peft__exec_ld(x, op->in[j]);
         if (c.out != NULL) { columns_move(x, op->out[0], &c); }
         at += c.n;

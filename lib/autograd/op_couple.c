@@ -75,8 +75,8 @@ static void couple_forward(peft__exec *x, const peft__op *op) {
 static void couple_backward(peft__exec *x, const peft__op *op) {
     couple_args c = couple_gather(x, op);
     c.dy = peft__exec_grad(x, op->out[0]);
-    c.dx = peft__exec_grad_out(x, op, op->in[0], &c.add_x);
-    c.dr = peft__exec_grad_out(x, op, op->in[1], &c.add_r);
+    c.dx = peft__exec_grad_out(x, op->in[0], &c.add_x);
+    c.dr = peft__exec_grad_out(x, op->in[1], &c.add_r);
     peft__rows(&x->run, peft__exec_rows(x, op->out[0]), PEFT__MAX(peft__op_grain(c.cols) / 16, 1), couple_back_rows, &c);
 }
 

@@ -87,7 +87,7 @@ static void delta_backward(peft__exec *x, const peft__op *op) {
     int64_t rows = peft__exec_rows(x, op->in[1]), out = a.d->out, in = a.d->in, ld = peft__exec_ld(x, op->in[1]);
     bool add = false;
     const peft__real *dy = peft__exec_grad(x, op->out[0]);
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[1], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[1], &add);
     if (dx != NULL && a.skip && !add) {
         for (int64_t t = 0; t < rows; t++) { memset(dx + t * ld, 0, (size_t)in * sizeof *dx); }
     }

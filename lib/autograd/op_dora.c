@@ -165,7 +165,7 @@ static void dora_backward(peft__exec *x, const peft__op *op) {
     if (d.dm != NULL) { peft__rows(&x->run, d.out, 64, dora_back_columns, &d); }
     d.dm = apart ? NULL : peft__exec_param_grad(x, op->param[DORA_BIAS]);
     if (d.dm != NULL) { peft__rows(&x->run, d.out, 64, dora_bias_columns, &d); }
-    d.to = peft__exec_grad_out(x, op, op->in[apart ? 1 : 0], &d.add);
+    d.to = peft__exec_grad_out(x, op->in[apart ? 1 : 0], &d.add);
     if (d.to != NULL) { peft__rows(&x->run, d.rows, peft__op_grain(d.out), dora_back_rows, &d); }
     if (apart) { peft__op_pass_grad(x, op, 0); }
 }

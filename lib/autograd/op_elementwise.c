@@ -36,7 +36,7 @@ static void element_copy(void *arg, int64_t begin, int64_t end, int32_t worker) 
 void peft__op_pass_grad(peft__exec *x, const peft__op *op, int32_t j) {
     element_args e;
     memset(&e, 0, sizeof e);
-    e.y = peft__exec_grad_out(x, op, op->in[j], &e.add);
+    e.y = peft__exec_grad_out(x, op->in[j], &e.add);
     e.dy = peft__exec_grad(x, op->out[0]);
     if (e.y == NULL || e.y == e.dy) { return; }
     e.x = x;
@@ -130,7 +130,7 @@ static void act_forward(peft__exec *x, const peft__op *op) { act_run(x, op, peft
 
 static void act_backward(peft__exec *x, const peft__op *op) {
     bool add = false;
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx != NULL) { act_run(x, op, dx, peft__exec_grad(x, op->out[0]), add); }
 }
 
@@ -188,8 +188,8 @@ static void glu_forward(peft__exec *x, const peft__op *op) {
 static void glu_backward(peft__exec *x, const peft__op *op) {
     element_args e = glu_args(x, op);
     bool add = false; /* sole consumer: never */
-    e.y = peft__exec_grad_out(x, op, op->in[0], &add);
-    e.y2 = peft__exec_grad_out(x, op, op->in[1], &add);
+    e.y = peft__exec_grad_out(x, op->in[0], &add);
+    e.y2 = peft__exec_grad_out(x, op->in[1], &add);
     e.dy = peft__exec_grad(x, op->out[0]);
     peft__rows(&x->run, peft__exec_rows(x, op->out[0]), peft__op_grain(e.cols), glu_rows, &e);
 }
@@ -276,7 +276,7 @@ static void dropout_forward(peft__exec *x, const peft__op *op) {
 
 static void dropout_backward(peft__exec *x, const peft__op *op) {
     bool add = false;
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx != NULL) { dropout_run(x, op, peft__exec_grad(x, op->out[0]), dx, add); }
 }
 

@@ -92,7 +92,7 @@ static void fuse_forward(peft__exec *x, const peft__op *op) {
 /* Where a gradient is added to: 0 before where this op is the first to write. One value may stand in several places. */
 static peft__real *fuse_grad(peft__exec *x, const peft__op *op, int64_t j, const fuse_args *a) {
     bool add = false;
-    peft__real *g = peft__exec_grad_out(x, op, op->in[j], &add);
+    peft__real *g = peft__exec_grad_out(x, op->in[j], &add);
     if (g != NULL && !add) { memset(g, 0, (size_t)(a->rows * a->cols) * sizeof *g); }
     return g;
 }

@@ -86,7 +86,7 @@ static void gate_mean_backward(peft__exec *x, const peft__op *op) {
     int64_t tokens = peft__exec_rows(x, op->in[0]);
     peft__real *dw = peft__exec_param_grad(x, op->param[0]), *db = peft__exec_param_grad(x, op->param[1]);
     a.d = peft__exec_grad(x, op->out[0]);
-    a.out = peft__exec_grad_out(x, op, op->in[0], &a.add);
+    a.out = peft__exec_grad_out(x, op->in[0], &a.add);
     a.ld_out = a.ld_in;
     a.dz = (peft__real *)(void *)x->op_scratch;
     peft__rows(&x->run, x->frame->n_rows, 1, gate_back_rows, &a);
@@ -200,8 +200,8 @@ static void gate_scale_forward(peft__exec *x, const peft__op *op) {
 static void gate_scale_backward(peft__exec *x, const peft__op *op) {
     gate_args a = gate_scale_gather(x, op);
     a.d = peft__exec_grad(x, op->out[0]);
-    a.dz = peft__exec_grad_out(x, op, op->in[1], &a.add_gate);
-    a.out = peft__exec_grad_out(x, op, op->in[0], &a.add);
+    a.dz = peft__exec_grad_out(x, op->in[1], &a.add_gate);
+    a.out = peft__exec_grad_out(x, op->in[0], &a.add);
     a.ld_out = a.ld_in;
     peft__rows(&x->run, x->frame->n_rows, 1, gate_scale_rows, &a);
 }

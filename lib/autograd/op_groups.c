@@ -49,7 +49,7 @@ static void groups_backward(peft__exec *x, const peft__op *op) {
     groups_args a = groups_gather(x, op);
     bool add = false;
     const peft__real *dy = peft__exec_grad(x, op->out[0]), *b = peft__exec_param(x, op->param[0]);
-    peft__real *db = peft__exec_param_grad(x, op->param[0]), *dh = peft__exec_grad_out(x, op, op->in[1], &add);
+    peft__real *db = peft__exec_param_grad(x, op->param[0]), *dh = peft__exec_grad_out(x, op->in[1], &add);
     for (int64_t g = 0; g < a.n; g++) {
         const peft__real *dy_g = dy + a.first[g];
         if (db != NULL) {

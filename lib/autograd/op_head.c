@@ -296,7 +296,7 @@ static void head_losses(peft__exec *x, const peft__op *op, bool gradient) {
     int64_t cap = head_rows(&x->plan->caps, c.vocab), tokens = peft__exec_rows(x, op->in[0]);
     int64_t ld = peft__exec_ld(x, op->in[0]);
     bool add = false;
-    peft__real *dx = gradient ? peft__exec_grad_out(x, op, op->in[0], &add) : NULL;
+    peft__real *dx = gradient ? peft__exec_grad_out(x, op->in[0], &add) : NULL;
     if (dx != NULL) { memset(dx, 0, (size_t)(tokens * ld) * sizeof *dx); }
     c.gradient = gradient;
     for (int64_t t = 0; t < tokens;) {

@@ -181,7 +181,7 @@ static void loss_take(peft__exec *x, const peft__op *op, bool gradient) {
     bool add = false;
     loss_run r = {x, op->aux, peft__exec_data(x, op->in[0]), NULL, peft__exec_ld(x, op->in[0]),
                   peft__tape_value(x->tape, op->in[0])->cols, peft__exec_rows(x, op->in[0])};
-    r.d = gradient ? peft__exec_grad_out(x, op, op->in[0], &add) : NULL;
+    r.d = gradient ? peft__exec_grad_out(x, op->in[0], &add) : NULL;
     if (r.d != NULL) { memset(r.d, 0, (size_t)(r.rows * r.ld) * sizeof *r.d); }
     if (r.task->kind == PEFT__TASK_TOKENS) {
         if (f->labels != NULL) { loss_classes(&r, f->labels); }

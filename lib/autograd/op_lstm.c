@@ -125,7 +125,7 @@ static void lstm_backward(peft__exec *x, const peft__op *op) {
         lstm_product(&x->run, 1, h, 4 * h, dz + t * 4 * h, 4 * h, peft__real_backward(r.w_hh, h), dh, h, NULL, false);
     }
     lstm_back_params(x, op, &r, dz);
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx != NULL) {
         lstm_product(&x->run, r.rows, r.in, 4 * h, dz, 4 * h,
                      peft__real_backward(peft__exec_param(x, op->param[LSTM_W_IH]), r.in), dx, r.ldx, NULL, add);

@@ -101,7 +101,7 @@ static void norm_backward(peft__exec *x, const peft__op *op) {
     n.db = peft__exec_param_grad(x, op->param[NORM_B]);
     if (n.dw != NULL) { peft__rows(&x->run, n.cols, 64, norm_back_gain, &n); }
     if (n.db != NULL) { peft__op_column_sums(x, n.db, n.dy, n.cols, n.rows, n.cols, 1); }
-    n.dx = peft__exec_grad_out(x, op, op->in[0], &n.add);
+    n.dx = peft__exec_grad_out(x, op->in[0], &n.add);
     if (n.dx != NULL) { peft__rows(&x->run, n.rows, peft__op_grain(n.width), norm_back_rows, &n); }
 }
 

@@ -190,7 +190,7 @@ static void phm_backward(peft__exec *x, const peft__op *op) {
     int64_t rows = peft__exec_rows(x, op->in[0]), ld = peft__exec_ld(x, op->in[0]);
     const peft__real *in = peft__exec_data(x, op->in[0]), *dy = peft__exec_grad(x, op->out[0]);
     bool add = false;
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx != NULL) {
         peft__gemm_args g;
         memset(&g, 0, sizeof g);

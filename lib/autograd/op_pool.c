@@ -40,7 +40,7 @@ static void pool_forward(peft__exec *x, const peft__op *op) {
 static void pool_backward(peft__exec *x, const peft__op *op) {
     bool add = false;
     const peft__real *dy = peft__exec_grad(x, op->out[0]);
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx == NULL) { return; }
     int64_t ld = peft__exec_ld(x, op->in[0]), cols = peft__tape_value(x->tape, op->out[0])->cols;
     int64_t tokens = peft__exec_rows(x, op->in[0]);
@@ -89,7 +89,7 @@ static void unit_backward(peft__exec *x, const peft__op *op) {
     const peft__kernels *k = x->run.k;
     bool add = false;
     const peft__real *dy = peft__exec_grad(x, op->out[0]), *in = peft__exec_data(x, op->in[0]);
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx == NULL) { return; }
     int64_t ld = peft__exec_ld(x, op->in[0]), cols = peft__tape_value(x->tape, op->out[0])->cols;
     for (int64_t r = 0; r < peft__exec_rows(x, op->out[0]); r++) {

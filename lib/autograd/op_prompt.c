@@ -77,7 +77,7 @@ static void prepend_backward(peft__exec *x, const peft__op *op) {
     bool add[PEFT__OP_IN] = {false};
     peft__real *grads[PEFT__OP_IN];
     for (int32_t j = 0; j < op->n_in; j++) {
-        grads[j] = peft__exec_grad_out(x, op, op->in[j], &add[j]);
+        grads[j] = peft__exec_grad_out(x, op->in[j], &add[j]);
         if (j > 0 && grads[j] != NULL && !add[j]) {
             memset(grads[j], 0, (size_t)(peft__exec_rows(x, op->in[j]) * c) * sizeof *grads[j]);
         }
@@ -130,7 +130,7 @@ static void stacked_copy(peft__exec *x, const peft__op *op, bool back) {
     for (int32_t j = 0; j < 2; j++) {
         int64_t n = peft__exec_rows(x, op->in[j]), ld = peft__exec_ld(x, op->in[j]);
         bool add = false;
-        peft__real *to = back ? peft__exec_grad_out(x, op, op->in[j], &add) : NULL;
+        peft__real *to = back ? peft__exec_grad_out(x, op->in[j], &add) : NULL;
         for (int64_t r = 0; r < n; r++) {
             if (!back) {
                 memcpy(peft__exec_data(x, op->out[0]) + (at + r) * c, peft__exec_data(x, op->in[j]) + r * ld, (size_t)c * sizeof *to);

@@ -47,7 +47,7 @@ static void regroup_forward(peft__exec *x, const peft__op *op) {
 
 static void regroup_backward(peft__exec *x, const peft__op *op) {
     regroup_args a = {.in = peft__exec_grad(x, op->out[0]), .ld_in = peft__exec_ld(x, op->out[0]), .back = true};
-    a.out = peft__exec_grad_out(x, op, op->in[0], &a.add);
+    a.out = peft__exec_grad_out(x, op->in[0], &a.add);
     if (a.out == NULL) { return; }
     a.ld_out = peft__exec_ld(x, op->in[0]);
     regroup_move(x, op, &a);

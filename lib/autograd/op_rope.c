@@ -128,7 +128,7 @@ static void rope_forward(peft__exec *x, const peft__op *op) {
 
 static void rope_backward(peft__exec *x, const peft__op *op) {
     bool add = false; /* sole consumer: never */
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx == NULL) { return; }
     rope_run(x, op, peft__exec_grad(x, op->out[0]), peft__exec_ld(x, op->out[0]), dx, peft__exec_ld(x, op->in[0]), -1);
 }

@@ -286,7 +286,7 @@ static void rotate_backward(peft__exec *x, const peft__op *op) {
         rotate_outer(&j);
         rotate_each(&f, true);
     }
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &j.add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &j.add);
     if (dx == NULL) { return; }
     j.x = dy;
     j.ld_x = ld_dy;

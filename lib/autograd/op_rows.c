@@ -106,7 +106,7 @@ static void rows_backward(peft__exec *x, const peft__op *op) {
     r.dy = peft__exec_grad(x, op->out[0]);
     r.drows = peft__exec_param_grad(x, op->param[0]);
     if (r.drows != NULL) { peft__rows(&x->run, r.cols, 64, rows_back_columns, &r); }
-    r.dx = peft__exec_grad_out(x, op, op->in[0], &r.add);
+    r.dx = peft__exec_grad_out(x, op->in[0], &r.add);
     if (r.dx != NULL) { peft__rows(&x->run, r.tokens, peft__op_grain(r.cols), rows_back_tokens, &r); }
 }
 

@@ -75,7 +75,7 @@ static void scale_backward(peft__exec *x, const peft__op *op) {
     } else if (s.dl != NULL) {
         peft__rows(&x->run, s.cols, 64, scale_back_columns, &s);
     }
-    s.y = peft__exec_grad_out(x, op, op->in[0], &s.add);
+    s.y = peft__exec_grad_out(x, op->in[0], &s.add);
     s.ld_out = s.ld_in;
     if (s.y != NULL) { peft__rows(&x->run, s.rows, peft__op_grain(s.cols), scale_rows, &s); }
 }

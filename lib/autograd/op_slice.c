@@ -23,7 +23,7 @@ static void slice_forward(peft__exec *x, const peft__op *op) {
 
 static void slice_backward(peft__exec *x, const peft__op *op) {
     bool add = false;
-    peft__real *dx = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *dx = peft__exec_grad_out(x, op->in[0], &add);
     if (dx == NULL) { return; }
     peft__gemm_args g;
     memset(&g, 0, sizeof g);

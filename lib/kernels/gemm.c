@@ -307,6 +307,10 @@ static void gemm_empty(const peft__run *run, const peft__gemm_args *g) {
     }
 }
 
+bool peft__gemm_plain(const peft__operand *b) {
+    return b->dtype == PEFT__DTYPE_REAL && (uintptr_t)b->data % sizeof(peft__real) == 0 && b->row_bytes % (int64_t)sizeof(peft__real) == 0;
+}
+
 int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g) {
     const bool serial = run->workers < 2 || g->m * g->n <= GEMM_SERIAL / g->k;
     return serial ? 1 : (int64_t)GEMM_TASKS * run->workers;
@@ -343,8 +347,7 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
     }
 #endif
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};
-    p.plain = b->dtype == PEFT__DTYPE_REAL &&
-              ((uintptr_t)b->data % sizeof(peft__real) == 0 && b->row_bytes % (int64_t)sizeof(peft__real) == 0);
+    p.plain = peft__gemm_plain(b);
     p.direct = p.plain && !b->trans && b->interleave == 0 && b->heads == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr;
     p.mr = run->k->mr * (args->n <= run->k->lane ? 2 : 1);
     p.pack_a = args->a_trans && args->lda > 64;

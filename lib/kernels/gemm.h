@@ -6,6 +6,8 @@
 
 /* Where logical row `row` of the stored matrix lies. */
 const uint8_t *peft__gemm_stored_row(const peft__operand *b, int64_t row);
+/* Is B stored as reals that can be read in place? */
+bool peft__gemm_plain(const peft__operand *b);
 /* Tasks that a product should be cut into; 1: not worth waking a thread. */
 int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g);
 

@@ -24,11 +24,9 @@ typedef struct narrow_job {
 } narrow_job;
 
 bool peft__narrow_fits(const peft__run *run, const peft__gemm_args *g) {
-    const bool aligned = g->b.dtype != PEFT__DTYPE_REAL ||
-                         ((uintptr_t)g->b.data % sizeof(peft__real) == 0 && g->b.row_bytes % (int64_t)sizeof(peft__real) == 0);
     peft__real none[PEFT__TILE_COLS];
-    return g->m <= NARROW_ROWS && run->k->narrow != NULL && g->b.trans && !g->a_trans && g->alpha == 1 && aligned &&
-           run->k->narrow(g->b.dtype, g->a, NULL, 0, NULL, none);
+    return g->m <= NARROW_ROWS && run->k->narrow != NULL && g->b.trans && !g->a_trans && g->alpha == 1 &&
+           (g->b.dtype != PEFT__DTYPE_REAL || peft__gemm_plain(&g->b)) && run->k->narrow(g->b.dtype, g->a, NULL, 0, NULL, none);
 }
 
 /* Columns [j0, j0 + cols) of C with the sums of one block of K: the first, the last? */

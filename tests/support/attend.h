@@ -61,7 +61,7 @@ static void attend_loss_forward(peft__exec *x, const peft__op *op) {
 static void attend_loss_backward(peft__exec *x, const peft__op *op) {
     const attend *a = op->aux;
     bool add = false;
-    peft__real *g = peft__exec_grad_out(x, op, op->in[0], &add);
+    peft__real *g = peft__exec_grad_out(x, op->in[0], &add);
     attend_loss_forward(x, op);
     memcpy(g, a->weights, (size_t)(peft__exec_rows(x, op->in[0]) * a->s.heads * a->s.dim) * sizeof *g);
 }

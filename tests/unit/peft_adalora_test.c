@@ -25,7 +25,7 @@ static void ada_probe_backward(peft__exec *x, const peft__op *op) {
     const ada_probe *p = op->aux;
     bool add = false;
     ada_probe_forward(x, op);
-    memcpy(peft__exec_grad_out(x, op, op->in[0], &add), p->g, sizeof p->g);
+    memcpy(peft__exec_grad_out(x, op->in[0], &add), p->g, sizeof p->g);
 }
 
 static double ada_probe_flops(const peft__tape *t, const peft__op *op, const peft__caps *caps, bool backward) {
