@@ -3,6 +3,7 @@
 #   make CC=clang BUILD=build/clang     another compiler, its own folder
 #   make STRICT=1                       warnings are errors
 #   make MINIMAL=1 BUILD=build/minimal  LoRA on Llama models only, a third of the size (docs/build.md)
+#   make BLAS=openblas                 with the kernels "blas" over -lopenblas, for who asks for them (docs/build.md)
 #   make EXTRA="-g -fsanitize=address"  flags for compiling and linking
 #   make V=1                            whole command lines
 #   make PREFIX=/usr DESTDIR=/tmp/pkg install
@@ -12,6 +13,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 EXTRA ?=
 MINIMAL ?=
+BLAS ?=
 CFLAGS ?= $(if $(MINIMAL),-Os,-O2)
 LDFLAGS ?=
 INSTALL ?= install
@@ -47,10 +49,10 @@ SYSTEM_FLAGS := $(if $(WINDOWS),-DPEFT_STATIC -Wno-float-conversion $(if $(finds
 SMALL := $(if $(MINIMAL),-DPEFT_MINIMAL -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections)
 # -ffp-contract=off: the same bits from every compiler. Visibility: only what peft.h marks leaves the shared library.
 FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -ffp-contract=off -fvisibility=hidden $(SYSTEM_FLAGS) \
-	-Iinclude $(WARN) $(CFLAGS) $(EXTRA) $(SMALL)
+	-Iinclude $(WARN) $(CFLAGS) $(EXTRA) $(SMALL) $(if $(BLAS),-DPEFT_BLAS)
 # gcc 12 for AArch64 breaks off at a vectorised fmax, which tests use to find the largest difference.
 TEST_FLAGS := -fno-tree-vectorize
-LIBS := $(if $(WINDOWS),-static,-pthread) -lm
+LIBS := $(if $(WINDOWS),-static,-pthread) $(if $(BLAS),-l$(BLAS)) -lm
 
 SOURCES := $(shell cat lib/$(if $(MINIMAL),minimal,sources).txt)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/obj/lib/%.o)
@@ -61,7 +63,7 @@ TEST_OBJECTS_DOUBLE := $(patsubst tests/%.c,$(BUILD)/obj/tests-double/%.o,$(wild
 
 STATIC := $(BUILD)/libpeft.a
 TOOL := $(if $(wildcard examples/peft/main.c),$(BUILD)/peft$(EXE))
-QUICKSTART := $(if $(wildcard examples/quickstart.c),$(BUILD)/quickstart$(EXE))
+EXAMPLES := $(patsubst %,$(BUILD)/%$(EXE),dpo quickstart)
 
 UNIT := $(BUILD)/tests/unit$(EXE)
 DOUBLE := $(BUILD)/tests/double$(EXE)
@@ -87,7 +89,7 @@ endif
 
 .PHONY: all check amalgamation demo base lint format coverage asan tsan cross install uninstall bench bench-families bindings check-bindings check-peers torture clean help FORCE
 
-all: $(STATIC) $(SHARED) $(TOOL) $(QUICKSTART) ## static and shared library, tool, quickstart (the default)
+all: $(STATIC) $(SHARED) $(TOOL) $(EXAMPLES) ## static and shared library, tool, examples in C (the default)
 
 check: $(UNIT) $(DOUBLE) $(TOOL) ## build and run all tests that need nothing but this folder
 	@PEFT_TOOL=$(abspath $(BUILD)/peft) sh tests/total.sh $(UNIT) $(DOUBLE) $(wildcard tests/cli/run.sh)
@@ -104,7 +106,7 @@ bench: $(STATIC) $(TOOL) ## speed and memory, as ratios inside one run
 bench-families: $(SHARED) ## training speed of each family beside Llama's (docs/benchmarks-families.md)
 	@BUILD=$(abspath $(BUILD)) python3 bench/families.py --out docs/benchmarks-families.md
 
-check-peers: $(STATIC) $(SHARED) $(TOOL) ## compare with HF PEFT, torch and llama.cpp (needs PEFT_TESTDATA)
+check-peers: $(STATIC) $(SHARED) $(TOOL) $(EXAMPLES) ## compare with HF PEFT, torch and llama.cpp (needs PEFT_TESTDATA)
 	@PEFT=$(abspath $(BUILD)/peft) BUILD=$(abspath $(BUILD)) CC="$(CC)" bash tests/peers/run.sh
 
 torture: $(STATIC) $(TOOL) ## kill, starve and corrupt it for longer than check may take
@@ -191,7 +193,7 @@ $(BUILD)/peft$(EXE): $(TOOL_OBJECTS) $(STATIC)
 	$(call SAY,LD)
 	$(Q)$(CC) $(EXTRA) $(LDFLAGS) $(if $(WINDOWS),-municode) -o $@ $^ $(LIBS)
 
-$(BUILD)/quickstart$(EXE): $(BUILD)/obj/examples/quickstart.o $(STATIC)
+$(EXAMPLES): $(BUILD)/%$(EXE): $(BUILD)/obj/examples/%.o $(STATIC)
 	$(call SAY,LD)
 	$(Q)$(CC) $(EXTRA) $(LDFLAGS) -o $@ $^ $(LIBS)
 
@@ -216,7 +218,7 @@ $(BUILD)/libpeft.pc: include/peft.h FORCE
 # Layers without inner loops are made for size: a fifth less of their code, at no cost that shows.
 $(foreach layer,api model peft train,$(BUILD)/obj/lib/$(layer)/%.o): private FLAGS += $(if $(filter -O2,$(CFLAGS)),-Os)
 $(BUILD)/obj/lib/peft/factor%.o: private FLAGS += $(if $(filter -O2,$(CFLAGS)),-O2)
-$(BUILD)/obj/lib/kernels/x86/%.o $(BUILD)/obj/lib/kernels/generic/%.o: private FLAGS += $(if $(MINIMAL),-O2)
+$(BUILD)/obj/lib/kernels/arm/%.o $(BUILD)/obj/lib/kernels/x86/%.o $(BUILD)/obj/lib/kernels/generic/%.o: private FLAGS += $(if $(MINIMAL),-O2)
 
 $(BUILD)/obj/lib/%.o: lib/%.c $(BUILD)/flags
 	$(call SAY,CC)
@@ -251,4 +253,4 @@ $(BUILD)/flags: FORCE
 FORCE:
 
 -include $(patsubst %.o,%.d,$(OBJECTS) $(OBJECTS_DOUBLE) $(TOOL_OBJECTS) $(TEST_OBJECTS) $(TEST_OBJECTS_DOUBLE))
--include $(BUILD)/obj/examples/quickstart.d
+-include $(EXAMPLES:$(BUILD)/%$(EXE)=$(BUILD)/obj/examples/%.d)

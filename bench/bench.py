@@ -177,6 +177,35 @@ def report(files, rows, args, load):
     return "\n".join(out) + "\n"
 
 
+def roofline(files, threads):
+    """One `peft bench` as lines of a table: each op's time beside what the machine could do."""
+    tool = os.environ.get("PEFT", os.path.join(ROOT, "build", "peft"))
+    done = subprocess.run([tool, "bench", "--model", files["folder"], "--threads", str(threads), "--set", "r=%d" % RANK, "--set",
+                           "target_modules=all-linear", "--json"], stdout=subprocess.PIPE, check=True)
+    b = json.loads(done.stdout)
+    out = ["", "%d thread%s: peak %.0f GFLOP/s, bandwidth %.1f GB/s; training %.0f tokens/s, prefill %.0f, decode %.1f (%.0f %% of the "
+           "bandwidth)." % (threads, "" if threads == 1 else "s", b["limits"]["flops_per_second"] / 1e9,
+                            b["limits"]["bytes_per_second"] / 1e9, b["training"]["tokens_per_second"],
+                            b["prefill"]["tokens_per_second"], b["decode"]["tokens_per_second"],
+                            100 * b["decode"]["share_of_limit"]), "",
+           "| op | calls | ms | share | GFLOP/s | GB/s | of limit |", "|---|---|---|---|---|---|---|"]
+    for op in b["ops"]:
+        rate = lambda n: "%.1f" % (n / op["seconds"] / 1e9) if n > 0 and op["seconds"] > 0 else "-"
+        limit = "%.0f %%%s" % (100 * min(op["share_of_limit"], 1), " +" if op["share_of_limit"] > 1 else "")
+        out.append("| %s | %.0f | %.2f | %.1f %% | %s | %s | %s |" % (
+            op["op"], op["calls"], 1e3 * op["seconds"], 100 * op["share"], rate(op["flops"]), rate(op["bytes"]),
+            limit if op["share_of_limit"] > 0 else "-"))
+    return out
+
+
+def rooflines(files, args):
+    out = ["", "## Roofline", "", "One step on 1 x 512 tokens by operation (`peft bench`); [where the time goes](profile.md) says how "
+           "to read it."]
+    for n in args.threads.split(","):
+        out += roofline(files, int(n))
+    return "\n".join(out) + "\n"
+
+
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--turns", type=int, default=5)
@@ -202,7 +231,7 @@ def main():
     load = os.getloadavg()[0]
     files = prepare()
     rows = [compare(files, batch, int(n), args) for batch in BATCHES for n in args.threads.split(",")]
-    text = report(files, rows, args, load)
+    text = report(files, rows, args, load) + rooflines(files, args)
     print(text)
     if not args.quick:
         os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)

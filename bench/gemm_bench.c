@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "kernels/arm/arm.h"
 #include "kernels/generic/generic.h"
 #include "kernels/scratch.h"
 #include "kernels/x86/x86.h"
@@ -88,7 +89,7 @@ V_TARGET static float bench_fma_avx2(int64_t n) {
     for (int32_t j = 1; j < 12; j++) { sum = V_ADD(sum, s[j]); }
     return V_HSUM(sum);
 }
-#include "kernels/x86/simd_end.h"
+#include "kernels/simd/end.h"
 
 #include "kernels/x86/simd_avx512.h"
 V_TARGET static float bench_fma_avx512(int64_t n) {
@@ -104,7 +105,27 @@ V_TARGET static float bench_fma_avx512(int64_t n) {
     for (int32_t j = 1; j < 16; j++) { sum = V_ADD(sum, s[j]); }
     return V_HSUM(sum);
 }
-#include "kernels/x86/simd_end.h"
+#include "kernels/simd/end.h"
+#endif
+
+#ifdef PEFT__NEON
+#include "kernels/arm/simd_neon.h"
+static float bench_fma_neon(int64_t n) {
+    const V x = V_SET1(0.999f);
+    V s[16]; /* all different, or the compiler computes one of them */
+    for (int32_t j = 0; j < 16; j++) { s[j] = V_SET1((float)j); }
+    for (int64_t i = 0; i < n; i++) {
+#define BENCH_STEP(j) s[j] = V_FMA(s[j], x, x);
+#define BENCH_FOUR(j) BENCH_STEP(j) BENCH_STEP((j) + 4) BENCH_STEP((j) + 8) BENCH_STEP((j) + 12)
+        V_EACH(BENCH_FOUR)
+#undef BENCH_FOUR
+#undef BENCH_STEP
+    }
+    V sum = s[0];
+    for (int32_t j = 1; j < 16; j++) { sum = V_ADD(sum, s[j]); }
+    return V_HSUM(sum);
+}
+#include "kernels/simd/end.h"
 #endif
 
 static volatile float bench_sink;
@@ -118,9 +139,14 @@ static double bench_peak(const peft__kernels *k) {
     if (k == &peft__kernels_avx2) {
         bench_sink = bench_fma_avx2(n);
         flops = (double)n * 12 * 8 * 2;
-    } else if (k == &peft__kernels_avx512) {
+    } else if (k == &peft__kernels_avx512 || k == &peft__kernels_avx512bf16) {
         bench_sink = bench_fma_avx512(n);
         flops = (double)n * 16 * 16 * 2;
+    }
+#elif defined(PEFT__NEON)
+    if (k == &peft__kernels_neon) {
+        bench_sink = bench_fma_neon(n);
+        flops = (double)n * 16 * 4 * 2;
     }
 #else
     (void)k;
@@ -162,7 +188,8 @@ static void bench_prepare(peft__mem *mem, const bench_shape *s, bench_case *c) {
                                 .a_trans = s->a_trans,
                                 .ldc = s->n,
                                 .alpha = 1};
-    c->args.b = (peft__operand){.data = b, .dtype = s->dtype, .row_bytes = row_bytes, .trans = s->trans};
+    c->args.b = (peft__operand){.data = b, .dtype = s->dtype, .row_bytes = row_bytes, .trans = s->trans,
+                                .frozen = s->name[1] != 'o' && s->name[1] != 'w'}; /* not lora, not dw */
     c->args.c = bench_alloc(mem, (size_t)(s->m * s->n) * sizeof(peft__real));
 }
 
@@ -189,9 +216,11 @@ static void bench_table(peft__mem *mem, const peft__kernels *k, bench_case *case
     static double peaks[BENCH_PEAKS];
     peft__run run[2];
     int32_t n_peaks = 0;
+    const bool bf16 = k->tile_bf16 != NULL;
     for (int32_t t = 0; t < 2; t++) {
-        run[t] = (peft__run){.k = k, .workers = t + 1, .scratch_size = peft__gemm_scratch(k)};
+        run[t] = (peft__run){.k = k, .workers = t + 1, .scratch_size = PEFT__MAX(peft__gemm_scratch(k), peft__bf16_scratch())};
         run[t].scratch = bench_alloc(mem, run[t].scratch_size * (size_t)run[t].workers);
+        if (bf16) { run[t].rounded = bench_alloc(mem, PEFT__ROUNDED_BYTES); }
         if (peft__pool_create(mem, t + 1, &run[t].pool) != PEFT_OK) { exit(1); }
     }
     const double end = bench_now(CLOCK_MONOTONIC) + seconds;
@@ -204,7 +233,8 @@ static void bench_table(peft__mem *mem, const peft__kernels *k, bench_case *case
         }
     }
     const double peak = bench_quantile(peaks, n_peaks, 0.5);
-    printf("%s: FMA peak %.1f GFLOP/s a thread, %" PRId32 " rounds\n", k->name, peak, cases[0].calls);
+    printf("%s: FMA peak %.1f GFLOP/s a thread, %" PRId32 " rounds%s\n", k->name, peak, cases[0].calls,
+           bf16 ? "; linear and dx in bfloat16, whose peak is 200 %" : "");
     for (int32_t i = 0; i < BENCH_SHAPES; i++) {
         const bench_shape *s = &bench_shapes[i];
         const double one = bench_quantile(cases[i].speed[0], cases[i].calls, 0.9);
@@ -218,6 +248,7 @@ static void bench_table(peft__mem *mem, const peft__kernels *k, bench_case *case
     for (int32_t t = 0; t < 2; t++) {
         peft__pool_free(run[t].pool);
         peft__free(mem, run[t].scratch, run[t].scratch_size * (size_t)run[t].workers);
+        peft__free(mem, run[t].rounded, PEFT__ROUNDED_BYTES);
     }
 }
 

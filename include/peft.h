@@ -145,9 +145,10 @@ PEFT_API int32_t peft_context_threads(const peft_context *ctx);
 /* Runs the loops of sessions and trainers made afterwards on the host's threads (see peft_parallel_for_fn), `workers` being
  * the number of threads set; fn NULL: on the library's own. `user` must live as long as they do. [one thread; since 0.1] */
 PEFT_API peft_status peft_context_set_parallel_for(peft_context *ctx, peft_parallel_for_fn fn, void *user);
-/* Instruction set of sessions and trainers made afterwards: "generic", "avx2", "avx512", or "auto" (the best that this CPU
- * has, the default). PEFT_E_UNSUPPORTED for one that the CPU or the build lacks, naming those that there are. [one thread;
- * since 0.1] */
+/* Instruction set of sessions and trainers made afterwards: "generic", "avx2", "avx512", "avx512bf16" (the same, with the CPU's
+ * bfloat16 for the option compute_dtype), "neon" (AArch64), or "auto" (the best that this CPU has, the default). A library built
+ * with BLAS=... has "blas" as well, whose bits depend on the number of rows, and which "auto" never is. PEFT_E_UNSUPPORTED for
+ * one that the CPU or the build lacks, naming those that there are. [one thread; since 0.1] */
 PEFT_API peft_status peft_context_set_isa(peft_context *ctx, const char *name);
 /* Name of the instruction set in use: "avx2"; NULL for a NULL context. [any thread; since 0.1] */
 PEFT_API const char *peft_context_isa(const peft_context *ctx);
@@ -363,7 +364,8 @@ PEFT_API peft_status peft_adapters_merge(const peft_adapters *a, const char *exp
  * "token_type_ids", "labels", "loss_weights"), or something of each row: "task_id": which task of a multitask_prompt;
  * "row_labels": a class of sequence_classification, -100 for none, or of an embedding 0 for an anchor, 1 for its positive, which
  * follows it, 2 for a negative of it; "targets": numbers of a regression, or a 0 or 1 for each of several labels; "spans": the
- * first and the last token of an answer, counted from the row's first, -1 and -1 for none. For an encoder-decoder model
+ * first and the last token of an answer, counted from the row's first, -1 and -1 for none; "jobs": which of a trainer's jobs it is
+ * of, as they were added. For an encoder-decoder model
  * "source_ids" are what its encoder reads, as many rows of lengths of their own, and "input_ids" what its decoder does, from
  * decoder_start_token_id on; "labels" then say what is right at i. */
 typedef struct peft_batch peft_batch;
@@ -456,6 +458,25 @@ typedef struct peft_step_info {
 } peft_step_info;
 typedef int32_t (*peft_progress_fn)(void *user, const peft_step_info *info);
 
+/* Values of some rows of a job in one pass, for a loss of the host's. Owned by the library, valid during the call; grows at its
+ * end only. */
+typedef struct peft_loss_chunk {
+    size_t struct_size;
+    const char *job;              /* adapter expression of the job */
+    int64_t rows, columns;
+    float *values;                /* [rows, columns]. In: logits of each token with a label; of other tasks what the head computes
+                                     of each row or token. Out: the gradient of *loss by them */
+    const int64_t *batch_rows;    /* [rows]: row of the pass; of a peft_batch its number there */
+    const uint64_t *data_rows;    /* [rows]: which row of the data set it is, as it was loaded */
+    const int64_t *tokens;        /* [rows]: token of that row, virtual ones counted */
+    const int32_t *labels;        /* [rows]: what is right there (the next token of a causal_lm); -100: none */
+} peft_loss_chunk;
+/* Sets *loss, a sum over the chunk, and *weight, what the step's sum of losses is to be divided by for it (the number of rows before
+ * the call). Return 0 to go on. */
+typedef int32_t (*peft_loss_fn)(void *user, const peft_loss_chunk *chunk, double *loss, double *weight);
+/* Adds up n floats over all processes of a run, in place, the same bits in each. Return 0 to go on. */
+typedef int32_t (*peft_all_reduce_fn)(void *user, float *values, size_t n);
+
 /* Makes a trainer over a set, which it keeps. options: schema "trainer". [any thread; since 0.1] */
 PEFT_API peft_status peft_trainer_create(peft_adapters *a, const peft_options *options, peft_trainer **out);
 /* Frees the trainer; the adapters keep what they learnt. NULL is fine. Inside the trainer's own callback it does nothing.
@@ -464,20 +485,37 @@ PEFT_API void peft_trainer_free(peft_trainer *t);
 /* Adds what is to be trained: an adapter by name or an expression (see peft_session_create), of which every adapter is
  * trained that freeze(...) does not hold and that is no part of a fusion; its data, and the optimiser that each of them gets
  * (schema "optimizer"; NULL: AdamW; an unset learning_rate is that of each one's method; gradients are clipped together).
- * eval may be NULL, and train for callers who own the loop. The trainer keeps references. One job is the usual case.
- * PEFT_E_NOT_FOUND for a name; PEFT_E_SHAPE for rows that do not fit the model; PEFT_E_UNSUPPORTED for what cannot be
- * trained together. [one thread; since 0.1] */
+ * eval may be NULL, and train for callers who own the loop. The trainer keeps references.
+ *
+ * Several jobs (16 at most) are trained at a time: a pass is one batch of rows of all of them, and each learns from its own, as
+ * it would alone; an adapter that several jobs have learns from the rows of all. Schema "optimizer" also has a job's share of the
+ * batch, its steps and when it stops early. A job whose numbers are not finite ends, and the others go on.
+ *
+ * PEFT_E_NOT_FOUND for a name; PEFT_E_SHAPE for rows that do not fit the model; PEFT_E_EXISTS for a job with the same expression;
+ * PEFT_E_UNSUPPORTED for what cannot be trained together; PEFT_E_BUSY after the first step. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_add_job(peft_trainer *t, const char *adapter, peft_dataset *train, peft_dataset *eval,
                                           const peft_options *optimizer);
-/* Calls fn after each step of a run; NULL: nothing. [one thread; since 0.1] */
+/* Calls fn after each step of a run, for each job; NULL: nothing. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_set_progress(peft_trainer *t, peft_progress_fn fn, void *user);
+/* Another loss than the task's in training: fn gets the values by chunks. Evaluation keeps the task's own. loss_weights,
+ * label_smoothing and class_weights are then fn's business. NULL: the task's again. PEFT_E_UNSUPPORTED for a model whose logits are
+ * capped (Gemma 2). [one thread; since 0.1] */
+PEFT_API peft_status peft_trainer_set_loss(peft_trainer *t, peft_loss_fn fn, void *user);
+/* Makes the trainer one of `size` processes that train together, number `rank` from 0: each takes its part of every batch of
+ * batch_size rows, and fn adds up their gradients before each update. All must have the same model, data, options and seed; all end
+ * with the same adapters, bit for bit. Process 0 alone writes checkpoints during a run; any number of processes may go on from one.
+ * size 1 and NULL: alone. PEFT_E_INVALID for a rank that is none; PEFT_E_BUSY after the first step. [one thread; since 0.1] */
+PEFT_API peft_status peft_trainer_set_all_reduce(peft_trainer *t, int32_t rank, int32_t size, peft_all_reduce_fn fn, void *user);
 /* What the run will need, before it runs: {"peak_bytes","activation_bytes","trainable_parameters","flops_per_step",
- * "segments":[{"segment","recomputed","kept_bytes"}], ...}, by the buffer rule. Makes the plan if there is none yet.
+ * "segments":[{"segment","recomputed","kept_bytes"}], "jobs":[{"adapter","rows","max_steps","state","loss","eval_loss",...}],
+ * ...}, by the buffer rule; "jobs" say how each stands at present. Makes the plan if there is none yet. With the option profile
+ * also what has run so far: "profile":{"runs","seconds","ops":[{"op","phase","calls","seconds","flops","bytes"}]}.
  * PEFT_E_NOMEM if memory_limit cannot be kept. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_plan_json(peft_trainer *t, char *buf, size_t cap, size_t *needed);
 /* Trains to the end, evaluating, logging and saving as the options say. PEFT_E_CANCELLED after peft_trainer_cancel,
- * PEFT_E_CALLBACK, PEFT_E_NUMERIC at a NaN or infinite loss: in all cases parameters and optimiser are those of the last
- * good step, and another call goes on from there. PEFT_E_IO where a checkpoint cannot be saved. [one thread; since 0.1] */
+ * PEFT_E_CALLBACK, PEFT_E_NUMERIC at a NaN or infinite loss (of several jobs: where all others are done): in all cases parameters
+ * and optimiser are those of the last good step, and another call goes on from there. PEFT_E_IO where a checkpoint cannot be saved.
+ * [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_run(peft_trainer *t);
 /* One step of that run, with its evaluation, saving and progress call; the steps make the same bits as the run. *more: 1
  * while steps are left. Errors as peft_trainer_run. [one thread; since 0.1] */

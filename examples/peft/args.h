@@ -15,9 +15,10 @@ typedef struct tool_setting {
 /* Everything that any command takes; absent text is NULL. Pointers borrow from argv unless said otherwise. */
 typedef struct tool_args {
     const char *path; /* the argument without a name: PATH of info, SCHEMA of options */
-    const char *model, *tokenizer, *adapter, *compose, *data, *eval, *out;
+    const char *model, *tokenizer, *adapter, *compose, *data, *eval, *jobs, *out;
     const char *method, *init, *json_log, *threads;
     const char *prompt, *prompts, *weights;
+    const char *seq, *batch, *seconds;
     bool json, resume, chat, quiet, help;
     tool_setting *settings; /* owned, in the order of the command line */
     size_t setting_count;

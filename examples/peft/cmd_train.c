@@ -29,27 +29,6 @@ typedef struct train {
 
 /* ---- Setting up ----------------------------------------------------------------------------------------------------- */
 
-static int train_check_method(const char *method) {
-    const char *name = NULL, *nearest = "", *sep = "";
-    size_t best = SIZE_MAX;
-    tool_text known = {NULL, 0, 0};
-    for (size_t i = 0; (name = peft_method_name(i)) != NULL; i++) {
-        size_t distance = tool_distance(method, name);
-        if (distance < best) {
-            best = distance;
-            nearest = name;
-        }
-        tool_append(&known, sep, strlen(sep));
-        tool_append(&known, name, strlen(name));
-        sep = ", ";
-    }
-    int rc = best == 0 ? TOOL_OK
-                       : tool_usage("--method %s: no such method; did you mean %s? There are: %s", method, nearest,
-                                    known.text != NULL ? known.text : "none");
-    free(known.text);
-    return rc;
-}
-
 /* Cuts "lora,prompt_tuning" at its commas. */
 static int train_split_methods(train *t, const char *list) {
     int rc = TOOL_OK;
@@ -57,7 +36,7 @@ static int train_split_methods(train *t, const char *list) {
     t->methods = tool_copy(list, strlen(list));
     for (char *name = strtok_r(t->methods, ",", &rest); name != NULL; name = strtok_r(NULL, ",", &rest)) {
         if (t->method_count == TRAIN_METHODS) { return tool_usage("--method takes at most %d methods", TRAIN_METHODS); }
-        DO(train_check_method(name));
+        DO(run_check_method("--method", name));
         t->schema[t->method_count] = tool_join("method:", name, "");
         t->method[t->method_count++] = name;
     }
@@ -97,30 +76,6 @@ out:
     return rc;
 }
 
-/* Where the method starts from a text, gives it that of its options, or its own. Without a tokenizer it keeps the start that
- * the library has given it. */
-static int train_init_adapter(train *t, const char *name) {
-    int rc = TOOL_OK;
-    char *info_text = NULL;
-    json_doc info = {NULL, NULL};
-    int32_t *ids = NULL;
-    size_t count = 0;
-    READ_TEXT(info_text, peft_adapters_info_json, t->run.adapters, name);
-    const json_value *text =
-        json_parse(&info, info_text, strlen(info_text)) ? json_get(&info.values[0], "init_text") : NULL;
-    if (text == NULL || text->kind != JSON_STRING || t->run.tokenizer == NULL) { goto out; }
-    size_t len = strlen(text->text);
-    (void)peft_tokenizer_encode(t->run.tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, NULL, 0, &count);
-    ids = tool_alloc((count + 1) * sizeof *ids);
-    TRY(peft_tokenizer_encode(t->run.tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, ids, count, NULL));
-    TRY(peft_adapters_init(t->run.adapters, name, ids, count));
-out:
-    free(ids);
-    json_free(&info);
-    free(info_text);
-    return rc;
-}
-
 /* Several methods act, are trained and saved as one adapter. */
 static int train_unite(train *t) {
     int rc = TOOL_OK;
@@ -147,7 +102,7 @@ static int train_add_adapters(train *t, const tool_args *args) {
     for (size_t i = 0; i < t->method_count; i++) {
         TRY(peft_adapters_add(t->run.adapters, train_adapter_name(t, i), t->method[i],
                               settings_of(&t->run.options, t->schema[i]), (uint64_t)seed));
-        DO(train_init_adapter(t, train_adapter_name(t, i)));
+        DO(run_init_adapter(&t->run, train_adapter_name(t, i)));
     }
     if (t->method_count > 1) { DO(train_unite(t)); }
 out:
@@ -179,7 +134,7 @@ static int train_open(train *t, const tool_args *args, const char *checkpoint_di
     if (labels_first) {
         DO(run_open_tokenizer(&t->run, args));
         DO(run_load_data(&t->run, args->data, &t->data));
-        DO(task_from_data(&t->run, t->data));
+        DO(task_from_data(&t->run, &t->data, 1));
     }
     DO(run_open_model(&t->run, args));
     if (!labels_first) { DO(run_load_data(&t->run, args->data, &t->data)); }
@@ -210,7 +165,7 @@ static int32_t train_progress(void *user, const peft_step_info *info) {
     t->last = *info;
     t->last.job = NULL; /* the text lives only during the call */
     progress_step(&t->progress, info);
-    t->callback_rc = step_log_write(&t->log, info);
+    t->callback_rc = step_log_write(&t->log, info, NULL);
     return t->callback_rc != TOOL_OK || interrupt_code() != 0;
 }
 
@@ -315,6 +270,8 @@ static int train_main(const tool_args *args) {
     int rc = TOOL_OK;
     train t = {.steps = 0};
     bool made = false;
+    if (args->jobs != NULL) { return jobs_train(args); }
+    if (args->data == NULL) { return tool_usage("train needs --data FILE or --jobs FILE; see 'peft train --help'"); }
     t.checkpoint = tool_join(args->out, "/", "trainer");
     progress_init(&t.progress, args->quiet);
     DO(train_open(&t, args, t.checkpoint));
@@ -334,6 +291,8 @@ static int plan_main(const tool_args *args) {
     int rc = TOOL_OK;
     train t = {.steps = 0};
     char *text = NULL;
+    if (args->jobs != NULL) { return jobs_plan(args); }
+    if (args->data == NULL) { return tool_usage("plan needs --data FILE or --jobs FILE; see 'peft plan --help'"); }
     DO(train_open(&t, args, "trainer")); /* counted, never written: train keeps a checkpoint */
     READ_TEXT(text, peft_trainer_plan_json, t.trainer);
     if (args->json) {
@@ -350,8 +309,9 @@ out:
 #define TRAIN_ROWS                                                                                                 \
     ARG_ROW_TEXT("--model", "PATH", model, true, "model: a Hugging Face folder or a GGUF file"),                   \
         ARG_ROW_TEXT("--tokenizer", "PATH", tokenizer, false, "tokenizer (default: the model's)"),                 \
-        ARG_ROW_TEXT("--data", "FILE", data, true, "rows to train on, JSON Lines"),                                \
+        ARG_ROW_TEXT("--data", "FILE", data, false, "rows to train on, JSON Lines (required without --jobs)"),     \
         ARG_ROW_TEXT("--eval", "FILE", eval, false, "held-out rows, JSON Lines"),                                  \
+        ARG_ROW_TEXT("--jobs", "FILE", jobs, false, "adapters to train together, one JSON object, instead of --data"), \
         ARG_ROW_TEXT("--method", "NAME[,NAME]", method, false, "method, or several at once (default: lora)"),        \
         ARG_ROW_ADAPTERS("an adapter that is there besides the new one, \"default\"; repeatable"),                                 \
         ARG_ROW_TEXT("--init", "DIR", init, false, "start from this adapter instead of a fresh one"), ARG_ROW_SET, \
@@ -363,7 +323,7 @@ out:
 
 static const arg_spec train_args[] = {
     TRAIN_ROWS,
-    ARG_ROW_TEXT("--out", "DIR", out, true, "folder for the adapter; what --resume needs is in DIR/trainer"),
+    ARG_ROW_TEXT("--out", "DIR", out, true, "folder for the adapter (of --jobs: folders in it); what --resume needs is in DIR/trainer"),
     ARG_ROW_FLAG("--resume", resume, "go on from the state in DIR/trainer"),
     ARG_ROW_TEXT("--json-log", "FILE", json_log, false, "write one JSON object a step"),
     ARG_ROW_FLAG("--quiet", quiet, "show no progress"),
@@ -387,17 +347,18 @@ static const arg_spec plan_args[] = {
 
 const tool_command command_train = {
     "train",
-    "--model PATH --data FILE --out DIR [options]",
+    "--model PATH (--data FILE | --jobs FILE) --out DIR [options]",
     "train an adapter, or the whole model with --method full",
     TRAIN_SCHEMAS
     "\n"
+    "--jobs: {\"jobs\": [{\"name\", \"method\", \"data\", \"eval\", \"share\", \"options\": {...}}, ...], \"options\": {...}}\n"
     "Ctrl-C saves the state and the adapter and exits with 130.\n"
     "Example: peft train --model base --data train.jsonl --out adapter --set r=16 --set learning_rate=2e-4",
     train_args,
     train_main};
 
 const tool_command command_plan = {"plan",
-                                   "--model PATH --data FILE [options]",
+                                   "--model PATH (--data FILE | --jobs FILE) [options]",
                                    "say what a training run would need; nothing is trained",
                                    TRAIN_SCHEMAS,
                                    plan_args,

@@ -12,7 +12,8 @@
 
 static const tool_command *const main_commands[] = {
     &command_info,    &command_train,   &command_eval, &command_generate, &command_merge,
-    &command_combine, &command_convert, &command_plan, &command_options,  NULL,
+    &command_combine, &command_convert, &command_plan, &command_bench,    &command_options,
+    NULL,
 };
 
 static void main_help(FILE *to) {
@@ -24,7 +25,8 @@ static void main_help(FILE *to) {
     }
     (void)fprintf(to,
                   "\n'peft COMMAND --help' shows a command's options, 'peft --version' the version.\n"
-                  "Environment: PEFT_THREADS (number of threads), PEFT_ISA (generic, avx2, avx512, auto), NO_COLOR.\n");
+                  "Environment: PEFT_THREADS (number of threads), NO_COLOR,\n"
+                  "PEFT_ISA (generic, avx2, avx512, avx512bf16, neon, blas, auto).\n");
 }
 
 static void main_command_help(const tool_command *c) {

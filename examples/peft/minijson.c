@@ -12,12 +12,13 @@ enum { JSON_DEPTH = 64 };
 typedef struct json_reader {
     char *p;          /* next byte; the text ends with a NUL */
     json_value *free; /* next unused value */
+    int line;         /* that p is in */
 } json_reader;
 
 static bool json_read(json_reader *r, json_value *v, int depth);
 
 static void json_space(json_reader *r) {
-    r->p += strspn(r->p, " \t\r\n");
+    for (size_t n = strspn(r->p, " \t\r\n"); n > 0; n--) { r->line += *r->p++ == '\n'; /* strings have none */ }
 }
 
 static bool json_hex4(const char *p, unsigned *out) {
@@ -107,12 +108,14 @@ static bool json_group(json_reader *r, json_value *v, char close, int depth) {
         json_value *item = r->free++;
         size_t key_len = 0;
         json_space(r);
+        int line = r->line;
         if (v->kind == JSON_OBJECT) {
             if (*r->p != '"' || !json_string(r, &item->key, &key_len)) { return false; }
             json_space(r);
             if (*r->p++ != ':') { return false; }
         }
         if (!json_read(r, item, depth + 1)) { return false; }
+        item->line = line;
         *link = item;
         link = &item->next;
         v->count++;
@@ -167,13 +170,21 @@ static void json_close_numbers(json_doc *doc, const json_value *end) {
 }
 
 bool json_parse(json_doc *doc, const char *text, size_t len) {
+    int line = 0;
+    return json_parse_at(doc, text, len, &line);
+}
+
+bool json_parse_at(json_doc *doc, const char *text, size_t len, int *line) {
     size_t most = 1; /* every value but the root follows an opening bracket or a comma */
     for (size_t i = 0; i < len; i++) { most += text[i] == '[' || text[i] == '{' || text[i] == ','; }
     doc->values = tool_alloc(most * sizeof *doc->values);
     doc->text = tool_copy(text, len);
-    json_reader r = {doc->text, doc->values + 1};
+    json_reader r = {doc->text, doc->values + 1, 1};
+    json_space(&r);
+    doc->values->line = r.line;
     bool good = json_read(&r, doc->values, 0);
     json_space(&r);
+    *line = r.line;
     if (!good || r.p != doc->text + len) {
         json_free(doc);
         return false;

@@ -14,6 +14,7 @@ typedef struct json_value {
     size_t len;       /* bytes of text */
     double number;    /* of JSON_NUMBER */
     size_t count;     /* elements or members */
+    int line;         /* of the text, from 1, where it begins; a member begins with its key */
     struct json_value *first, *next;
 } json_value;
 
@@ -24,6 +25,7 @@ typedef struct json_doc {
 } json_doc;
 
 bool json_parse(json_doc *doc, const char *text, size_t len); /* false: not one JSON value; doc is then empty */
+bool json_parse_at(json_doc *doc, const char *text, size_t len, int *line); /* false: *line is where it is none */
 void json_free(json_doc *doc);
 const json_value *json_get(const json_value *object, const char *key); /* NULL: no such member, or no object */
 

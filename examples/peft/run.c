@@ -42,6 +42,27 @@ out:
     return rc;
 }
 
+int run_check_method(const char *source, const char *method) {
+    const char *name = NULL, *nearest = "", *sep = "";
+    size_t best = SIZE_MAX;
+    tool_text known = {NULL, 0, 0};
+    for (size_t i = 0; (name = peft_method_name(i)) != NULL; i++) {
+        size_t distance = tool_distance(method, name);
+        if (distance < best) {
+            best = distance;
+            nearest = name;
+        }
+        tool_append(&known, sep, strlen(sep));
+        tool_append(&known, name, strlen(name));
+        sep = ", ";
+    }
+    int rc = best == 0 ? TOOL_OK
+                       : tool_usage("%s %s: no such method; did you mean %s? There are: %s", source, method, nearest,
+                                    known.text != NULL ? known.text : "none");
+    free(known.text);
+    return rc;
+}
+
 int run_open_tokenizer(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
     const char *path = args->tokenizer != NULL ? args->tokenizer : args->model;
@@ -98,6 +119,30 @@ int run_open_session(tool_run *r, const tool_args *args) {
     TRY(peft_session_create(r->model, r->adapters, expression, settings_of(&r->options, "session"), &r->session));
 out:
     free(expression);
+    return rc;
+}
+
+/* Where the method starts from a text, gives it that of its options, or its own. Without a tokenizer it keeps the start that
+ * the library has given it. */
+int run_init_adapter(tool_run *r, const char *name) {
+    int rc = TOOL_OK;
+    char *info_text = NULL;
+    json_doc info = {NULL, NULL};
+    int32_t *ids = NULL;
+    size_t count = 0;
+    READ_TEXT(info_text, peft_adapters_info_json, r->adapters, name);
+    const json_value *text =
+        json_parse(&info, info_text, strlen(info_text)) ? json_get(&info.values[0], "init_text") : NULL;
+    if (text == NULL || text->kind != JSON_STRING || r->tokenizer == NULL) { goto out; }
+    size_t len = strlen(text->text);
+    (void)peft_tokenizer_encode(r->tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, NULL, 0, &count);
+    ids = tool_alloc((count + 1) * sizeof *ids);
+    TRY(peft_tokenizer_encode(r->tokenizer, text->text, len, PEFT_TOKENIZE_BOS_EOS, ids, count, NULL));
+    TRY(peft_adapters_init(r->adapters, name, ids, count));
+out:
+    free(ids);
+    json_free(&info);
+    free(info_text);
     return rc;
 }
 

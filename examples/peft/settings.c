@@ -60,28 +60,42 @@ static int settings_put(peft_options *options, const tool_setting *s) {
 }
 
 /* "lora.r": key r of schema "method:lora" alone. */
-static int settings_route_method(tool_options *o, const tool_setting *s, const char *dot) {
+static int settings_offer_method(tool_options *o, const tool_setting *s, const char *dot, bool *known) {
     int rc = TOOL_OK;
     char *method = tool_copy(s->key, (size_t)(dot - s->key)), *schema = tool_join("method:", method, "");
     peft_options *options = settings_of(o, schema);
     tool_setting own = {.key = tool_copy(dot + 1, strlen(dot + 1)), .value = s->value, .option = s->option};
-    rc = options != NULL ? settings_put(options, &own) : tool_usage("%s %s: this command has no method %s", s->option, s->key, method);
+    *known = options != NULL;
+    if (options != NULL) { rc = settings_put(options, &own); }
     free(own.key);
     free(schema);
     free(method);
     return rc;
 }
 
-static int settings_route(tool_options *o, const tool_setting *s) {
+int settings_offer(tool_options *o, const tool_setting *s, bool *known) {
     int rc = TOOL_OK;
-    bool known = false;
     const char *dot = strchr(s->key, '.');
-    if (dot != NULL) { return settings_route_method(o, s, dot); }
+    if (dot != NULL) { return settings_offer_method(o, s, dot, known); }
     for (size_t i = 0; i < o->count && rc == TOOL_OK; i++) {
         if (settings_lists(&o->keys[i], s->key)) {
-            known = true;
+            *known = true;
             rc = settings_put(o->options[i], s);
         }
+    }
+    return rc;
+}
+
+int settings_put_in(tool_options *o, const char *schema, const tool_setting *s) {
+    return settings_put(settings_of(o, schema), s);
+}
+
+int settings_take(tool_options *o, const tool_setting *s) {
+    bool known = false;
+    int rc = settings_offer(o, s, &known);
+    const char *dot = strchr(s->key, '.');
+    if (rc == TOOL_OK && !known && dot != NULL) {
+        return tool_usage("%s %s: this command has no method %.*s", s->option, s->key, (int)(dot - s->key), s->key);
     }
     if (!known && o->count > 0) { rc = settings_put(o->options[settings_nearest(o, s->key)], s); }
     if (!known && rc == TOOL_OK) { rc = tool_usage("%s %s: this command has no such key", s->option, s->key); }
@@ -105,12 +119,19 @@ out:
     return rc;
 }
 
-int settings_build(peft_context *ctx, const tool_args *args, const char *const *schemas, tool_options *out) {
+int settings_open(peft_context *ctx, const char *const *schemas, tool_options *out) {
     int rc = TOOL_OK;
     for (; *schemas != NULL && out->count < SETTINGS_SCHEMAS; schemas++) {
         if (settings_known(*schemas)) { DO(settings_add_schema(ctx, *schemas, out)); }
     }
-    for (size_t i = 0; i < args->setting_count; i++) { DO(settings_route(out, &args->settings[i])); }
+out:
+    return rc;
+}
+
+int settings_build(peft_context *ctx, const tool_args *args, const char *const *schemas, tool_options *out) {
+    int rc = TOOL_OK;
+    DO(settings_open(ctx, schemas, out));
+    for (size_t i = 0; i < args->setting_count; i++) { DO(settings_take(out, &args->settings[i])); }
 out:
     return rc;
 }

@@ -19,7 +19,15 @@ typedef struct tool_options {
 /* Options of each schema of the NULL-terminated list that the library has, with all settings of args in them. A key goes
  * to every schema that knows it. Returns an exit code. */
 int settings_build(peft_context *ctx, const tool_args *args, const char *const *schemas, tool_options *out);
+/* The same without the settings of a command line. */
+int settings_open(peft_context *ctx, const char *const *schemas, tool_options *out);
 void settings_free(tool_options *o);
+
+/* One setting, to every schema that knows its key; *known: there was one. */
+int settings_offer(tool_options *o, const tool_setting *s, bool *known);
+int settings_put_in(tool_options *o, const char *schema, const tool_setting *s); /* to that schema alone */
+/* The same where one must know it: the error names the nearest. */
+int settings_take(tool_options *o, const tool_setting *s);
 
 bool settings_known(const char *schema); /* the library has such a schema */
 /* NULL, which the library takes as "all defaults", for a schema that is not there. */

@@ -50,12 +50,20 @@ static void step_log_float(FILE *file, const char *key, double value) {
     }
 }
 
-int step_log_write(step_log *l, const peft_step_info *info) {
+static void step_log_job(FILE *file, const char *job) {
+    tool_text name = {NULL, 0, 0};
+    tool_append_json(&name, job, strlen(job));
+    (void)fprintf(file, ", \"job\": %s", name.text);
+    free(name.text);
+}
+
+int step_log_write(step_log *l, const peft_step_info *info, const char *job) {
     int rc = TOOL_OK;
     if (l->file == NULL) { return TOOL_OK; }
     if (l->resume && !l->started) { DO(step_log_cut(l, info->step)); }
     l->started = true;
     (void)fprintf(l->file, "{\"step\": %lld", (long long)info->step);
+    if (job != NULL) { step_log_job(l->file, job); }
     step_log_float(l->file, "loss", info->loss);
     step_log_float(l->file, "learning_rate", info->learning_rate);
     step_log_float(l->file, "grad_norm", info->grad_norm);

@@ -22,4 +22,8 @@ bool system_is_utf8(void);                             /* and shows more than AS
 int system_columns(void);                              /* of that terminal; 80 where nobody knows */
 void system_on_interrupt(void (*handler)(int));        /* of Ctrl-C and SIGTERM; the second one ends the process as usual */
 
+double system_clock(void);                             /* seconds since some moment */
+/* Calls body for each of n elements of `size` bytes, each on a thread of its own, and waits; false: there was none for one. */
+bool system_parallel(int n, void (*body)(void *element), void *elements, size_t size);
+
 #endif

@@ -3,11 +3,13 @@
 
 #if !defined(_WIN32)
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 void system_begin(void) {}
@@ -78,6 +80,36 @@ void system_on_interrupt(void (*handler)(int)) {
     (void)sigemptyset(&action.sa_mask);
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
+}
+
+double system_clock(void) {
+    struct timespec t = {0, 0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+typedef struct system_thread {
+    void (*body)(void *element);
+    void *element;
+    pthread_t id;
+} system_thread;
+
+static void *system_thread_main(void *arg) {
+    const system_thread *t = arg;
+    t->body(t->element);
+    return NULL;
+}
+
+bool system_parallel(int n, void (*body)(void *element), void *elements, size_t size) {
+    system_thread *threads = calloc((size_t)n, sizeof *threads);
+    int started = 0;
+    for (; threads != NULL && started < n; started++) {
+        threads[started] = (system_thread){.body = body, .element = (char *)elements + (size_t)started * size};
+        if (pthread_create(&threads[started].id, NULL, system_thread_main, &threads[started]) != 0) { break; }
+    }
+    for (int i = 0; i < started; i++) { (void)pthread_join(threads[i].id, NULL); }
+    free(threads);
+    return started == n;
 }
 
 #endif

@@ -117,4 +117,39 @@ void system_on_interrupt(void (*handler)(int)) {
     (void)signal(SIGTERM, handler);
 }
 
+double system_clock(void) {
+    LARGE_INTEGER now, each;
+    (void)QueryPerformanceCounter(&now);
+    (void)QueryPerformanceFrequency(&each);
+    return (double)now.QuadPart / (double)each.QuadPart;
+}
+
+typedef struct system_thread {
+    void (*body)(void *element);
+    void *element;
+    HANDLE handle;
+} system_thread;
+
+static DWORD WINAPI system_thread_main(LPVOID arg) {
+    const system_thread *t = arg;
+    t->body(t->element);
+    return 0;
+}
+
+bool system_parallel(int n, void (*body)(void *element), void *elements, size_t size) {
+    system_thread *threads = calloc((size_t)n, sizeof *threads);
+    int started = 0;
+    for (; threads != NULL && started < n; started++) {
+        threads[started] = (system_thread){.body = body, .element = (char *)elements + (size_t)started * size};
+        threads[started].handle = CreateThread(NULL, 0, system_thread_main, &threads[started], 0, NULL);
+        if (threads[started].handle == NULL) { break; }
+    }
+    for (int i = 0; i < started; i++) {
+        (void)WaitForSingleObject(threads[i].handle, INFINITE);
+        (void)CloseHandle(threads[i].handle);
+    }
+    free(threads);
+    return started == n;
+}
+
 #endif

@@ -44,16 +44,46 @@ out:
 
 bool task_wants_labels(const tool_args *args) { return task_given(args, "task") && !task_given_labels(args); }
 
-int task_from_data(tool_run *r, const peft_dataset *data) {
+/* Labels of one set of rows, behind those of others: names that are not there yet, or the higher number. */
+static int task_join_labels(const peft_dataset *data, tool_text *names, double *number) {
     int rc = TOOL_OK;
     char *text = NULL;
     json_doc info = {NULL, NULL};
-    peft_options *model = settings_of(&r->options, "model");
+    tool_text name = {NULL, 0, 0};
     READ_TEXT(text, peft_dataset_info_json, data);
-    if (json_parse(&info, text, strlen(text))) { DO(task_set_labels(model, json_get(&info.values[0], "labels"))); }
+    const json_value *labels = json_parse(&info, text, strlen(text)) ? json_get(&info.values[0], "labels") : NULL;
+    if (labels != NULL && labels->kind == JSON_NUMBER && labels->number > *number) { *number = labels->number; }
+    for (const json_value *v = labels != NULL ? labels->first : NULL; v != NULL; v = v->next) {
+        name.len = 0;
+        tool_append(&name, "\n", 1); /* only at the beginning of one: no label has it inside */
+        tool_append_json(&name, v->text, v->len);
+        if (v->kind != JSON_STRING || (names->text != NULL && strstr(names->text, name.text) != NULL)) { continue; }
+        tool_append(names, names->len > 0 ? "," : "[", 1);
+        tool_append(names, name.text, name.len);
+    }
 out:
+    free(name.text);
     json_free(&info);
     free(text);
+    return rc;
+}
+
+int task_from_data(tool_run *r, peft_dataset *const *data, size_t count) {
+    int rc = TOOL_OK;
+    tool_text names = {NULL, 0, 0};
+    double number = 0;
+    char digits[TOOL_SHORT];
+    peft_options *model = settings_of(&r->options, "model");
+    for (size_t i = 0; i < count; i++) { DO(task_join_labels(data[i], &names, &number)); }
+    if (names.len > 0) {
+        tool_append(&names, "]", 1);
+        TRY(peft_options_set_text(model, "labels", names.text));
+    } else if (number > 0) {
+        (void)snprintf(digits, sizeof digits, "%.0f", number);
+        TRY(peft_options_set_text(model, "num_labels", digits));
+    }
+out:
+    free(names.text);
     return rc;
 }
 

@@ -113,6 +113,8 @@ int run_load_adapters(tool_run *r, const tool_args *args); /* the adapters of --
 int run_open_session(tool_run *r, const tool_args *args); /* model and tokenizer, then the adapters if any, and a session */
 char *run_expression(const tool_args *args); /* --compose, or the adapters' names; to be freed; NULL: no adapters */
 int run_load_data(tool_run *r, const char *path, peft_dataset **out);
+int run_check_method(const char *source, const char *method); /* there is such a method; source: "--method", for the message */
+int run_init_adapter(tool_run *r, const char *name); /* a fresh one that starts from a text gets that */
 void run_close(tool_run *r);
 
 #define RUN_ADAPTER "default" /* the name that an adapter has inside the tool */
@@ -120,8 +122,13 @@ void run_close(tool_run *r);
 /* ---- What the model is asked for (task.c) ----------------------------------------------------------------------------- */
 
 bool task_wants_labels(const tool_args *args);               /* a task, and no labels with it */
-int task_from_data(tool_run *r, const peft_dataset *data);   /* before the model is opened */
+int task_from_data(tool_run *r, peft_dataset *const *data, size_t count); /* before the model is opened: the labels of all */
 int task_from_adapter(tool_run *r, const tool_args *args);   /* the same */
+
+/* ---- Several adapters at a time (cmd_jobs.c) --------------------------------------------------------------------------- */
+
+int jobs_train(const tool_args *args); /* train --jobs */
+int jobs_plan(const tool_args *args);  /* plan --jobs */
 
 /* ---- Commands ------------------------------------------------------------------------------------------------------ */
 
@@ -133,6 +140,6 @@ typedef struct tool_command {
 } tool_command;
 
 extern const tool_command command_info, command_train, command_eval, command_generate, command_merge, command_combine,
-    command_convert, command_plan, command_options;
+    command_convert, command_plan, command_bench, command_options;
 
 #endif

@@ -15,6 +15,7 @@ peft_status peft_batch_create(peft_context *ctx, peft_batch **out) {
     peft__vec_init(&b->labels, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->weights, &ctx->mem, sizeof(float));
     peft__vec_init(&b->tasks, &ctx->mem, sizeof(int32_t));
+    peft__vec_init(&b->jobs, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->types, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->row_labels, &ctx->mem, sizeof(int32_t));
     peft__vec_init(&b->spans, &ctx->mem, sizeof(int32_t));
@@ -34,6 +35,7 @@ void peft_batch_free(peft_batch *b) {
     peft__vec_free(&b->labels);
     peft__vec_free(&b->weights);
     peft__vec_free(&b->tasks);
+    peft__vec_free(&b->jobs);
     peft__vec_free(&b->types);
     peft__vec_free(&b->row_labels);
     peft__vec_free(&b->spans);
@@ -49,7 +51,7 @@ void peft_batch_free(peft_batch *b) {
 /* What belongs to other rows. */
 static void batch_forget(peft_batch *b) {
     b->labels.len = b->weights.len = b->tasks.len = b->types.len = b->row_labels.len = b->spans.len = b->targets.len = 0;
-    b->source_ids.len = b->source_offsets.len = 0;
+    b->source_ids.len = b->source_offsets.len = b->jobs.len = 0;
 }
 
 void peft_batch_clear(peft_batch *b) {
@@ -146,14 +148,16 @@ typedef struct batch_key {
     int64_t each;    /* values of a row */
     int32_t none;    /* the negative value that is allowed; 0: none is */
     const char *expected;
+    size_t vec;           /* where in a batch its peft__vec lies */
 } batch_key;
 
 static const batch_key batch_row_keys[] = {
-    {"task_id", 1, 0, "one from 0"},
-    {"row_labels", 1, -100, "a label from 0, or -100"},
-    {"spans", 2, -1, "a token of the row, or -1"},
+    {"task_id", 1, 0, "one from 0", offsetof(peft_batch, tasks)},
+    {"jobs", 1, 0, "one from 0", offsetof(peft_batch, jobs)},
+    {"row_labels", 1, -100, "a label from 0, or -100", offsetof(peft_batch, row_labels)},
+    {"spans", 2, -1, "a token of the row, or -1", offsetof(peft_batch, spans)},
 };
-static const char batch_ints[] = "input_ids, token_type_ids, labels, source_ids, task_id, row_labels, spans";
+static const char batch_ints[] = "input_ids, token_type_ids, labels, source_ids, task_id, jobs, row_labels, spans";
 
 static peft_status batch_check_rows(const peft_batch *b, const char *key, const void *data, const int64_t *offsets, size_t n_rows,
                                     int64_t each) {
@@ -180,7 +184,7 @@ static peft_status batch_set_rows(peft_batch *b, const batch_key *k, const int32
         if (data[i] >= 0 || (data[i] == k->none && k->none < 0)) { continue; }
         FAIL(PEFT_E_INVALID, "value %zu of \"%s\" is %d, expected %s", i, k->key, (int)data[i], k->expected);
     }
-    peft__vec *v = k == batch_row_keys ? &b->tasks : k == batch_row_keys + 1 ? &b->row_labels : &b->spans;
+    peft__vec *v = (peft__vec *)(void *)((char *)b + k->vec);
     TRY(peft__vec_reserve(v, n));
     batch_fill(v, data, n);
 out:

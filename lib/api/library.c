@@ -1,6 +1,6 @@
 /* library.c - status names, the last error, versions, and what is built in. */
 #include "api/api.h"
-#include "kernels/entries.h" /* which tables are built */
+#include "kernels/blas.h" /* which tables are built */
 
 #define LIBRARY_TEXT_(x) #x
 #define LIBRARY_TEXT(x)  LIBRARY_TEXT_(x)
@@ -35,7 +35,13 @@ const char *peft_build_info(void) {
            ",avx2"
 #endif
 #ifdef PEFT__AVX512
-           ",avx512"
+           ",avx512,avx512bf16"
+#endif
+#ifdef PEFT__NEON
+           ",neon"
+#endif
+#ifdef PEFT__BLAS
+           ",blas"
 #endif
            " threads=" PEFT__THREADS_KIND
 #ifdef PEFT_MINIMAL

@@ -13,6 +13,7 @@
 #include "peft/lora.h"
 #include "peft/reader.h"
 #include "text/parts.h"
+#include "train/loop.h"
 #include "train/rows.h"
 
 #ifdef PEFT_MINIMAL
@@ -44,6 +45,26 @@ peft_status peft_adapters_merge(const peft_adapters *a, const char *expression, 
                                 const peft_options *options) {
     (void)a, (void)expression, (void)options;
     return minimal_lacks_at(path != NULL ? path : "NULL", "merging adapters into a model");
+}
+
+peft_status peft_trainer_set_loss(peft_trainer *t, peft_loss_fn fn, void *user) {
+    (void)t, (void)fn, (void)user;
+    return minimal_lacks("a loss of the host's");
+}
+
+peft_status peft_trainer_set_all_reduce(peft_trainer *t, int32_t rank, int32_t size, peft_all_reduce_fn fn, void *user) {
+    (void)t, (void)rank, (void)size, (void)fn, (void)user;
+    return minimal_lacks("training in several processes");
+}
+
+bool peft__hooks_loss(void *trainer, peft__loss_part *part) {
+    (void)trainer, (void)part;
+    return false;
+}
+
+peft_status peft__hooks_reduce(struct peft_trainer *t) {
+    (void)t;
+    return PEFT_OK;
 }
 
 peft_status peft__merge_write(struct peft_model *m, const peft__expression *e, int32_t dtype, bool to_gguf, const char *path) {

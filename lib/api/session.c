@@ -73,7 +73,8 @@ peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, cha
     TRY(peft__dataset_check(data, &s->model->config, s->tape.vocab_extra, "evaluation"));
     peft__str_init(&text, &s->ctx->mem);
     s->running = true;
-    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics, &text, NULL);
+    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics, &text, NULL,
+                              peft__compute_bf16(&s->opts, s->kernels));
     s->running = false;
     if (st == PEFT_E_CANCELLED) { atomic_store(&s->cancel, false); } /* it has done its work */
     return peft__finish_text(st, &text, buf, cap, needed);
@@ -100,7 +101,8 @@ peft_status peft_session_outputs(peft_session *s, const peft_dataset *data, floa
     if (needed != NULL) { *needed = n; }
     if (cap < n) { FAIL(PEFT_E_BUFFER, "the buffer has room for %zu floats, the outputs are %zu", cap, n); }
     s->running = true;
-    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics, NULL, buf);
+    st = peft__evaluate_model(s->model, &s->base, &s->expression, data, &s->cancel, &metrics, NULL, buf,
+                              peft__compute_bf16(&s->opts, s->kernels));
     s->running = false;
     if (st == PEFT_E_CANCELLED) { atomic_store(&s->cancel, false); }
 out:

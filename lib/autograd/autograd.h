@@ -14,6 +14,7 @@
 
 #include "autograd/task.h"
 #include "base/base.h"
+#include "base/options.h"
 #include "kernels/kernels.h"
 #include "tensor/tensor.h"
 
@@ -50,6 +51,7 @@ typedef struct peft__caps { /* what a plan is made for; a larger batch is PEFT_E
     int64_t virtual_tokens, position_shift;   /* of the tape, where frames are built for it: 0 without soft prompts */
     int64_t max_source, max_source_length;    /* tokens that encoders read, of a batch and of a row; 0: the model has none */
     int64_t source_virtual;                   /* virtual tokens before a row of them */
+    bool bf16;                                /* products with frozen matrices are made in bfloat16 */
 } peft__caps;
 
 /* ---- values and ops -------------------------------------------------------------------------------------------------- */
@@ -141,7 +143,7 @@ void peft__tape_init(peft__tape *t, peft__mem *mem, bool training);
 void peft__tape_free(peft__tape *t);
 peft_status peft__tape_finish(peft__tape *t); /* propagates needs_grad; checks that a backward exists where it must */
 void peft__tape_fail(peft__tape *t, peft_status code, const char *fmt, ...) PEFT__PRINTF(3, 4);
-int32_t peft__tape_param(peft__tape *t, const peft__param *p); /* registers; the same value pointer gives the same index */
+int32_t peft__tape_param(peft__tape *t, const peft__param *p); /* registers; the same value pointer, frozen or not, gives the same index */
 peft__value *peft__tape_value(const peft__tape *t, peft__val v);
 peft__op *peft__tape_op(const peft__tape *t, int32_t i);
 peft__param *peft__tape_param_at(const peft__tape *t, int32_t i);
@@ -357,6 +359,16 @@ typedef struct peft__kv_cache {
     int64_t *cross_length;  /* [rows]: tokens of the row's encoder; set by the session before the row's first pass */
 } peft__kv_cache;
 
+/* Values of some rows of one group of the batch, for a loss of the host's: it turns them into the gradient of `loss`. */
+typedef struct peft__loss_part {
+    int32_t group;
+    int64_t rows, cols;
+    peft__real *values;          /* [rows, cols] in: logits, or what the head computes; out: d loss by them */
+    const int64_t *batch_rows, *tokens; /* [rows]: row of the batch, token of that row */
+    const int32_t *labels;       /* [rows]; -100: none */
+    double loss, weight;         /* out: the sum, and what it is to be divided by */
+} peft__loss_part;
+
 /* The batch of one execution. All arrays are borrowed. */
 typedef struct peft__frame {
     int64_t n_rows;
@@ -374,15 +386,18 @@ typedef struct peft__frame {
     const float *targets;        /* [n_rows, labels] of several labels (0, 1) or a regression */
     const int32_t *spans;        /* [n_rows, 2] first and last token of an answer, from the row's first; -1: none */
     const int32_t *parts;        /* [n_rows] 0: an anchor, 1: its positive, which follows it, 2: its negative */
-    const float *class_weights;  /* [labels] of losses by class; NULL: ones */
+    const float *class_weights[PEFT__GROUPS]; /* for rows of each group: [labels] of losses by class; NULL: ones */
     double similarity_scale;     /* what cosines are multiplied by in a contrastive loss */
-    int32_t skip_layers;         /* this many first layers are without their adapters (AdapterDrop) */
+    int32_t skip_layers[PEFT__GROUPS]; /* for rows of each group: this many first layers are without their adapters (AdapterDrop) */
     const uint64_t *row_keys;    /* [n_rows]: the row's id for dropout */
     const int32_t *row_tasks;    /* [n_rows]: task of each row (multitask prompts); NULL: all 0 */
     const int32_t *row_groups;   /* [n_rows]: which branch of the adapters' expression a row takes; NULL: all 0 */
     uint64_t seed, step;         /* dropout */
     double loss_scale;           /* gradient of each labelled token: 1 / labelled tokens of the whole step */
     double label_smoothing;
+    bool (*loss)(void *user, peft__loss_part *part); /* in place of the task's own; false: it failed. NULL: the task's */
+    void *loss_user;
+    bool loss_failed;
     peft__kv_cache *cache;       /* inference: past keys and values; NULL: none */
     const int32_t *cache_rows;   /* [n_rows]: which cache row each batch row continues */
     float *logits;               /* inference: wanted logits, [n_logits, vocab]; NULL: loss is computed instead */
@@ -393,6 +408,7 @@ typedef struct peft__frame {
     double nll_sum;              /* the same without smoothing */
     double weight_sum;
     double divisor;              /* what loss_sum is divided by for a mean: labelled tokens or rows, with class weights their sum */
+    double group_loss[PEFT__GROUPS], group_divisor[PEFT__GROUPS]; /* both, of the rows of each group */
     int64_t labelled, correct;   /* tokens or rows with a label; those whose label has the largest logit */
     double *row_nll;             /* [n_rows], the caller's: nll_sum by row, added to; NULL: not wanted */
 } peft__frame;
@@ -417,7 +433,7 @@ typedef struct peft__plan {
     int32_t segments, recomputed;
     size_t least_bytes;          /* after PEFT_E_NOMEM for the limit: the smallest limit that would do */
     size_t block_bytes;          /* activations and gradients */
-    size_t scratch_bytes;        /* workers x per-worker scratch */
+    size_t scratch_bytes;        /* workers x per-worker scratch; caps.bf16: and PEFT__ROUNDED_BYTES */
     size_t op_scratch_bytes;     /* shared scratch of the largest op */
     double forward_flops, backward_flops, rebuild_flops; /* of a batch of max_tokens */
 } peft__plan;
@@ -428,6 +444,16 @@ peft_status peft__plan_make(peft__plan *p, peft__mem *mem, const peft__tape *t, 
                             const peft__kernels *k, int32_t workers, int64_t head_dim);
 void peft__plan_free(peft__plan *p); /* a zeroed plan is fine */
 size_t peft__plan_bytes(const peft__plan *p); /* block + scratch + op scratch: what exec will allocate */
+/* The option "compute_dtype" of trainers and sessions: are products with frozen matrices made in bfloat16? */
+#ifdef PEFT_MINIMAL
+#define PEFT__COMPUTE_TYPES            "float32"
+#define PEFT__COMPUTE_HELP             "type of the arithmetic"
+#define peft__compute_bf16(opts, kern) false
+#else
+#define PEFT__COMPUTE_TYPES "float32|bfloat16|auto"
+#define PEFT__COMPUTE_HELP  "type that products with the base's matrices round to; auto: bfloat16 where the CPU multiplies it"
+bool peft__compute_bf16(const peft__optset *opts, const peft__kernels *k);
+#endif
 
 struct peft__exec {
     const peft__tape *tape;      /* borrowed */
@@ -439,6 +465,9 @@ struct peft__exec {
     bool *grad_written;          /* owned, [values] */
     bool *backward_place;        /* owned, [values]: read the rebuilt copy */
     bool training;               /* of the run in progress */
+#ifndef PEFT_MINIMAL
+    struct peft__profile *profile; /* borrowed (profile.h); NULL: nothing is measured */
+#endif
 };
 peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,
                               const peft__kernels *k, peft__pool *pool);

@@ -16,6 +16,7 @@ peft__run peft__run_alone(const peft__run *run, int32_t worker) {
     peft__run one = *run;
     one.workers = 1;
     one.scratch = run->scratch + (size_t)worker * run->scratch_size;
+    one.rounded = NULL; /* is all workers' */
     return one;
 }
 

@@ -1,5 +1,5 @@
 /* exec.c - running a plan: the steps in order, with all memory taken beforehand. */
-#include "autograd/autograd.h"
+#include "autograd/profile.h"
 
 peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,
                               const peft__kernels *k, peft__pool *pool) {
@@ -14,6 +14,12 @@ peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t
     x->run.scratch_size = p->scratch_bytes / (size_t)x->run.workers;
     x->block = peft__alloc(mem, p->block_bytes);
     x->run.scratch = peft__alloc(mem, p->scratch_bytes);
+#ifndef PEFT_MINIMAL
+    if (p->caps.bf16 && x->run.scratch != NULL) { /* behind the workers' own */
+        x->run.scratch_size = (p->scratch_bytes - PEFT__ROUNDED_BYTES) / (size_t)x->run.workers;
+        x->run.rounded = x->run.scratch + (p->scratch_bytes - PEFT__ROUNDED_BYTES);
+    }
+#endif
     x->op_scratch = peft__alloc(mem, p->op_scratch_bytes);
     x->grad_written = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
     x->backward_place = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
@@ -79,6 +85,19 @@ static void exec_step(peft__exec *x, const peft__plan_step *s) {
     op->kind->forward(x, op);
 }
 
+/* The same, with its time where that is asked for. */
+static void exec_measured(peft__exec *x, const peft__plan_step *s) {
+#ifndef PEFT_MINIMAL
+    if (x->profile != NULL) {
+        double begun = peft__clock();
+        exec_step(x, s);
+        peft__profile_add(x->profile, x, s, peft__clock() - begun);
+        return;
+    }
+#endif
+    exec_step(x, s);
+}
+
 /* A session goes on with rows: what stands before their first tokens is in the cache, and values of a number of rows of their
  * own are only for that. */
 static bool exec_goes_on(const peft__frame *f) {
@@ -107,7 +126,10 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
     memset(x->grad_written, 0, n);
     memset(x->backward_place, 0, n);
     frame->loss_sum = frame->nll_sum = frame->weight_sum = frame->divisor = 0;
+    memset(frame->group_loss, 0, sizeof frame->group_loss);
+    memset(frame->group_divisor, 0, sizeof frame->group_divisor);
     frame->labelled = frame->correct = 0;
+    frame->loss_failed = false;
     x->frame = frame;
     x->training = backward;
     int64_t last = backward ? x->plan->n_steps : x->plan->n_forward;
@@ -117,8 +139,11 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
         bool loss = (peft__tape_op(x->tape, s->op)->kind->flags & PEFT__OPF_LOSS) != 0;
         if (goes_on && exec_is_before(x->tape, peft__tape_op(x->tape, s->op))) { continue; }
         if (backward && loss && s->phase == PEFT__PHASE_FORWARD) { continue; } /* done with its gradient, in one go */
-        exec_step(x, s);
+        exec_measured(x, s);
     }
+#ifndef PEFT_MINIMAL
+    if (x->profile != NULL) { x->profile->runs++; }
+#endif
     x->frame = NULL;
     return PEFT_OK;
 }

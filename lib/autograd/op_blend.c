@@ -24,13 +24,18 @@ typedef struct blend_args {
 
 static bool blend_row(const peft__frame *f, const peft__choice *c, int64_t row) {
     int32_t group = f->row_groups != NULL ? f->row_groups[row] : 0;
-    return (c->groups >> group & 1u) != 0 && (c->layer < 0 || c->layer >= f->skip_layers);
+    return (c->groups >> group & 1u) != 0 && (c->layer < 0 || c->layer >= f->skip_layers[group]);
 }
 
 /* The chosen stretch [begin, end) of a batch row, in rows of the value. */
 static void blend_range(const blend_args *b, int64_t row, int64_t *begin, int64_t *end) {
     const peft__frame *f = b->x->frame;
     const peft__value *v = peft__tape_value(b->x->tape, b->op->out[0]);
+    if (v->space == PEFT__SPACE_ROWS) { /* pooled: a row is one */
+        *begin = row;
+        *end = row + (blend_row(f, b->choice, row) ? 1 : 0);
+        return;
+    }
     bool source = v->space == PEFT__SPACE_ENCODER || v->space == PEFT__SPACE_SOURCE;
     const int64_t *offsets = f->offsets[v->space], *own = f->offsets[source ? PEFT__SPACE_SOURCE : PEFT__SPACE_INPUT];
     int64_t first = offsets[row], last = offsets[row + 1], n = own[row + 1] - own[row];
@@ -90,12 +95,13 @@ static void blend_back(const blend_args *b, int64_t r, bool chosen) {
 
 static void blend_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const blend_args *b = arg;
-    const int64_t *offsets = b->x->frame->offsets[peft__tape_value(b->x->tape, b->op->out[0])->space];
+    int32_t space = peft__tape_value(b->x->tape, b->op->out[0])->space;
+    const int64_t *offsets = space != PEFT__SPACE_ROWS ? b->x->frame->offsets[space] : NULL; /* pooled: a row is one */
     (void)worker;
     for (int64_t row = begin; row < end; row++) {
-        int64_t from, to;
+        int64_t from, to, first = offsets != NULL ? offsets[row] : row, last = offsets != NULL ? offsets[row + 1] : row + 1;
         blend_range(b, row, &from, &to);
-        for (int64_t r = offsets[row]; r < offsets[row + 1]; r++) {
+        for (int64_t r = first; r < last; r++) {
             bool chosen = r >= from && r < to;
             if (b->d != NULL) { blend_back(b, r, chosen); } else { blend_put(b, r, chosen); }
         }

@@ -60,6 +60,7 @@ static void dora_norms(dora_args *d) {
     g.a = d->a;
     g.lda = d->in;
     g.b = peft__weight_forward(d->op->weight);
+    g.b.frozen = false; /* norms are exact whatever the products are */
     g.c = d->aw;
     g.ldc = d->out;
     g.alpha = 1;

@@ -7,8 +7,12 @@
  * rows_param holds rows that stand in for some of W's, or go on after its last: logits_j = scale * x . rows_i + ... for j =
  * row_ids[i]. W's own columns there count for nothing.
  *
+ * An op with a group has the tokens of that group's rows alone: branches of adapters may have heads of their own.
+ *
  * Tokens without a label are never projected. In training, loss and gradient are computed in one go at the start of the
  * backward pass (the idea of "fused linear cross-entropy"). For sessions the same op writes logits of chosen tokens. */
+#include <math.h>
+
 #include "autograd/ops.h"
 
 enum { HEAD_W = 0, HEAD_B = 1, HEAD_A2 = 2, HEAD_B2 = 3, HEAD_ROWS = 4 };
@@ -24,6 +28,9 @@ typedef struct head_chunk {
     peft__real *own;                         /* [rows, n_rows]: logits of rows_param, or their gradients */
     double *loss, *nll;                      /* [rows] */
     int64_t *token;                          /* [rows]: index in the batch */
+    int64_t *place;                          /* [rows]: which of the wanted logits it is; for the host's loss: its token in its row */
+    int64_t *row;                            /* [rows]: the batch's, for the host's loss */
+    int32_t *label;                          /* [rows]: the same */
     bool *correct;                           /* [rows] */
     bool gradient;
 } head_chunk;
@@ -48,7 +55,7 @@ static size_t head_scratch(const peft__tape *t, const peft__op *op, const peft__
     const peft__head_spec *s = op->aux;
     size_t rows = (size_t)head_rows(caps, s->vocab + s->extra), cols = (size_t)peft__tape_value(t, op->in[0])->cols;
     size_t reals = 2 * cols + (size_t)(s->vocab + s->extra + s->n_rows) + 2 * (size_t)head_rank(t, op);
-    return rows * (reals * sizeof(peft__real) + 2 * sizeof(double) + sizeof(int64_t) + sizeof(bool)) + 10 * 64;
+    return rows * (reals * sizeof(peft__real) + 2 * sizeof(double) + 3 * sizeof(int64_t) + sizeof(int32_t) + sizeof(bool)) + 13 * 64;
 }
 
 static head_chunk head_layout(peft__exec *x, const peft__op *op) {
@@ -71,6 +78,9 @@ static head_chunk head_layout(peft__exec *x, const peft__op *op) {
     c.loss = head_take(&at, n * sizeof(double));
     c.nll = head_take(&at, n * sizeof(double));
     c.token = head_take(&at, n * sizeof(int64_t));
+    c.place = head_take(&at, n * sizeof(int64_t));
+    c.row = head_take(&at, n * sizeof(int64_t));
+    c.label = head_take(&at, n * sizeof(int32_t));
     c.correct = head_take(&at, n * sizeof(bool));
     return c;
 }
@@ -279,8 +289,11 @@ static void head_account(const head_chunk *c) {
     peft__frame *f = c->x->frame;
     const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
     for (int64_t r = 0, row = 0; r < c->rows; r++) { /* in order: the sum does not depend on the threads */
-        while (f->row_nll != NULL && c->token[r] >= offsets[row + 1]) { row++; }
+        while (c->token[r] >= offsets[row + 1]) { row++; }
+        int32_t group = f->row_groups != NULL ? f->row_groups[row] : 0;
         if (f->row_nll != NULL) { f->row_nll[row] += c->nll[r]; }
+        f->group_loss[group] += c->loss[r];
+        f->group_divisor[group] += 1;
         f->loss_sum += c->loss[r];
         f->nll_sum += c->nll[r];
         f->weight_sum += f->weights != NULL ? (double)f->weights[c->token[r]] : 1.0;
@@ -290,6 +303,47 @@ static void head_account(const head_chunk *c) {
     }
 }
 
+/* Is the token of a row that this head is for? */
+static bool head_has(const peft__exec *x, const peft__op *op, int64_t token) {
+    const peft__frame *f = x->frame;
+    const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
+    int64_t row = 0;
+    if (op->group < 0 || f->row_groups == NULL) { return op->group <= 0; }
+    while (token >= offsets[row + 1]) { row++; }
+    return f->row_groups[row] == op->group;
+}
+
+/* Chunks of the host's loss are of one group of rows. */
+static int64_t head_stretch(const head_chunk *c) {
+    const peft__frame *f = c->x->frame;
+    const int64_t *offsets = f->offsets[PEFT__SPACE_TOKENS];
+    for (int64_t r = 0, row = 0; r < c->rows; r++) {
+        while (c->token[r] >= offsets[row + 1]) { row++; }
+        if (f->row_groups != NULL && f->row_groups[row] != f->row_groups[r == 0 ? row : c->row[0]]) { return r; }
+        c->row[r] = row;
+        c->place[r] = c->token[r] - offsets[row];
+        c->label[r] = f->labels[c->token[r]];
+    }
+    return c->rows;
+}
+
+void peft__op_host_loss(peft__frame *f, const peft__loss_part *p) {
+    f->group_loss[p->group] += p->loss;
+    f->group_divisor[p->group] += p->weight;
+    f->loss_sum += p->loss;
+    f->divisor += p->weight;
+    f->labelled += p->rows;
+}
+
+/* The host's loss of the chunk's logits, which become their gradient. */
+static void head_host(const head_chunk *c) {
+    peft__frame *f = c->x->frame;
+    peft__loss_part p = {.group = f->row_groups != NULL ? f->row_groups[c->row[0]] : 0, .rows = c->rows, .cols = c->vocab,
+                         .values = c->logits, .batch_rows = c->row, .tokens = c->place, .labels = c->label};
+    f->loss_failed = f->loss_failed || !f->loss(f->loss_user, &p);
+    peft__op_host_loss(f, &p);
+}
+
 static void head_losses(peft__exec *x, const peft__op *op, bool gradient) {
     const peft__frame *f = x->frame;
     head_chunk c = head_layout(x, op);
@@ -297,17 +351,32 @@ static void head_losses(peft__exec *x, const peft__op *op, bool gradient) {
     int64_t ld = peft__exec_ld(x, op->in[0]);
     bool add = false;
     peft__real *dx = gradient ? peft__exec_grad_out(x, op->in[0], &add) : NULL;
-    if (dx != NULL) { memset(dx, 0, (size_t)(tokens * ld) * sizeof *dx); }
+    if (dx != NULL && !add) { memset(dx, 0, (size_t)(tokens * ld) * sizeof *dx); } /* else other tokens' are there */
+    bool host = !PEFT__MINIMAL && f->loss != NULL;
     c.gradient = gradient;
     for (int64_t t = 0; t < tokens;) {
         for (c.rows = 0; t < tokens && c.rows < cap; t++) {
-            if (f->labels[t] >= 0) { c.token[c.rows++] = t; }
+            if (f->labels[t] >= 0 && head_has(x, op, t)) { c.token[c.rows++] = t; }
         }
         if (c.rows == 0) { break; }
+        if (host) {
+            c.rows = head_stretch(&c);
+            t = c.token[c.rows - 1] + 1;
+        }
         head_logits(&c);
-        peft__rows(&x->run, c.rows, 1, head_loss_rows, &c);
+        if (host) { head_host(&c); } else { peft__rows(&x->run, c.rows, 1, head_loss_rows, &c); }
         if (gradient) { head_gradient(&c, dx, ld); }
-        head_account(&c);
+        if (!host) { head_account(&c); }
+    }
+}
+
+/* Logits of the chunk to where they are wanted. Ids that only other heads know are impossible. */
+static void head_write(head_chunk *c, int64_t stride) {
+    head_logits(c);
+    for (int64_t r = 0; r < c->rows; r++) {
+        float *out = c->x->frame->logits + c->place[r] * stride;
+        for (int64_t j = 0; j < c->vocab; j++) { out[j] = (float)c->logits[r * c->vocab + j]; }
+        for (int64_t j = c->vocab; j < stride; j++) { out[j] = -HUGE_VALF; }
     }
 }
 
@@ -318,12 +387,14 @@ static void head_forward(peft__exec *x, const peft__op *op) {
         return;
     }
     head_chunk c = head_layout(x, op);
-    int64_t cap = head_rows(&x->plan->caps, c.vocab);
-    for (int64_t i = 0; i < f->n_logits; i += c.rows) {
-        c.rows = PEFT__MIN(cap, f->n_logits - i);
-        memcpy(c.token, f->logit_tokens + i, (size_t)c.rows * sizeof *c.token);
-        head_logits(&c);
-        for (int64_t j = 0; j < c.rows * c.vocab; j++) { f->logits[i * c.vocab + j] = (float)c.logits[j]; }
+    int64_t cap = head_rows(&x->plan->caps, c.vocab), stride = c.spec->vocab + x->tape->vocab_extra;
+    for (int64_t i = 0; i < f->n_logits;) {
+        for (c.rows = 0; i < f->n_logits && c.rows < cap; i++) {
+            if (!head_has(x, op, f->logit_tokens[i])) { continue; }
+            c.token[c.rows] = f->logit_tokens[i];
+            c.place[c.rows++] = i;
+        }
+        if (c.rows > 0) { head_write(&c, stride); }
     }
 }
 

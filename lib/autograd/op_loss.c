@@ -10,7 +10,9 @@
  *
  * Loss and gradient are computed in one go, rows in order, on one thread: these are a few numbers a row.
  *
- * Left out: margins, hard negatives' own weights, losses of the caller's. */
+ *   the host's    a callback turns the values into their gradient (peft_trainer_set_loss)
+ *
+ * Left out: margins, hard negatives' own weights. */
 #include <math.h>
 
 #include "autograd/ops.h"
@@ -23,9 +25,17 @@ typedef struct loss_run {
     int64_t ld, cols, rows;
 } loss_run;
 
-/* One item's share in the sums. `right`: whether the largest value is where it should be. */
-static void loss_account(const loss_run *r, double loss, double nll, double weight, bool right) {
+static int32_t loss_group(const loss_run *r, int64_t row) {
+    const int32_t *groups = r->x->frame->row_groups;
+    return groups != NULL ? groups[row] : 0;
+}
+
+/* The share in the sums of one item of a row. `right`: whether the largest value is where it should be. */
+static void loss_account(const loss_run *r, int64_t row, double loss, double nll, double weight, bool right) {
     peft__frame *f = r->x->frame;
+    int32_t group = loss_group(r, row);
+    f->group_loss[group] += loss;
+    f->group_divisor[group] += weight;
     f->loss_sum += loss;
     f->nll_sum += nll;
     f->weight_sum += weight;
@@ -57,16 +67,18 @@ static loss_entropy loss_softmax(const peft__real *v, int64_t step, int64_t n, i
     return (loss_entropy){lse - (double)v[label * step], lse - mean, (double)v[label * step] >= top};
 }
 
-/* labels: one a row of the value. */
-static void loss_classes(const loss_run *r, const int32_t *labels) {
+/* labels: one a row of the value; offsets: [n_rows + 1] where those of a row of the batch begin, NULL: it has one. */
+static void loss_classes(const loss_run *r, const int32_t *labels, const int64_t *offsets) {
     const peft__frame *f = r->x->frame;
     double e = f->label_smoothing;
-    for (int64_t i = 0; i < r->rows; i++) {
+    for (int64_t i = 0, row = 0; i < r->rows; i++) {
         if (labels[i] < 0) { continue; }
-        double w = f->class_weights != NULL ? (double)f->class_weights[labels[i]] : 1;
+        while (offsets != NULL ? i >= offsets[row + 1] : i > row) { row++; }
+        const float *weights = f->class_weights[loss_group(r, row)];
+        double w = weights != NULL ? (double)weights[labels[i]] : 1;
         const peft__real *v = r->in + i * r->ld;
         loss_entropy l = loss_softmax(v, 1, r->cols, labels[i], e, f->loss_scale * w, r->d != NULL ? r->d + i * r->ld : NULL);
-        loss_account(r, w * ((1 - e) * l.nll + e * l.smooth), w * l.nll, w, l.right);
+        loss_account(r, row, w * ((1 - e) * l.nll + e * l.smooth), w * l.nll, w, l.right);
     }
 }
 
@@ -92,7 +104,7 @@ static void loss_numbers(const loss_run *r, bool several) {
             }
             if (r->d != NULL) { r->d[i * r->ld + j] = PEFT__R(f->loss_scale * slope / (double)r->cols); }
         }
-        loss_account(r, sum / (double)r->cols, sum / (double)r->cols, 1, right);
+        loss_account(r, i, sum / (double)r->cols, sum / (double)r->cols, 1, right);
     }
 }
 
@@ -113,7 +125,7 @@ static void loss_spans(const loss_run *r) {
             nll += l.nll / 2;
             right = right && l.right;
         }
-        loss_account(r, nll, nll, 1, right);
+        loss_account(r, i, nll, nll, 1, right);
     }
 }
 
@@ -140,27 +152,32 @@ static void loss_cosine_back(const loss_run *r, int64_t a, int64_t c, double cos
     }
 }
 
+/* Is row c one that the anchor is told from, its own positive among them? Only rows of its group are. */
+static bool loss_compared(const loss_run *r, int64_t anchor, int64_t c) {
+    return r->x->frame->parts[c] != 0 && loss_group(r, c) == loss_group(r, anchor);
+}
+
 static void loss_anchor(const loss_run *r, int64_t anchor, int64_t own) {
     const peft__frame *f = r->x->frame;
     double *len = loss_lengths(r), *cosine = len + r->rows, s = f->similarity_scale, top = -HUGE_VAL, sum = 0;
     bool right = true;
     for (int64_t c = 0; c < r->rows; c++) {
-        if (f->parts[c] == 0) { continue; }
+        if (!loss_compared(r, anchor, c)) { continue; }
         cosine[c] = loss_dot(r->in + anchor * r->ld, r->in + c * r->ld, r->cols) / (len[anchor] * len[c]);
         top = PEFT__MAX(top, s * cosine[c]);
     }
     for (int64_t c = 0; c < r->rows; c++) {
-        if (f->parts[c] == 0) { continue; }
+        if (!loss_compared(r, anchor, c)) { continue; }
         sum += exp(s * cosine[c] - top);
         right = right && cosine[c] <= cosine[own];
     }
     double lse = top + log(sum), nll = lse - s * cosine[own];
     for (int64_t c = 0; r->d != NULL && c < r->rows; c++) {
-        if (f->parts[c] == 0) { continue; }
+        if (!loss_compared(r, anchor, c)) { continue; }
         double p = exp(s * cosine[c] - lse) - (c == own ? 1 : 0);
         loss_cosine_back(r, anchor, c, cosine[c], f->loss_scale * s * p);
     }
-    loss_account(r, nll, nll, 1, right);
+    loss_account(r, anchor, nll, nll, 1, right);
 }
 
 static void loss_contrast(const loss_run *r) {
@@ -176,6 +193,32 @@ static void loss_contrast(const loss_run *r) {
 
 /* ---- the op -------------------------------------------------------------------------------------------------------------------- */
 
+/* ---- the host's ------------------------------------------------------------------------------------------------------------------ */
+
+/* Values [rows, cols] to the host, stretch by stretch of rows of one group; they become their gradient in r->d. */
+static void loss_host(const loss_run *r) {
+    peft__frame *f = r->x->frame;
+    bool tokens = r->task->kind == PEFT__TASK_TOKENS || r->task->kind == PEFT__TASK_SPAN;
+    const int64_t *offsets = tokens ? f->offsets[PEFT__SPACE_TOKENS] : NULL;
+    const int32_t *given = r->task->kind == PEFT__TASK_TOKENS ? f->labels : tokens ? NULL : f->row_labels;
+    int64_t *rows = (int64_t *)(void *)r->x->op_scratch, *at = rows + r->rows;
+    int32_t *labels = (int32_t *)(void *)(at + r->rows);
+    for (int64_t i = 0, row = 0; i < r->rows; i++) {
+        while (offsets != NULL ? i >= offsets[row + 1] : i > row) { row++; }
+        rows[i] = row;
+        at[i] = offsets != NULL ? i - offsets[row] : 0;
+        labels[i] = given != NULL ? given[i] : -100;
+        memcpy(r->d + i * r->ld, r->in + i * r->ld, (size_t)r->cols * sizeof *r->d);
+    }
+    for (int64_t first = 0, end; first < r->rows; first = end) {
+        for (end = first + 1; end < r->rows && loss_group(r, rows[end]) == loss_group(r, rows[first]); end++) {}
+        peft__loss_part p = {.group = loss_group(r, rows[first]), .rows = end - first, .cols = r->cols, .values = r->d + first * r->ld,
+                             .batch_rows = rows + first, .tokens = at + first, .labels = labels + first};
+        f->loss_failed = f->loss_failed || !f->loss(f->loss_user, &p);
+        peft__op_host_loss(f, &p);
+    }
+}
+
 static void loss_take(peft__exec *x, const peft__op *op, bool gradient) {
     const peft__frame *f = x->frame;
     bool add = false;
@@ -183,14 +226,16 @@ static void loss_take(peft__exec *x, const peft__op *op, bool gradient) {
                   peft__tape_value(x->tape, op->in[0])->cols, peft__exec_rows(x, op->in[0])};
     r.d = gradient ? peft__exec_grad_out(x, op->in[0], &add) : NULL;
     if (r.d != NULL) { memset(r.d, 0, (size_t)(r.rows * r.ld) * sizeof *r.d); }
-    if (r.task->kind == PEFT__TASK_TOKENS) {
-        if (f->labels != NULL) { loss_classes(&r, f->labels); }
+    if (f->loss != NULL && r.d != NULL && r.ld == r.cols) {
+        loss_host(&r);
+    } else if (r.task->kind == PEFT__TASK_TOKENS) {
+        if (f->labels != NULL) { loss_classes(&r, f->labels, f->offsets[PEFT__SPACE_TOKENS]); }
     } else if (r.task->kind == PEFT__TASK_SPAN) {
         if (f->spans != NULL) { loss_spans(&r); }
     } else if (r.task->kind == PEFT__TASK_EMBEDDING) {
         if (f->parts != NULL) { loss_contrast(&r); }
     } else if (f->row_labels != NULL && r.task->problem == PEFT__PROBLEM_SINGLE) {
-        loss_classes(&r, f->row_labels);
+        loss_classes(&r, f->row_labels, NULL);
     } else if (f->row_labels != NULL && f->targets != NULL) {
         loss_numbers(&r, r.task->problem == PEFT__PROBLEM_MULTI);
     }
@@ -222,9 +267,9 @@ static uint32_t loss_reads(const peft__tape *t, const peft__op *op) {
 }
 
 static size_t loss_scratch(const peft__tape *t, const peft__op *op, const peft__caps *caps) {
-    (void)t;
-    (void)op;
-    return 2 * (size_t)caps->max_rows * sizeof(double);
+    bool tokens = peft__tape_value(t, op->in[0])->space != PEFT__SPACE_ROWS;
+    size_t rows = (size_t)(tokens ? caps->max_tokens + caps->max_rows * caps->virtual_tokens : caps->max_rows);
+    return rows * (2 * sizeof(int64_t) + sizeof(int32_t)) + 64; /* as much as two lengths a row and more */
 }
 
 static const peft__op_kind loss_kind = {"loss", PEFT__OPF_LOSS | PEFT__OPF_SOLE, loss_reads, loss_forward, loss_backward, NULL,

@@ -19,6 +19,8 @@ enum {
     PEFT__OP_MAX_WORKERS = 1024, /* as peft_context_set_threads allows */
     PEFT__OP_HEAD_ROWS = 256     /* labelled tokens of one chunk of logits, at most */
 };
+/* The host's loss of a part of the batch into the sums. */
+void peft__op_host_loss(peft__frame *f, const peft__loss_part *p);
 int64_t peft__op_grain(int64_t cols); /* rows of such a piece */
 
 #endif

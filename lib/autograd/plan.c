@@ -248,10 +248,20 @@ out:
     return st;
 }
 
+#ifndef PEFT_MINIMAL
+bool peft__compute_bf16(const peft__optset *opts, const peft__kernels *k) {
+    const char *type = peft__opt_str(opts, "compute_dtype");
+    return strcmp(type, "bfloat16") == 0 || (strcmp(type, "auto") == 0 && k->tile_bf16 != NULL);
+}
+#endif
+
 static void plan_scratch(peft__plan *p, const peft__tape *t, const peft__kernels *k, int32_t workers, int64_t head_dim) {
     int64_t keys = p->caps.max_length + t->virtual_tokens + t->prefix_tokens;
     keys = PEFT__MAX(keys, p->caps.max_source_length + t->source_virtual + t->prefix_tokens);
     p->scratch_bytes = peft__scratch_size(k, head_dim, keys) * (size_t)workers;
+#ifndef PEFT_MINIMAL
+    p->scratch_bytes += p->caps.bf16 ? PEFT__ROUNDED_BYTES : 0;
+#endif
     for (size_t i = 0; i < t->ops.len; i++) {
         const peft__op *op = peft__tape_op(t, (int32_t)i);
         if (op->kind->scratch == NULL) { continue; }

@@ -81,13 +81,34 @@ static peft__head_spec site_head_spec(peft__tape *t, const peft__site *s, peft__
     return spec;
 }
 
+/* Groups of rows that have a head each; 1: all have one. */
+static int32_t site_heads(const peft__tape *t, const peft__site *s) {
+    return t->hooks != NULL && t->hooks->heads != NULL ? t->hooks->heads(t->hooks->user, s) : 1;
+}
+
 void peft__site_head(peft__tape *t, const peft__site *s, peft__val x, double softcap, double scale) {
-    peft__head_spec spec = site_head_spec(t, s, &x, softcap, scale);
-    peft__op_head(t, x, &spec);
+    int32_t heads = site_heads(t, s);
+    for (int32_t g = 0; g < heads; g++) {
+        peft__val in = x;
+        t->group = heads > 1 ? g : -1;
+        peft__head_spec spec = site_head_spec(t, s, &in, softcap, scale);
+        peft__op_head(t, in, &spec);
+    }
+    t->group = -1;
 }
 
 peft__val peft__site_outputs(peft__tape *t, const peft__site *s, peft__val x) {
-    peft__head_spec spec = site_head_spec(t, s, &x, 0, 1);
-    peft__val y = peft__op_linear(t, x, spec.weight, spec.bias, spec.w_param, spec.b_param, spec.vocab);
-    return spec.lora_a != PEFT__NONE ? peft__op_low_rank(t, y, x, spec.lora_a, spec.lora_b, spec.lora_scale) : y;
+    int32_t heads = site_heads(t, s);
+    peft__val all = PEFT__NONE;
+    for (int32_t g = 0; g < heads; g++) {
+        const peft__choice choice = {.groups = 1U << g, .end = -1, .layer = -1};
+        peft__val in = x;
+        t->group = heads > 1 ? g : -1;
+        peft__head_spec spec = site_head_spec(t, s, &in, 0, 1);
+        peft__val y = peft__op_linear(t, in, spec.weight, spec.bias, spec.w_param, spec.b_param, spec.vocab);
+        if (spec.lora_a != PEFT__NONE) { y = peft__op_low_rank(t, y, in, spec.lora_a, spec.lora_b, spec.lora_scale); }
+        t->group = -1;
+        all = all == PEFT__NONE ? y : peft__op_blend(t, all, y, PEFT__NONE, 1, &choice);
+    }
+    return all;
 }

@@ -64,7 +64,9 @@ typedef struct peft__hooks {
     peft__val (*embed)(void *user, peft__tape *t, const peft__site *s, peft__val x, double scale);
     /* trained copy of a table of biases by relative position, or NONE */
     int32_t (*bias)(void *user, peft__tape *t, const peft__site *s);
-    /* may change spec; returns what the head reads */
+    /* how many groups of rows have a head of their own; 1: one for all */
+    int32_t (*heads)(void *user, const peft__site *s);
+    /* may change spec, for rows of the tape's group; returns what the head reads */
     peft__val (*head)(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec);
 } peft__hooks;
 

@@ -48,11 +48,12 @@ peft__param *peft__tape_param_at(const peft__tape *t, int32_t i) { return &PEFT_
 
 int32_t peft__tape_param(peft__tape *t, const peft__param *p) {
     if (t->status != PEFT_OK) { return PEFT__NONE; }
-    for (size_t i = 0; i < t->params.len; i++) {
-        if (peft__tape_param_at(t, (int32_t)i)->value == p->value) { return (int32_t)i; }
-    }
     peft__param own = *p;
-    own.frozen = own.frozen || t->freeze;
+    own.frozen = own.frozen || t->freeze; /* another job may train what is frozen here */
+    for (size_t i = 0; i < t->params.len; i++) {
+        const peft__param *q = peft__tape_param_at(t, (int32_t)i);
+        if (q->value == p->value && q->frozen == own.frozen) { return (int32_t)i; }
+    }
     tape_sticky(t, peft__vec_push(&t->params, &own));
     return t->status == PEFT_OK ? (int32_t)t->params.len - 1 : PEFT__NONE;
 }

@@ -1,7 +1,8 @@
 /* session.c - inference with one model and the adapters that act on it: tape, plan and KV cache, what the head gives of whole rows.
  *
  * The tape is recorded without gradients; one plan, made at the first use, serves batches of many short rows and, with the
- * cache, one long row piece by piece: a pass has at most `chunk` tokens. A row's numbers do not depend on how it was cut.
+ * cache, one long row piece by piece: a pass has at most `chunk` tokens. A row's numbers do not depend on how it was cut;
+ * with products in bfloat16 they do by its rounding, for one token alone is multiplied in float32.
  * An adapter's virtual tokens stand before a row's first token, its prefix before them as the beginning of the cache.
  *
  * A cancel is remembered until the call that it ends: one that comes between two calls ends the second.
@@ -19,6 +20,9 @@ static const peft__option session_options[] = {
     {"max_length", PEFT__OPT_INT, "0", 0, 1 << 30, NULL,
      "most tokens of a row, prompt and continuation; 0: what the model allows, at most 4096"},
     {"chunk", PEFT__OPT_INT, "512", 1, 1 << 20, NULL, "most tokens of one pass: longer prompts take several"},
+#ifndef PEFT_MINIMAL
+    {"compute_dtype", PEFT__OPT_STR, "float32", 1, 0, PEFT__COMPUTE_TYPES, PEFT__COMPUTE_HELP},
+#endif
     {"task_id", PEFT__OPT_INT, "0", 0, INT32_MAX, NULL, "task of a multitask_prompt, for rows that name none"},
 };
 const peft__schema peft__schema_session = {"session", session_options, PEFT__COUNT(session_options)};
@@ -206,7 +210,8 @@ peft_status peft__session_plan(struct peft_session *s) {
     peft__mem *mem = &s->ctx->mem;
     peft__caps caps = {.max_rows = session_max_rows(s), .max_tokens = s->chunk, .max_length = s->max_length,
                        .virtual_tokens = s->tape.virtual_tokens, .position_shift = s->tape.position_shift,
-                       .max_source = s->source.room, .max_source_length = s->source.room, .source_virtual = s->tape.source_virtual};
+                       .max_source = s->source.room, .max_source_length = s->source.room, .source_virtual = s->tape.source_virtual,
+                       .bf16 = peft__compute_bf16(&s->opts, s->kernels)};
     if (s->planned) { return PEFT_OK; }
     TRY(peft__plan_make(&s->plan, mem, &s->tape, &caps, 0, s->kernels, peft__pool_size(s->pool),
                         peft__config_head_dim(&s->model->config)));

@@ -1,6 +1,9 @@
 /* dispatch.c - the built kernel tables, and which of them this CPU can run.
  *
- * Tables are listed from the plainest to the best; "auto" is the last whose needs the CPU and the operating system meet. */
+ * Tables are listed from the plainest to the best; "auto" is the last whose needs the CPU and the operating system meet,
+ * but for "blas", which must be asked for. */
+#include "kernels/arm/arm.h"
+#include "kernels/blas.h"
 #include "kernels/generic/generic.h"
 #include "kernels/x86/x86.h"
 
@@ -11,6 +14,13 @@ static const peft__kernels *const dispatch_tables[] = {
 #endif
 #ifdef PEFT__AVX512
     &peft__kernels_avx512,
+    &peft__kernels_avx512bf16,
+#endif
+#ifdef PEFT__NEON
+    &peft__kernels_neon,
+#endif
+#ifdef PEFT__BLAS
+    &peft__kernels_blas,
 #endif
 };
 
@@ -40,7 +50,7 @@ peft_status peft__kernels_find(const char *name, const peft__kernels **out) {
     const uint32_t features = peft__cpu_features();
     if (strcmp(name, "auto") == 0) {
         for (size_t i = PEFT__COUNT(dispatch_tables); i-- > 0;) {
-            if (dispatch_runs(dispatch_tables[i], features)) {
+            if (!dispatch_tables[i]->blas && dispatch_runs(dispatch_tables[i], features)) {
                 *out = dispatch_tables[i];
                 return PEFT_OK;
             }
@@ -52,6 +62,9 @@ peft_status peft__kernels_find(const char *name, const peft__kernels **out) {
             return peft__fail(PEFT_E_UNSUPPORTED, "this CPU does not have the instructions of the kernels \"%s\"",
                               name);
         }
+#ifdef PEFT__BLAS
+        if (dispatch_tables[i]->blas) { peft__blas_prepare(); }
+#endif
         *out = dispatch_tables[i];
         return PEFT_OK;
     }

@@ -21,9 +21,19 @@
 #endif
 #endif
 
+/* NEON is part of AArch64: what the compiler builds for has it. */
+#if defined(__aarch64__) && defined(__ARM_NEON) && defined(__GNUC__) && !defined(__AARCH64EB__) && !defined(PEFT_DOUBLE)
+#define PEFT__NEON 1
+#endif
+
 #define PEFT__KERNELS_DECLARE_(isa)                                                                                    \
     void isa##_tile(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,          \
                     const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first);                         \
+    void isa##_round_bf16(peft__real *y, const peft__real *x, int64_t n);                                              \
+    void isa##_tile_bf16(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,     \
+                         const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first);                    \
+    void isa##_pair_row(peft__real *words, const peft__real *x, int64_t n);                                            \
+    void isa##_pair_rows(peft__real *words, int64_t ldw, const peft__real *x, int64_t lds, int64_t rows, int64_t n);   \
     void isa##_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc);                    \
     bool isa##_pack_stored(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);                    \
     bool isa##_narrow(int32_t dtype, const peft__real *a, const uint8_t *const *rows, int64_t n, const uint8_t *next,  \
@@ -64,6 +74,9 @@ PEFT__KERNELS_DECLARE_(peft__generic);
 #if defined(PEFT__X86)
 PEFT__KERNELS_DECLARE_(peft__avx2);
 PEFT__KERNELS_DECLARE_(peft__avx512);
+#endif
+#if defined(PEFT__NEON)
+PEFT__KERNELS_DECLARE_(peft__neon);
 #endif
 
 #undef PEFT__KERNELS_DECLARE_

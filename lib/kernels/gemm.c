@@ -18,6 +18,7 @@
  *
  * Left out: packing B beforehand. */
 #include "kernels/gemm.h"
+#include "kernels/blas.h"
 #include "kernels/generic/generic.h"
 #include "kernels/scratch.h"
 
@@ -343,6 +344,16 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
 #ifndef PEFT_MINIMAL
     if (peft__narrow_fits(run, args)) {
         peft__narrow(run, args, gemm_kc(args->k));
+        return;
+    }
+    if (peft__bf16_fits(run, args)) {
+        peft__gemm_bf16(run, args);
+        return;
+    }
+#endif
+#ifdef PEFT__BLAS
+    if (peft__blas_fits(run, args)) {
+        peft__blas(run, args);
         return;
     }
 #endif

@@ -1,4 +1,4 @@
-/* gemm.h - what gemm.c and narrow.c share. */
+/* gemm.h - what gemm.c, gemm_bf16.c and narrow.c share. */
 #ifndef PEFT_KERNELS_GEMM_H
 #define PEFT_KERNELS_GEMM_H
 
@@ -14,5 +14,9 @@ int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g);
 /* narrow.c: C of peft__gemm, in the same bits; k is cut into the same blocks of kc. */
 bool peft__narrow_fits(const peft__run *run, const peft__gemm_args *g);
 void peft__narrow(const peft__run *run, const peft__gemm_args *g, int64_t kc);
+
+/* gemm_bf16.c: C of peft__gemm with both operands rounded to bfloat16, where the run and B let it. */
+bool peft__bf16_fits(const peft__run *run, const peft__gemm_args *g);
+void peft__gemm_bf16(const peft__run *run, const peft__gemm_args *g);
 
 #endif

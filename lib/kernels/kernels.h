@@ -36,8 +36,9 @@ enum { /* activation functions, for act and glu */
 enum { PEFT__TILE_ROWS = 8, PEFT__TILE_COLS = 64 }; /* upper bounds of mr and nr over all tables */
 
 typedef struct peft__kernels {
-    const char *name;   /* "generic", "avx2", "avx512" */
+    const char *name;   /* "generic", "avx2", "avx512", "avx512bf16", "neon", "blas" */
     uint32_t needs;     /* PEFT__CPU_* bits without which it must not run */
+    bool blas;          /* large products of floats are a BLAS's (blas.c); taken by its name only */
 
     /* -- matrix micro-kernel. C[rows, cols] = (first ? 0 : C) + sum over k of A[i,k] * B[k,j], 1 <= rows <= mr, 1 <= cols <= nr;
      * A[i,k] is a[i*a_row + k*a_col]; B[k,j] is b[k*ldb + j], readable up to nr columns (a panel is zero-padded). Each C element
@@ -58,6 +59,19 @@ typedef struct peft__kernels {
      * are read are asked for from `next` on, wherever that is: what the following calls will read. False: not for this type (also
      * asked with n = 0 and no rows). May be NULL. */
     bool (*narrow)(int32_t dtype, const peft__real *a, const uint8_t *const *rows, int64_t n, const uint8_t *next, peft__real *sums);
+
+#ifndef PEFT_MINIMAL
+    /* -- products in bfloat16 (gemm_bf16.c). y = the bfloat16 nearest to x, ties to even; NaN stays NaN. y may be x. */
+    void (*round_bf16)(peft__real *y, const peft__real *x, int64_t n);
+    /* A word, in the place of a float, is two bfloat16 that follow each other along k, the first in the low half; past an odd end
+     * is zero. tile_bf16 is tile over k words: each adds both of its products to the sum of floats. All three are NULL where the
+     * set has no such instruction; words are then rounded floats, for tile. */
+    void (*tile_bf16)(int32_t rows, int32_t cols, int64_t k, const peft__real *a, int64_t a_row, int64_t a_col,
+                      const peft__real *b, int64_t ldb, peft__real *c, int64_t ldc, bool first);
+    void (*pair_row)(peft__real *words, const peft__real *x, int64_t n); /* n numbers along k: (n + 1) / 2 words */
+    /* Rows of n numbers, lds apart, that follow each other along k: (rows + 1) / 2 rows of n words, ldw apart. */
+    void (*pair_rows)(peft__real *words, int64_t ldw, const peft__real *x, int64_t lds, int64_t rows, int64_t n);
+#endif
 
     /* -- n elements of a stored type to reals; n a multiple of the type's block. */
     void (*dequant)(int32_t dtype, const void *src, int64_t n, peft__real *dst);
@@ -109,7 +123,7 @@ typedef struct peft__kernels {
                  peft__real b2, peft__real step, peft__real decay);
 } peft__kernels;
 
-/* dispatch.c. Tables by name ("generic", "avx2", "avx512"), "auto" for the best that this CPU has; PEFT_E_UNSUPPORTED naming
+/* dispatch.c. Tables by name ("generic", "avx2", ...), "auto" for the best that this CPU has; PEFT_E_UNSUPPORTED naming
  * the CPU's lack or the known names. index: 0 is generic; NULL past the end (built tables, whether or not the CPU has them). */
 peft_status peft__kernels_find(const char *name, const peft__kernels **out);
 const peft__kernels *peft__kernels_at(size_t index);
@@ -122,11 +136,13 @@ typedef struct peft__run {
     int32_t workers;       /* peft__pool_size(pool) */
     uint8_t *scratch;      /* workers x scratch_size bytes, 64-byte aligned; contents are dead between calls */
     size_t scratch_size;   /* bytes of one worker, at least peft__scratch_size(...) */
+    uint8_t *rounded;      /* products with frozen matrices are made in bfloat16, and here is room for A; NULL: in reals */
 } peft__run;
 
 /* Bytes of scratch that one worker needs for every driver below, given the largest head_dim of the model and, for
  * attention's backward pass, the most keys that a row can have (prefix or cache included). Multiple of 64. */
 size_t peft__scratch_size(const peft__kernels *k, int64_t head_dim, int64_t max_keys);
+enum { PEFT__ROUNDED_BYTES = 2 << 20 }; /* of peft__run.rounded, 64-byte aligned */
 
 /* ---- gemm.c: C = alpha A B + beta C + bias ------------------------------------------------------------------------- */
 
@@ -140,6 +156,7 @@ typedef struct peft__operand {
     int32_t heads, part;   /* 0, or H heads of D = part rows: logical row (h*3 + p)*D + i is stored at (p*H + h)*D + i
                               (GGUF's gptneox qkv) */
     int64_t first;         /* element offset within each stored row: a column range of a wider matrix (block-aligned) */
+    bool frozen;           /* a weight of the base: bfloat16 will do where the run has it */
 } peft__operand;
 
 typedef struct peft__gemm_args {

@@ -5,6 +5,7 @@
 #include "kernels/kernels.h"
 
 size_t peft__gemm_scratch(const peft__kernels *k); /* bytes, a multiple of 64 */
+size_t peft__bf16_scratch(void);
 size_t peft__attn_forward_scratch(const peft__kernels *k, int64_t head_dim);
 size_t peft__attn_backward_scratch(const peft__kernels *k, int64_t head_dim);
 

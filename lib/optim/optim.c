@@ -28,6 +28,12 @@ static const peft__option optim_options[] = {
     {"lr_power", PEFT__OPT_FLOAT, "1", 0, 100, NULL, "power of the polynomial schedule"},
     {"lr_min_ratio", PEFT__OPT_FLOAT, "0", 0, 1, NULL, "lowest learning rate as a share of the peak"},
     {"max_grad_norm", PEFT__OPT_FLOAT, "1", 0, 1e30, NULL, "gradients are clipped to this norm; 0: never"},
+    {"max_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "steps of this job; 0: as num_train_epochs or the trainer say"},
+    {"num_train_epochs", PEFT__OPT_FLOAT, "0", 0, 1e9, NULL, "passes of this job over its data; 0: as the trainer says"},
+    {"share", PEFT__OPT_FLOAT, "1", 1e-6, 1e9, NULL, "weight of this job where several divide a batch (job_sampling)"},
+    {"early_stopping_patience", PEFT__OPT_INT, "0", 0, 1e9, NULL,
+     "stop this job after so many evaluations without a lower loss; 0: never"},
+    {"early_stopping_threshold", PEFT__OPT_FLOAT, "0", 0, 1e9, NULL, "how much lower a loss must be to count as lower"},
 };
 const peft__schema peft__schema_optimizer = {"optimizer", optim_options, PEFT__COUNT(optim_options)};
 

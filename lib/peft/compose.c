@@ -45,15 +45,26 @@ typedef struct compose_copy { /* trained copies at a site */
     int32_t weight, bias;
 } compose_copy;
 
-/* Does leaf i take part in the product of the plain ones and `only`? */
-static bool compose_takes(const compose_all *c, size_t i, int32_t only) { return c->leaves[i].plain || (int32_t)i == only; }
+/* Does it act, as it is, on all of the rows that it acts on? */
+static bool compose_is_whole(const compose_leaf *l) { return l->factor == 1 && l->choice.begin == 0 && l->choice.end < 0; }
+
+/* Is the tape's group one that the leaf acts on? */
+static bool compose_has_group(const peft__tape *t, const compose_leaf *l) {
+    return t->group >= 0 && (l->choice.groups >> t->group & 1U) != 0;
+}
+
+/* Does leaf i take part in the product of the plain ones and `only`, or in what is made for the rows of the tape's group? */
+static bool compose_takes(const compose_all *c, const peft__tape *t, size_t i, int32_t only) {
+    const compose_leaf *l = &c->leaves[i];
+    return l->plain || (int32_t)i == only || (compose_has_group(t, l) && compose_is_whole(l));
+}
 
 static compose_copy compose_copies(const compose_all *c, peft__tape *t, const peft__site *s, int32_t only) {
     const char *owner[2] = {NULL, NULL};
     compose_copy out = {PEFT__NONE, PEFT__NONE};
     for (size_t i = 0; i < c->n; i++) {
         const peft__attachment *at = c->leaves[i].at[s->id];
-        if (at == NULL || !compose_takes(c, i, only)) { continue; }
+        if (at == NULL || !compose_takes(c, t, i, only)) { continue; }
         int32_t found[2] = {at->weight_param, at->bias_param};
         for (int k = 0; k < 2; k++) {
             if (found[k] < 0) { continue; }
@@ -76,19 +87,19 @@ static peft__val compose_linear_with(const compose_all *c, peft__tape *t, const 
                                      peft__val *in) {
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->replace == NULL) { continue; }
+        if (l->at[s->id] == NULL || !compose_takes(c, t, i, only) || l->adapter->method->replace == NULL) { continue; }
         return l->adapter->method->replace(l->adapter, l->at[s->id], t, s, x);
     }
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->before == NULL) { continue; }
+        if (l->at[s->id] == NULL || !compose_takes(c, t, i, only) || l->adapter->method->before == NULL) { continue; }
         x = l->adapter->method->before(l->adapter, l->at[s->id], t, s, x);
     }
     compose_copy copy = compose_copies(c, t, s, only);
     peft__val y = peft__base_linear(t, s, x, copy.weight, copy.bias);
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->after == NULL) { continue; }
+        if (l->at[s->id] == NULL || !compose_takes(c, t, i, only) || l->adapter->method->after == NULL) { continue; }
         y = l->adapter->method->after(l->adapter, l->at[s->id], t, s, x, y);
     }
     *in = x;
@@ -105,7 +116,7 @@ static bool compose_only_copies(const peft__adapter *a, const peft__attachment *
 static peft__val compose_ready_with(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, int32_t only) {
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->input == NULL ||
+        if (l->at[s->id] == NULL || !compose_takes(c, t, i, only) || l->adapter->method->input == NULL ||
             compose_only_copies(l->adapter, l->at[s->id])) { continue; }
         x = l->adapter->method->input(l->adapter, l->at[s->id], t, s, x);
     }
@@ -126,7 +137,7 @@ static peft__val compose_table_with(const compose_all *c, peft__tape *t, const p
     peft__val y = peft__base_embed(t, s, copy.weight, scale);
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || !compose_takes(c, i, only) || l->adapter->method->embed == NULL) { continue; }
+        if (l->at[s->id] == NULL || !compose_takes(c, t, i, only) || l->adapter->method->embed == NULL) { continue; }
         y = l->adapter->method->embed(l->adapter, l->at[s->id], t, s, y, scale);
     }
     return y;
@@ -195,12 +206,25 @@ static int32_t compose_bias(void *user, peft__tape *t, const peft__site *s) {
     return compose_copies(c, t, s, -1).weight;
 }
 
+static int32_t compose_heads(void *user, const peft__site *s) {
+    const compose_all *c = user;
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = &c->leaves[i];
+        if (l->at[s->id] != NULL && !l->plain && compose_is_whole(l)) { return peft__expression_groups(c->e); }
+    }
+    return 1;
+}
+
+/* Has the head of the tape's group something of this leaf? */
+static bool compose_at_head(const peft__tape *t, const peft__site *s, const compose_leaf *l) {
+    return l->at[s->id] != NULL && (t->group < 0 || compose_has_group(t, l));
+}
+
 static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, peft__val x, peft__head_spec *spec) {
     const compose_all *c = user;
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = &c->leaves[i];
-        const peft__attachment *at = l->at[s->id];
-        if (at == NULL || l->plain) { continue; }
+        if (!compose_at_head(t, s, l) || compose_takes(c, t, i, -1)) { continue; }
         peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" acts on \"%s\", where it has neither a factor nor rows of its own",
                         l->adapter->name, s->path);
         return x;
@@ -210,7 +234,7 @@ static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, pe
     spec->b_param = copy.bias;
     for (size_t i = c->n; i-- > 0;) { /* the last to change the embeddings is the first to undo it */
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        if (l->at[s->id] == NULL || l->adapter->method->head == NULL || compose_only_copies(l->adapter, l->at[s->id])) { continue; }
+        if (!compose_at_head(t, s, l) || l->adapter->method->head == NULL || compose_only_copies(l->adapter, l->at[s->id])) { continue; }
         x = l->adapter->method->head(l->adapter, l->at[s->id], t, s, x, spec);
     }
     t->freeze = false;
@@ -292,7 +316,7 @@ static peft__val compose_stream(void *user, peft__tape *t, const peft__site *s, 
 
 /* What stands before a row is there or not: no factor, no part of the tokens. */
 static bool compose_whole(peft__tape *t, const compose_leaf *l, const char *what) {
-    if (l->factor == 1 && l->choice.begin == 0 && l->choice.end < 0) { return true; }
+    if (compose_is_whole(l)) { return true; }
     peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" puts %s before the rows: that has no factor, and no part of the tokens",
                     l->adapter->name, what);
     return false;
@@ -475,6 +499,7 @@ peft_status peft__compose(peft__tape *t, const peft__base_info *base, const peft
                            .norm = compose_norm,
                            .embed = compose_embed,
                            .bias = compose_bias,
+                           .heads = compose_heads,
                            .head = compose_head};
     t->hooks = hooks;
 out:

@@ -37,7 +37,7 @@ static peft_status expression_fail(const expression_reader *r, const char *expec
 
 static peft__node *expression_node(peft__expression *e, int32_t kind) {
     peft__node *n = peft__arena_alloc(&e->arena, sizeof *n);
-    if (n != NULL) { *n = (peft__node){.kind = kind, .factor = 1, .leaf = -1}; }
+    if (n != NULL) { *n = (peft__node){.kind = kind, .factor = 1, .leaf = -1, .branch = e->branch}; }
     return n;
 }
 
@@ -53,7 +53,8 @@ static peft_status expression_children(peft__expression *e, peft__node *into, pe
 
 static peft_status expression_leaf(peft__expression *e, peft__node *n) {
     for (size_t i = 0; i < e->n_leaves; i++) {
-        if (e->leaves[i]->adapter == n->adapter) {
+        const peft__node *other = e->leaves[i];
+        if (other->adapter == n->adapter && (n->branch < 0 || other->branch < 0 || n->branch == other->branch)) {
             return peft__fail(PEFT_E_INVALID, "the expression has adapter \"%s\" twice", n->adapter->name);
         }
     }
@@ -250,10 +251,12 @@ static peft_status expression_list(expression_reader *r, peft__node *into, bool 
     peft__node *list[PEFT__EXPRESSION_MAX];
     double numbers[PEFT__EXPRESSION_MAX];
     size_t n = 0;
+    bool divides = into->kind == PEFT__NODE_PARALLEL || into->kind == PEFT__NODE_BATCH_SPLIT;
     bool named = own && (into->kind == PEFT__NODE_AVERAGE || into->kind == PEFT__NODE_SPLIT || into->kind == PEFT__NODE_BATCH_SPLIT);
     for (;; r->at++) {
         const double none = -1e300; /* no colon */
         double number = none;
+        if (divides) { r->e->branch = (int32_t)n; }
         if (n == PEFT__EXPRESSION_MAX) { FAIL(PEFT_E_UNSUPPORTED, "a block has more than %d items", PEFT__EXPRESSION_MAX); }
         TRY(expression_item(r, &list[n], &number));
         if (named && number > none && number < 0) { FAIL(PEFT_E_INVALID, "a weight or a size of a block is negative"); }
@@ -261,6 +264,7 @@ static peft_status expression_list(expression_reader *r, peft__node *into, bool 
         numbers[n++] = number > none ? number : -1;
         if (*r->at != ',') { break; }
     }
+    if (divides) { r->e->branch = -1; }
     TRY(expression_children(r->e, into, list, n));
     if (into->kind == PEFT__NODE_AVERAGE) { TRY(expression_average(r->e, into, numbers)); }
     if (into->kind == PEFT__NODE_SPLIT) { TRY(expression_sizes(r->e, into, numbers, "split")); }
@@ -279,6 +283,7 @@ static void expression_freeze(peft__node *n, bool frozen) {
 static void expression_begin(peft__expression *e, peft__mem *mem, const char *text) {
     memset(e, 0, sizeof *e);
     e->mem = mem;
+    e->branch = -1;
     peft__arena_init(&e->arena, mem);
     e->text = peft__arena_strdup(&e->arena, text, strlen(text));
 }

@@ -19,6 +19,7 @@ typedef struct peft__node {
     double factor;              /* of its effect; 1 */
     peft__adapter *adapter;     /* ADAPTER: it; FUSE: the fusion, NULL elsewhere; borrowed from the expression or a union */
     int32_t leaf;               /* ADAPTER, and FUSE for its fusion: number in order of the text; -1 */
+    int32_t branch;             /* number of the branch for some rows that it is in; -1: it is in none */
     bool frozen;                /* freeze(...), or below a fusion: not trained */
     struct peft__node **child;  /* [n]; in the expression's arena */
     size_t n;
@@ -37,6 +38,7 @@ typedef struct peft__expression {
     size_t n_pinned;
     peft__node *leaves[PEFT__EXPRESSION_MAX]; /* by number */
     size_t n_leaves;
+    int32_t branch;             /* of the nodes that are made next */
     const peft__node *rows;     /* the one PARALLEL or BATCH_SPLIT node, whose children are groups of rows; NULL */
 } peft__expression;
 

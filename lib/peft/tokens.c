@@ -334,7 +334,7 @@ peft__val peft__tokens_head(const peft__adapter *a, const peft__attachment *at, 
     spec->row_ids = at->tokens;
     spec->n_rows = peft__adapter_param_at(a, (size_t)at->rows_param)->p.rows;
     spec->extra = a->new_tokens;
-    t->vocab_extra = a->new_tokens;
+    t->vocab_extra = PEFT__MAX(t->vocab_extra, a->new_tokens);
     return x;
 }
 

@@ -19,6 +19,7 @@ static peft__operand weight_operand(const peft__weight *w, bool trans) {
     b.heads = w->heads;
     b.part = w->heads > 0 ? (int32_t)(w->rows / (3 * w->heads)) : 0;
     b.first = w->first;
+    b.frozen = true;
     return b;
 }
 

@@ -24,11 +24,12 @@ enum { /* kinds of the table; those of Hugging Face's BERT are of older versions
 };
 
 static uint32_t uni_kind(uint32_t cp) {
-    uint32_t block = cp >> 7;
-    if (block >= UNICODE_INDEX) { /* planes 15 and 16 are for private use, but for their last two */
+    uint32_t stretch = cp >> 9;
+    if (stretch >= UNICODE_TOP) { /* planes 15 and 16 are for private use, but for their last two */
         return cp >= 0xF0000 && cp < 0x110000 && (cp & 0xFFFE) != 0xFFFE ? UNI_CONTROL : UNI_OTHER;
     }
-    uint32_t packed = unicode_block[(uint32_t)unicode_index[block] * 64 + ((cp & 127) >> 1)];
+    uint32_t block = unicode_index[(uint32_t)unicode_top[stretch] * 16 + ((cp & 511) >> 5)];
+    uint32_t packed = unicode_block[block * 16 + ((cp & 31) >> 1)];
     return (cp & 1) ? packed >> 4 : packed & 15;
 }
 

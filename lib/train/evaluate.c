@@ -325,7 +325,8 @@ peft_status peft__caps_check(const peft__caps *caps, const peft__config *config)
 }
 
 peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
-                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out, peft__str *json, float *outputs) {
+                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out, peft__str *json, float *outputs,
+                                 bool bf16) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &m->ctx->mem;
     peft__pool *pool = NULL;
@@ -345,7 +346,7 @@ peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *ba
     int64_t rows = peft__expression_rows(e), copies = peft__expression_copies(e);
     copies *= peft__dataset_parts(d);
     int64_t tokens = rows > 0 ? rows * longest : PEFT__MAX(EVALUATE_TOKENS, copies * longest);
-    peft__caps caps = {.max_rows = PEFT__MAX(EVALUATE_ROWS, rows), .max_tokens = tokens, .max_length = longest};
+    peft__caps caps = {.max_rows = PEFT__MAX(EVALUATE_ROWS, rows), .max_tokens = tokens, .max_length = longest, .bf16 = bf16};
     caps.max_source_length = peft__dataset_longest_source(d);
     if (caps.max_source_length > 0) {
         caps.max_source = rows > 0 ? rows * caps.max_source_length : PEFT__MAX(EVALUATE_TOKENS, copies * caps.max_source_length);

@@ -40,6 +40,7 @@ peft_status peft__frame_room_create(peft__frame_room *r, peft__mem *mem, const p
     r->spans = peft__alloc(mem, 2 * rows * sizeof *r->spans);
     r->parts = peft__alloc(mem, rows * sizeof *r->parts);
     r->masking.mask_id = -1;
+    r->group = -1;
     bool source = peft__frame_source_create(r) == PEFT_OK;
     for (int32_t g = 0; g < PEFT__GROUPS; g++) {
         r->group_tokens[g] = caps->virtual_tokens;
@@ -167,10 +168,12 @@ static bool frame_put(peft__frame_room *r, const frame_source *s) {
     int64_t copies = r->e != NULL ? peft__expression_copies(r->e) : 1, most = r->e != NULL ? peft__expression_rows(r->e) : 0;
     int64_t row = f->n_rows / copies; /* of the caller */
     if (f->n_rows + copies > r->caps.max_rows || copies * s->n > r->caps.max_tokens - f->count[PEFT__SPACE_INPUT] ||
-        s->n > r->caps.max_length || (most > 0 && row >= most) || !peft__frame_source_fits(r, s->n_source, copies)) {
+        s->n > r->caps.max_length || (r->group < 0 && most > 0 && row >= most) || !peft__frame_source_fits(r, s->n_source, copies)) {
         return false;
     }
-    for (int64_t c = 0; c < copies; c++) { frame_row(r, s, r->e != NULL ? peft__expression_group(r->e, row, c) : 0); }
+    for (int64_t c = 0; c < copies; c++) {
+        frame_row(r, s, r->group >= 0 ? r->group : r->e != NULL ? peft__expression_group(r->e, row, c) : 0);
+    }
     return true;
 }
 

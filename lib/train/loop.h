@@ -1,22 +1,49 @@
-/* loop.h - what trainer.c, loop.c, order.c and checkpoint.c share. */
+/* loop.h - what trainer.c, trainer_plan.c, jobs.c, loop.c, order.c and checkpoint.c share. */
 #ifndef PEFT_LOOP_H
 #define PEFT_LOOP_H
 
 #include "train/train.h"
 
-static inline peft__job *peft__trainer_job(const struct peft_trainer *t) { return &PEFT__VEC_AT(&t->jobs, peft__job, 0); }
+static inline peft__job *peft__trainer_job(const struct peft_trainer *t, size_t i) { return &PEFT__VEC_AT(&t->jobs, peft__job, i); }
 
-static inline peft__member *peft__trainer_member(const peft__job *job, size_t i) {
-    return &PEFT__VEC_AT(&job->members, peft__member, i);
-}
-
-/* Rows of a batch: batch_size, or what batch_split divides. */
-static inline int64_t peft__trainer_batch(const struct peft_trainer *t, const peft__job *job) {
-    int64_t divided = peft__expression_rows(&job->expression);
-    return divided > 0 ? divided : peft__opt_int(&t->opts, "batch_size");
+static inline peft__member *peft__trainer_member(const struct peft_trainer *t, const peft__job *job, size_t i) {
+    return &PEFT__VEC_AT(&t->members, peft__member, PEFT__VEC_AT(&job->members, size_t, i));
 }
 
 /* Fills order for an epoch: the same for a seed and an epoch, whatever came before. */
 void peft__order_epoch(const struct peft_trainer *t, peft__job *job, int64_t epoch);
+#ifdef PEFT_MINIMAL
+#define peft__trainer_profile_free(t) ((void)0)
+#else
+void peft__trainer_profile_free(struct peft_trainer *t);
+#endif
+
+/* ---- hooks.c: what the host adds to a step ------------------------------------------------------------------------------------- */
+
+bool peft__hooks_loss(void *trainer, peft__loss_part *part); /* of a frame */
+/* Gradients and sums of the active jobs become those of all processes: PEFT_E_CALLBACK. */
+peft_status peft__hooks_reduce(struct peft_trainer *t);
+
+/* ---- jobs.c: several at a time ------------------------------------------------------------------------------------------------ */
+
+/* A second job beside those that there are: PEFT_E_UNSUPPORTED, PEFT_E_EXISTS, PEFT_E_BUSY where it cannot be. */
+peft_status peft__jobs_check(const struct peft_trainer *t, const peft__job *job);
+/* Rows of a pass for each job. */
+peft_status peft__jobs_share(struct peft_trainer *t);
+/* Which of the jobs the tape is for, and their expression. */
+peft_status peft__jobs_activate(struct peft_trainer *t);
+/* What the tape is recorded with. */
+const peft__expression *peft__jobs_expression(const struct peft_trainer *t);
+/* `group` of the room for rows of an active job. */
+int32_t peft__jobs_group(const struct peft_trainer *t, const peft__job *job);
+/* The tape is made for this one. */
+peft_status peft__jobs_only(struct peft_trainer *t, peft__job *job);
+void peft__jobs_end(struct peft_trainer *t, peft__job *job, int32_t state, const char *error);
+/* Every row of the batch is of a job that the tape is for: PEFT_E_INVALID otherwise. */
+peft_status peft__jobs_batch(const struct peft_trainer *t, const struct peft_batch *b);
+peft__job *peft__jobs_of(const struct peft_trainer *t, const struct peft_batch *b, size_t row);
+int64_t peft__jobs_before(const struct peft_batch *b, size_t row); /* rows of its job that come before it */
+/* JSON array: how each job stands. */
+void peft__jobs_json(const struct peft_trainer *t, peft__json_out *j);
 
 #endif

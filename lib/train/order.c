@@ -31,7 +31,7 @@ static void order_sort(const struct peft_dataset *d, int64_t *a, int64_t n) {
 }
 
 void peft__order_epoch(const struct peft_trainer *t, peft__job *job, int64_t epoch) {
-    int64_t n = (int64_t)peft__dataset_size(job->train), batch = peft__trainer_batch(t, job);
+    int64_t n = (int64_t)peft__dataset_size(job->train), batch = job->rows;
     peft__rng rng = {peft__mix64(t->seed ^ peft__mix64((uint64_t)epoch + 0x6f72646572U)), 0};
     for (int64_t i = 0; i < n; i++) { job->order[i] = i; }
     if (peft__opt_bool(&t->opts, "shuffle")) { order_shuffle(&rng, job->order, n, 1); }

@@ -4,7 +4,9 @@
  * order.c             which rows come next: shuffling by (seed, epoch), length groups
  * frame.c             rows to the frame of an execution
  * evaluate.c          loss, perplexity, accuracy of a data set
- * trainer.c, step.c   jobs, plan, steps;  checkpoint.c  state of a run */
+ * trainer.c, trainer_plan.c   a trainer's jobs; from options and data to a tape with all its memory
+ * jobs.c              several at a time: shares of a batch, one expression for all
+ * loop.c              steps;  checkpoint.c  state of a run */
 #ifndef PEFT_TRAIN_H
 #define PEFT_TRAIN_H
 
@@ -22,6 +24,7 @@ struct peft_batch {
     peft__vec ids, labels;   /* of int32_t; labels as given by the caller (unshifted), empty: none */
     peft__vec weights;       /* of float; empty: none */
     peft__vec tasks;         /* of int32_t, one a row; empty: none */
+    peft__vec jobs;          /* the same: which of a trainer's jobs the row is of, as they were added */
     peft__vec types;         /* of int32_t: token types, one a token; empty: all 0 */
     peft__vec row_labels;    /* of int32_t, one a row, -100: none; empty: none. Of embeddings: the row's part */
     peft__vec spans;         /* of int32_t, first and last token of each row's answer, -1 and -1: none; empty: none */
@@ -127,6 +130,7 @@ typedef struct peft__frame_room {
     uint64_t *keys;          /* [max_rows] */
     int32_t *row_groups, *row_tasks; /* [max_rows] */
     int32_t task;            /* of the rows that are added next; 0 after peft__frame_begin */
+    int32_t group;           /* of the rows that are added next; -1: as the expression divides them */
     const peft__task *kind;  /* borrowed, the model's: what rows are labelled with; NULL: tokens, with the next one */
     bool unlabelled;         /* labels of the rows count for nothing */
     const int32_t *classes;  /* borrowed: class of each of a data set's names; NULL: their own numbers */
@@ -189,7 +193,8 @@ peft_status peft__evaluate(peft__exec *x, peft__frame_room *room, const struct p
 peft__masking peft__evaluate_masking(const struct peft_dataset *d, const peft__config *config);
 /* The same with a tape of its own, for sessions: model with adapters (may be none). */
 peft_status peft__evaluate_model(struct peft_model *m, const peft__base_info *base, const peft__expression *e,
-                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out, peft__str *json, float *outputs);
+                                 const struct peft_dataset *d, atomic_int *cancel, peft__metrics *out, peft__str *json, float *outputs,
+                                 bool bf16);
 size_t peft__evaluate_outputs(const struct peft_dataset *d, const peft__config *config); /* floats of them */
 
 /* ---- labels.c: what a data set's labels mean to a model --------------------------------------------------------------------------- */
@@ -222,26 +227,48 @@ peft_status peft__dataset_check_tasks(const struct peft_dataset *d, const peft__
 
 /* ---- trainer: the inside of peft_trainer ---------------------------------------------------------------------------------------- */
 
-typedef struct peft__member { /* an adapter that a job trains, and its optimiser */
-    peft__adapter *adapter;  /* pinned by the job's expression */
+typedef struct peft__member { /* an adapter that jobs train, and its optimiser */
+    peft__adapter *adapter;  /* pinned by the jobs' expressions */
+    size_t job;              /* the first that has it: its options are the optimiser's */
+    size_t jobs;             /* how many have it; more than one: it learns from the rows of all */
     peft__optim optim;       /* made with the plan */
     peft__real *grads;       /* owned, [adapter->n_trainable] */
-    peft__real *best;        /* owned: values at the lowest eval loss (load_best_model_at_end); NULL until needed */
+    peft__real *best;        /* owned: values at the lowest eval loss (load_best_model_at_end); NULL: not kept */
     peft__real *state;       /* owned, [n_state]: what the method keeps between steps */
     int64_t n_state;
+    double squares;          /* of the gradients of the step, divided as they are in the update */
 } peft__member;
+
+enum { /* states of a job */
+    PEFT__JOB_RUNS = 0,
+    PEFT__JOB_DONE = 1,      /* all its steps */
+    PEFT__JOB_EARLY = 2,     /* its evaluation loss fell no more (early_stopping_patience) */
+    PEFT__JOB_FAILED = 3     /* a number was not finite; `error` says which */
+};
 
 typedef struct peft__job {   /* adapters that act together, their data and their training */
     peft__expression expression;
-    peft__vec members;       /* of peft__member: those of the expression that are trained */
+    peft__vec members;       /* of size_t: which of the trainer's members those of the expression are that are trained */
     int64_t n_trainable;     /* in all */
     struct peft_dataset *train, *eval; /* retained; may be NULL */
     int32_t *train_classes, *eval_classes; /* owned: see peft__labels_match */
     float *class_weights;    /* owned, [labels]; NULL: none */
     peft__optset optimizer_opts;
+    int64_t rows;            /* of a pass; 0: not yet planned */
+    int64_t max_steps;       /* 0: the caller's loop */
+    int32_t state;           /* PEFT__JOB_* */
+    bool bad, stop;          /* a number of the step in progress is not finite; the last evaluation says that it is to stop */
+    peft__str error;         /* why it failed */
+    double loss, eval_loss;  /* of the last step and evaluation; NaN: none */
     double best_loss;
+    int64_t worse;           /* evaluations since the last that was better */
     int64_t *order;          /* owned, [rows of train]: this epoch's permutation */
     int64_t epoch, position; /* of the data order */
+    double accumulated;      /* what the sums are divided by: labelled tokens or rows whose gradients are in grads */
+    double accumulated_loss; /* sum of their losses */
+    int64_t accumulated_rows; /* rows whose gradients are in grads */
+    int64_t tokens, last_tokens; /* of the step in progress, and of the last */
+    double norm, rate;       /* of its gradients before clipping; of its first member */
 } peft__job;
 
 struct peft_trainer {
@@ -250,7 +277,12 @@ struct peft_trainer {
     struct peft_adapters *set; /* retained (and through it the model) */
     struct peft_model *model;  /* borrowed from the set's base */
     peft__optset opts;       /* schema "trainer" */
-    peft__vec jobs;          /* of peft__job; one for now */
+    peft__vec jobs;          /* of peft__job, as they were added */
+    peft__vec members;       /* of peft__member */
+    peft__job *active[PEFT__GROUPS]; /* those that the tape is recorded for, by their text; job i's rows are group i */
+    size_t n_active;
+    peft__job *only;         /* the one to record the tape for; NULL: all that run */
+    peft__expression joint;  /* theirs, as branches for some rows; empty where there is one */
     peft__pool *pool;        /* owned */
     bool planned;
     peft__tape tape;
@@ -259,16 +291,21 @@ struct peft_trainer {
     peft__frame_room room;
     peft_progress_fn progress;
     void *progress_user;
+    peft_loss_fn loss;       /* the host's; NULL: the task's */
+    void *loss_user;
+    peft_all_reduce_fn reduce; /* NULL: one process */
+    void *reduce_user;
+    int32_t rank, ranks;     /* which of how many processes */
     atomic_int cancel;      /* asked to stop; as large as every processor can exchange without a library */
     bool running;            /* inside peft__trainer_run: callbacks may not re-enter */
-    int64_t step, max_steps; /* optimiser steps done, and in all */
-    double accumulated;      /* what the sums are divided by: labelled tokens or rows whose gradients are in grads */
-    double accumulated_loss; /* sum of their losses */
-    int64_t accumulated_rows; /* rows whose gradients are in grads */
+    int64_t step, max_steps; /* optimiser steps done, and those of the longest job */
     double begun;            /* clock and step number when the run, or the first of single steps, began */
     int64_t begun_step;
     bool stepping;           /* single steps follow one another */
     uint64_t seed;
+#ifndef PEFT_MINIMAL
+    struct peft__profile *profile; /* owned; NULL without the option */
+#endif
 };
 enum { PEFT__MAGIC_TRAINER = 0x52464550 };
 
@@ -276,6 +313,7 @@ peft_status peft__trainer_create(struct peft_adapters *set, const peft__optset *
 void peft__trainer_free(struct peft_trainer *t);
 peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, struct peft_dataset *train,
                                   struct peft_dataset *eval, const peft__optset *optimizer);
+void peft__trainer_unplan(struct peft_trainer *t);
 peft_status peft__trainer_plan(struct peft_trainer *t);               /* makes tape, plan and memory if there are none */
 peft_status peft__trainer_plan_json(struct peft_trainer *t, peft__str *out);
 peft_status peft__trainer_run(struct peft_trainer *t);

@@ -72,6 +72,57 @@ _Static_assert(_Generic(((peft_allocator *)0)->release, void (*)(void *, void *,
 _Static_assert(_Generic(((peft_allocator *)0)->user, void *: 1, default: 0), "type of peft_allocator.user");
 
 #if UINTPTR_MAX == UINT64_MAX
+_Static_assert(sizeof(peft_loss_chunk) == 72, "size of peft_loss_chunk");
+_Static_assert(offsetof(peft_loss_chunk, struct_size) == 0, "place of peft_loss_chunk.struct_size");
+_Static_assert(offsetof(peft_loss_chunk, job) == 8, "place of peft_loss_chunk.job");
+_Static_assert(offsetof(peft_loss_chunk, rows) == 16, "place of peft_loss_chunk.rows");
+_Static_assert(offsetof(peft_loss_chunk, columns) == 24, "place of peft_loss_chunk.columns");
+_Static_assert(offsetof(peft_loss_chunk, values) == 32, "place of peft_loss_chunk.values");
+_Static_assert(offsetof(peft_loss_chunk, batch_rows) == 40, "place of peft_loss_chunk.batch_rows");
+_Static_assert(offsetof(peft_loss_chunk, data_rows) == 48, "place of peft_loss_chunk.data_rows");
+_Static_assert(offsetof(peft_loss_chunk, tokens) == 56, "place of peft_loss_chunk.tokens");
+_Static_assert(offsetof(peft_loss_chunk, labels) == 64, "place of peft_loss_chunk.labels");
+#elif defined(__i386__) && !defined(_WIN32)
+_Static_assert(sizeof(peft_loss_chunk) == 44, "size of peft_loss_chunk");
+_Static_assert(offsetof(peft_loss_chunk, struct_size) == 0, "place of peft_loss_chunk.struct_size");
+_Static_assert(offsetof(peft_loss_chunk, job) == 4, "place of peft_loss_chunk.job");
+_Static_assert(offsetof(peft_loss_chunk, rows) == 8, "place of peft_loss_chunk.rows");
+_Static_assert(offsetof(peft_loss_chunk, columns) == 16, "place of peft_loss_chunk.columns");
+_Static_assert(offsetof(peft_loss_chunk, values) == 24, "place of peft_loss_chunk.values");
+_Static_assert(offsetof(peft_loss_chunk, batch_rows) == 28, "place of peft_loss_chunk.batch_rows");
+_Static_assert(offsetof(peft_loss_chunk, data_rows) == 32, "place of peft_loss_chunk.data_rows");
+_Static_assert(offsetof(peft_loss_chunk, tokens) == 36, "place of peft_loss_chunk.tokens");
+_Static_assert(offsetof(peft_loss_chunk, labels) == 40, "place of peft_loss_chunk.labels");
+#elif UINTPTR_MAX == UINT32_MAX
+_Static_assert(sizeof(peft_loss_chunk) == 48, "size of peft_loss_chunk");
+_Static_assert(offsetof(peft_loss_chunk, struct_size) == 0, "place of peft_loss_chunk.struct_size");
+_Static_assert(offsetof(peft_loss_chunk, job) == 4, "place of peft_loss_chunk.job");
+_Static_assert(offsetof(peft_loss_chunk, rows) == 8, "place of peft_loss_chunk.rows");
+_Static_assert(offsetof(peft_loss_chunk, columns) == 16, "place of peft_loss_chunk.columns");
+_Static_assert(offsetof(peft_loss_chunk, values) == 24, "place of peft_loss_chunk.values");
+_Static_assert(offsetof(peft_loss_chunk, batch_rows) == 28, "place of peft_loss_chunk.batch_rows");
+_Static_assert(offsetof(peft_loss_chunk, data_rows) == 32, "place of peft_loss_chunk.data_rows");
+_Static_assert(offsetof(peft_loss_chunk, tokens) == 36, "place of peft_loss_chunk.tokens");
+_Static_assert(offsetof(peft_loss_chunk, labels) == 40, "place of peft_loss_chunk.labels");
+#else
+#error "no layout is known for pointers of this size"
+#endif
+_Static_assert(_Generic(((peft_loss_chunk *)0)->struct_size, size_t: 1, default: 0),
+               "type of peft_loss_chunk.struct_size");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->job, const char *: 1, default: 0), "type of peft_loss_chunk.job");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->rows, int64_t: 1, default: 0), "type of peft_loss_chunk.rows");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->columns, int64_t: 1, default: 0), "type of peft_loss_chunk.columns");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->values, float *: 1, default: 0), "type of peft_loss_chunk.values");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->batch_rows, const int64_t *: 1, default: 0),
+               "type of peft_loss_chunk.batch_rows");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->data_rows, const uint64_t *: 1, default: 0),
+               "type of peft_loss_chunk.data_rows");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->tokens, const int64_t *: 1, default: 0),
+               "type of peft_loss_chunk.tokens");
+_Static_assert(_Generic(((peft_loss_chunk *)0)->labels, const int32_t *: 1, default: 0),
+               "type of peft_loss_chunk.labels");
+
+#if UINTPTR_MAX == UINT64_MAX
 _Static_assert(sizeof(peft_step_info) == 112, "size of peft_step_info");
 _Static_assert(offsetof(peft_step_info, struct_size) == 0, "place of peft_step_info.struct_size");
 _Static_assert(offsetof(peft_step_info, step) == 8, "place of peft_step_info.step");
@@ -144,7 +195,11 @@ _Static_assert(_Generic(((peft_step_info *)0)->job, const char *: 1, default: 0)
 
 /* ---- callbacks ---- */
 
+_Static_assert(_Generic((peft_all_reduce_fn)0, int32_t (*)(void *, float *, size_t): 1, default: 0),
+               "peft_all_reduce_fn");
 _Static_assert(_Generic((peft_log_fn)0, void (*)(void *, int32_t, const char *): 1, default: 0), "peft_log_fn");
+_Static_assert(_Generic((peft_loss_fn)0, int32_t (*)(void *, const peft_loss_chunk *, double *, double *): 1,
+                        default: 0), "peft_loss_fn");
 _Static_assert(_Generic((peft_parallel_for_fn)0, void (*)(void *, int64_t, int32_t, void (*)(void *arg, int64_t i,
                         int32_t worker), void *): 1, default: 0), "peft_parallel_for_fn");
 _Static_assert(_Generic((peft_progress_fn)0, int32_t (*)(void *, const peft_step_info *): 1, default: 0),
@@ -339,6 +394,10 @@ _Static_assert(_Generic(&peft_trainer_gradient_read, peft_status (*)(peft_traine
 _Static_assert(_Generic(&peft_trainer_plan_json, peft_status (*)(peft_trainer *, char *, size_t, size_t *): 1,
                         default: 0), "peft_trainer_plan_json");
 _Static_assert(_Generic(&peft_trainer_run, peft_status (*)(peft_trainer *): 1, default: 0), "peft_trainer_run");
+_Static_assert(_Generic(&peft_trainer_set_all_reduce, peft_status (*)(peft_trainer *, int32_t, int32_t,
+                        peft_all_reduce_fn, void *): 1, default: 0), "peft_trainer_set_all_reduce");
+_Static_assert(_Generic(&peft_trainer_set_loss, peft_status (*)(peft_trainer *, peft_loss_fn, void *): 1, default: 0),
+               "peft_trainer_set_loss");
 _Static_assert(_Generic(&peft_trainer_set_progress, peft_status (*)(peft_trainer *, peft_progress_fn, void *): 1,
                         default: 0), "peft_trainer_set_progress");
 _Static_assert(_Generic(&peft_trainer_step, peft_status (*)(peft_trainer *, int32_t *): 1, default: 0),

@@ -120,7 +120,7 @@ train() {
 run 0 'help' --help
 run 0 'version' --version
 check 'version names the tool' grep -q '^peft [0-9]' "$tmp/out"
-for command in info train eval generate merge combine convert plan options; do
+for command in info train eval generate merge combine convert plan bench options; do
     run 0 "help of $command" "$command" --help
     check "help of $command shows its usage" grep -q "^Usage: peft $command" "$tmp/out"
     error 2 '--nonsense' "$command refuses an unknown option" "$command" --nonsense
@@ -135,6 +135,12 @@ error 2 '--out' 'train needs --out' train --model x --data y
 error 2 '--out' 'merge needs --out' merge --model x
 error 2 '--to' 'convert needs --to' convert --model x --adapter y --out z
 error 2 'gguf' 'an unknown format lists the known' convert --model x --adapter y --out z --to zip
+error 2 '--model' 'bench needs --model' bench --seq 8
+error 2 '--seq must be a whole number from 8' 'bench names a short row' bench --model x --seq 4
+error 2 "not 'ten'" 'bench names what is no number' bench --model x --batch ten
+error 2 '--seconds' 'bench names a wrong time' bench --model x --seconds 0.5
+error 2 'lorra' 'bench names an unknown method' bench --model x --method lorra
+error 2 'learning_rate' 'bench names the nearest key' bench --model x --set learning_rte=1
 error 2 '--adapter' 'combine needs --adapter' combine --model x --out y
 error 2 'NAME=PATH' 'combine needs names' combine --model x --out y --adapter z
 error 2 'magnitude_prune' 'an unknown type lists the known' combine --model x --out y --adapter a=z --type sum
@@ -243,11 +249,161 @@ check 'the same run without Ctrl-C' train "$tmp/g" "$steps" --json-log "$tmp/g.l
 check 'both give the same adapter' same_adapter "$tmp/f" "$tmp/g"
 check 'both give the same log' same_log "$tmp/f.log" "$tmp/g.log"
 
+# ---- train --jobs --------------------------------------------------------------------------------------------------------
+tail -n 6 "$tmp/train.jsonl" >"$tmp/b.jsonl"
+# jobs_file NAME LINE...: a file of --jobs with these lines for its jobs, from line 2 on
+jobs_file() {
+    file=$tmp/$1.json
+    shift
+    {
+        echo '{"jobs": ['
+        printf '%s\n' "$@"
+        echo '], "options": {"max_steps": 6, "batch_size": 4, "max_length": 32, "lr_scheduler_type": "constant", "eval_steps": 3}}'
+    } >"$file"
+}
+# together FILE OUT ARGUMENT...
+together() {
+    file=$1 out=$2
+    shift 2
+    $launch "$tool" train --model "$model" --jobs "$tmp/$file.json" --out "$out" --seed 7 "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+}
+a='{"name": "a", "data": "'$tmp/train.jsonl'", "eval": "'$tmp/eval.jsonl'", "options": {"r": 4, "learning_rate": 1e-2}}'
+b='{"name": "b", "method": "pfeiffer", "data": "'$tmp/b.jsonl'", "share": 1, "options": {"learning_rate": 1e-3}}'
+jobs_file two "$a," "$b"
+check 'train two jobs' together two "$tmp/j1" --json-log "$tmp/j1.log" --threads 1
+check 'a table of results, with a head' grep -Eq '^job +method +steps +state +loss +eval loss +parameters +bytes$' "$tmp/out"
+check 'one row is that of LoRA' grep -Eq '^a +lora +6 +done +[0-9.]+ +[0-9.]+ +[0-9]+ +[0-9.]+ KiB$' "$tmp/out"
+check 'one row is that of the bottleneck' grep -Eq '^b +pfeiffer +6 +done +[0-9.]+ +- +[0-9]+ +[0-9.]+ KiB$' "$tmp/out"
+check 'progress names the jobs' sh -c "grep -q '^a  step 6/6 ' '$tmp/err' && grep -q '^b  step 6/6 ' '$tmp/err'"
+check 'no escapes where stderr is a file' sh -c "! grep -q '$(printf '\033')' '$tmp/err'"
+check 'the log has each job in each step' test "$(grep -c '"job": "a"' "$tmp/j1.log")-$(grep -c '"job": "b"' "$tmp/j1.log")" = 6-6
+run 0 'eval of the base' eval --model "$model" --data "$tmp/eval.jsonl" --json
+base=$(number loss "$tmp/out")
+for name in a b; do
+    run 0 "eval of job $name" eval --model "$model" --adapter "$tmp/j1/$name" --data "$tmp/eval.jsonl" --json
+    check "$name has learned" awk -v own="$(number loss "$tmp/out")" -v base="$base" 'BEGIN { exit !(own > 0 && own < base - 0.02) }'
+done
+run 0 'eval of job a again' eval --model "$model" --adapter "$tmp/j1/a" --data "$tmp/eval.jsonl" --json
+grep '"job": "a"' "$tmp/j1.log" | tail -n 1 >"$tmp/last"
+check 'it is the last loss of the log' near "$(number loss "$tmp/out")" "$(number eval_loss "$tmp/last")" 1e-4
+
+check 'the first 3 steps' together two "$tmp/j2" --json-log "$tmp/j2.log" --set max_steps=3 --quiet
+check 'with --quiet nothing is said' test ! -s "$tmp/out" -a ! -s "$tmp/err"
+check 'resume to 6 steps, on two threads' together two "$tmp/j2" --json-log "$tmp/j2.log" --resume --threads 2
+check 'a resumed run gives the same LoRA' same_adapter "$tmp/j1/a" "$tmp/j2/a"
+check 'a resumed run gives the same bottleneck' cmp -s "$tmp/j1/b/adapter.safetensors" "$tmp/j2/b/adapter.safetensors"
+check 'a resumed run gives the same log' same_log "$tmp/j1.log" "$tmp/j2.log"
+jobs_file one "$a"
+check 'a job alone' together one "$tmp/j3" --set batch_size=2
+check 'learns what it does beside another' same_adapter "$tmp/j1/a" "$tmp/j3/a"
+jobs_file other "$b," "$a"
+check 'the jobs in another order' together other "$tmp/j4"
+check 'learn the same' same_adapter "$tmp/j1/a" "$tmp/j4/a"
+
+launch=exec
+together two "$tmp/j8" --json-log "$tmp/j8.log" --set max_steps=1000000 &
+job=$!
+launch=
+tries=0
+while [ "$(cat "$tmp/j8.log" 2>/dev/null | wc -l)" -lt 4 ] && [ $tries -lt 300 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT "$job"
+wait "$job"
+check 'Ctrl-C exits with 130 from several jobs' test $? -eq 130
+check 'Ctrl-C saves them all' test -s "$tmp/j8/a/adapter_model.safetensors" -a -s "$tmp/j8/b/adapter.safetensors" -a -d "$tmp/j8/trainer"
+steps=$(($(tail -n 1 "$tmp/j8.log" | sed 's/.*"step": \([0-9]*\).*/\1/') + 2))
+check 'resume all after Ctrl-C' together two "$tmp/j8" --resume --json-log "$tmp/j8.log" --set "max_steps=$steps"
+check 'the same run of them without Ctrl-C' together two "$tmp/j9" --json-log "$tmp/j9.log" --set "max_steps=$steps"
+check 'both give the same LoRA' same_adapter "$tmp/j8/a" "$tmp/j9/a"
+check 'both give the same log of jobs' same_log "$tmp/j8.log" "$tmp/j9.log"
+
+jobs_file nan "$a," '{"name": "bad", "data": "'$tmp/b.jsonl'", "options": {"optimizer": "sgd", "learning_rate": 1e6, "max_grad_norm": 0}}'
+together nan "$tmp/j5"
+check 'a job whose loss is no number is exit code 1' test $? -eq 1
+check 'the message names it' grep -q '^peft: 1 of 2 jobs failed and the others are done; "bad": ' "$tmp/err"
+check 'the table says failed' grep -Eq '^bad +lora +[0-9]+ +failed ' "$tmp/out"
+check 'the other is saved, as it would be alone' same_adapter "$tmp/j1/a" "$tmp/j5/a"
+check 'the failed one is not' test ! -e "$tmp/j5/bad"
+
+{
+    echo '{"adapters": {"shared": {"options": {"r": 2}}}, "jobs": ['
+    echo '{"name": "a", "compose": "shared,a", "data": "'"$tmp/train.jsonl"'"},'
+    echo '{"name": "b", "compose": "stack(shared,b)", "data": "'"$tmp/b.jsonl"'", "adapter": "'"$tmp/j1/a"'"}]}'
+} >"$tmp/shared.json"
+check 'jobs with a shared adapter' together shared "$tmp/j6" --set max_steps=2 --set batch_size=4
+check 'it is saved once, beside them' test -s "$tmp/j6/shared/adapter_model.safetensors" -a -s "$tmp/j6/a/adapter_model.safetensors" \
+    -a -s "$tmp/j6/b/adapter_model.safetensors"
+run 0 'eval of one of them with it' eval --model "$model" --adapter shared="$tmp/j6/shared" --adapter a="$tmp/j6/a" \
+    --data "$tmp/eval.jsonl" --json
+awk '{ sub(/\]\}/, "], \"label\": \"" (NR % 2 ? "odd" : "even") "\"}"); print }' "$tmp/train.jsonl" >"$tmp/odd.jsonl"
+sed 's/"odd"/"third"/' "$tmp/odd.jsonl" >"$tmp/third.jsonl"
+jobs_file classes '{"name": "a", "data": "'$tmp/odd.jsonl'"},' '{"name": "b", "data": "'$tmp/third.jsonl'"}'
+check 'classes of all jobs, each with a head of its own' together classes "$tmp/j7" --task sequence_classification --set max_steps=2
+run 0 'info of one of them' info "$tmp/j7/b" --json
+check 'it knows the classes of all' grep -q '"labels": *\["odd","even","third"\]' "$tmp/out"
+run 0 'plan --jobs' plan --model "$model" --jobs "$tmp/two.json" --json
+check 'the plan has both jobs' grep -q '"adapter":"a","rows":2,.*"adapter":"b","rows":2,' "$tmp/out"
+
+# wrong NAME TEXT LINE...: the file with these jobs is refused, and the message begins with its place
+wrong() {
+    name=$1 text=$2
+    shift 2
+    jobs_file wrong "$@"
+    error 2 "$tmp/wrong.json:$text" "$name" train --model "$model" --jobs "$tmp/wrong.json" --out "$tmp/none"
+}
+wrong 'an unknown key of a job, with its line' '3: unknown key "dat"; did you mean "data"?' "$a," '{"name": "b", "dat": "x"}'
+wrong 'an unknown option of a job' '4: learning_rte 1: unknown key "learning_rte"' "$a," '{"name": "b", "data": "x",' \
+    '"options": {"learning_rte": 1}}'
+wrong 'an option of the run in a job' '2: batch_size is of the whole run' '{"name": "b", "data": "x", "options": {"batch_size": 2}}'
+wrong 'two jobs of a name' "3: the name \"a\" is taken, at $tmp/wrong.json:2" "$a," "$a"
+wrong 'a share of 0' '2: the share of "a" must be more than 0, not 0' '{"name": "a", "data": "x", "share": 0}'
+wrong 'a share below 0' '2: the share of "a" must be more than 0, not -2.5' '{"name": "a", "data": "x", "share": -2.5}'
+wrong 'a name that leaves the folder' '2: "../a" cannot be a name' '{"name": "../a", "data": "x"}'
+wrong 'a key twice' '2: the key "data" is there twice' '{"name": "a", "data": "x", "data": "y"}'
+wrong 'what is no JSON' '3: this is not JSON' '{"name": "a", "data": "x"},' '}'
+wrong 'an unknown method' '3: method lorra: no such method; did you mean lora?' '{"name": "a", "data": "x",' '"method": "lorra"}'
+wrong 'a method of an adapter that has one' \
+    '2: "adapter" has a method already' '{"name": "a", "data": "x", "method": "lora", "adapter": "y"}'
+jobs_file wrong "$a," '{"name": "b", "data": "'$tmp/absent.jsonl'"}'
+error 1 "$tmp/wrong.json:3: cannot open \"$tmp/absent.jsonl\"" 'a missing data file is named' train --model "$model" \
+    --jobs "$tmp/wrong.json" --out "$tmp/none"
+jobs_file wrong "$a," '{"name": "b", "data": "'$tmp/b.jsonl'", "compose": "stack(nobody,b)"}'
+error 1 "$tmp/wrong.json:3: there is no adapter \"nobody\"" 'an adapter that is not there is named' train --model "$model" \
+    --jobs "$tmp/wrong.json" --out "$tmp/none"
+sed 's/"hidden_size\\":192/"hidden_size\\":190/' "$tmp/j1/a/adapter_model.safetensors" >"$tmp/foreign" && mkdir "$tmp/foreign.d" &&
+    mv "$tmp/foreign" "$tmp/foreign.d/adapter_model.safetensors" && cp "$tmp/j1/a/adapter_config.json" "$tmp/foreign.d"
+jobs_file wrong "$a," '{"name": "b", "data": "'$tmp/b.jsonl'", "adapter": "'$tmp/foreign.d'"}'
+error 1 "foreign.d/adapter_model.safetensors: the adapter was made for llama of hidden size 190" 'an adapter of another base is named' \
+    train --model "$model" --jobs "$tmp/wrong.json" --out "$tmp/none"
+error 2 '--data is of one adapter' '--jobs takes no --data' train --model "$model" --jobs "$tmp/two.json" --data x --out "$tmp/none"
+error 2 'lorra' 'a key of --set that no job has' train --model "$model" --jobs "$tmp/two.json" --out "$tmp/none" --set lorra=1
+error 1 'absent.json' 'a file of jobs that is missing' train --model "$model" --jobs "$tmp/absent.json" --out "$tmp/none"
+check 'none of them left a folder' test ! -e "$tmp/none"
+
 # ---- plan, eval, generate, merge ---------------------------------------------------------------------------------------
 run 0 'plan' plan --model "$model" --data "$tmp/train.jsonl" --set batch_size=2 --set max_length=32
 run 0 'plan --json' plan --model "$model" --data "$tmp/train.jsonl" --set batch_size=2 --set max_length=32 --json
 tr -d '\n' <"$tmp/out" >"$tmp/plan" && echo >>"$tmp/plan"
 keys 'plan --json has its keys' "$tmp/plan" peak_bytes trainable_parameters flops_per_step
+
+# ---- bench ---------------------------------------------------------------------------------------------------------------
+run 0 'bench' bench --model "$model" --seq 16 --batch 2 --seconds 1 --threads 1
+check 'bench has a head' grep -q '^op  *calls  *ms  *share  *GFLOP/s  *GB/s  *of limit$' "$tmp/out"
+for row in 'linear forward' 'linear backward' 'attention forward' 'attention backward' 'head backward' 'norm forward' other 'a step'; do
+    check "bench has the row '$row'" grep -Eq "^$row +[-0-9]" "$tmp/out"
+done
+for row in training prefill decode memory 'limits:'; do check "bench says $row" grep -q "^$row  *[0-9]" "$tmp/out"; done
+run 0 'bench --json' bench --model "$model" --seq 16 --seconds 1 --threads 2 --method ia3 --json
+check 'bench --json is one line' test "$(wc -l <"$tmp/out")" -eq 1
+keys 'bench --json has its keys' "$tmp/out" limits flops_per_second bytes_per_second ops share_of_limit training prefill decode \
+    step_seconds tokens_per_second peak_bytes kernels method
+check 'bench --json says what ran' grep -q '"method": "ia3", "kernels": "[a-z0-9]*", "threads": 2, "seq": 16, "batch": 1' "$tmp/out"
+check 'the shares of all ops make a step' sh -c "grep -o '\"share\": [-+0-9.e]*' '$tmp/out' |
+    awk '{ sum += \$2; n++ } END { exit !(n > 10 && sum > 0.999 && sum < 1.001) }'"
+error 1 '--seq 600 is more than' 'bench refuses more tokens than positions' bench --model "$model" --seq 600
+error 1 'absent' 'bench names a missing model' bench --model "$tmp/absent"
 
 run 0 'eval' eval --model "$model" --data "$tmp/eval.jsonl"
 run 0 'eval --json' eval --model "$model" --data "$tmp/eval.jsonl" --json

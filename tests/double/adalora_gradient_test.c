@@ -41,7 +41,7 @@ static void term_check(const char *const *settings, double share) {
     uint8_t *scratch = peft__alloc(b.mem, bytes);
     peft__real *grads = peft__alloc_zero(b.mem, room);
     CHECK_OK(peft__pool_create(b.mem, 1, &pool));
-    peft__run run = {&peft__kernels_generic, pool, 1, scratch, bytes};
+    peft__run run = {&peft__kernels_generic, pool, 1, scratch, bytes, NULL};
     CHECK_OK(a->method->regularise(a, &run, 3, grads, &loss));
     CHECK_NEAR(loss, term_value(a, share), 1e-13);
     double top = 0, worst = 0;

@@ -77,7 +77,7 @@ static void heads_fill(tiny *m, const heads_shape *s, heads_arrays *a) {
     f->row_labels = heads_row_labels;
     f->targets = s->task.problem == PEFT__PROBLEM_SINGLE ? NULL : heads_targets;
     f->parts = s->texts > 0 ? heads_parts[s->texts - 2] : NULL;
-    f->class_weights = s->weights ? heads_weights : NULL;
+    f->class_weights[0] = s->weights ? heads_weights : NULL;
     f->similarity_scale = 5;
     f->loss_scale = 1;
     f->label_smoothing = s->smoothing;

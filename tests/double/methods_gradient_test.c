@@ -170,12 +170,12 @@ static peft_status gradient_open(gradient_case *c, const char *config, const cha
     TRY(peft_trainer_create(c->set, NULL, &c->trainer));
     TRY(peft_trainer_add_job(c->trainer, expression, NULL, NULL, NULL));
     TRY(peft_batch_create(c->ctx, &c->batch));
-    if (peft__expression_new_tokens(&peft__trainer_job(c->trainer)->expression) > 0) { ids[4] = labels[8] = ids[8] = 13; }
+    if (peft__expression_new_tokens(&peft__trainer_job(c->trainer, 0)->expression) > 0) { ids[4] = labels[8] = ids[8] = 13; }
     TRY(peft_batch_set_i32(c->batch, "input_ids", ids, offsets, 3));
     TRY(peft_batch_set_i32(c->batch, "labels", labels, offsets, 3));
     if (options != NULL && strstr(options, "num_tasks=3") != NULL) { TRY(peft_batch_set_i32(c->batch, "task_id", tasks, NULL, 3)); }
     peft__rng rng = {99, 0};
-    const peft__expression *e = &peft__trainer_job(c->trainer)->expression;
+    const peft__expression *e = &peft__trainer_job(c->trainer, 0)->expression;
     for (size_t l = 0; l < e->n_leaves; l++) {
         peft__adapter *x = e->leaves[l]->adapter;
         for (int64_t i = 0; i < x->n_values; i++) { x->values[i] += 0.3 * peft__rng_normal(&rng); }
@@ -194,14 +194,14 @@ static void gradient_close(gradient_case *c) {
 
 static double gradient_loss(gradient_case *c) {
     double loss = (double)NAN;
-    const peft__job *job = peft__trainer_job(c->trainer);
+    peft__job *job = peft__trainer_job(c->trainer, 0);
     for (size_t i = 0; i < job->members.len; i++) {
-        peft__member *m = peft__trainer_member(job, i);
+        peft__member *m = peft__trainer_member(c->trainer, job, i);
         memset(m->grads, 0, (size_t)m->adapter->n_trainable * sizeof(peft__real));
     }
-    c->trainer->accumulated = 0;
-    c->trainer->accumulated_rows = 0; /* the same dropout again */
-    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * (double)c->trainer->accumulated : (double)NAN;
+    job->accumulated = 0;
+    job->accumulated_rows = 0; /* the same dropout again */
+    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * (double)job->accumulated : (double)NAN;
 }
 
 /* DoRA's norms count as constants: a changed A or B takes the length along, by its magnitude, so that m / n stays what it was.
@@ -269,18 +269,18 @@ static double gradient_worst_of(gradient_case *c, const peft__real *grads, doubl
 static double gradient_worst(gradient_case *c) {
     double worst = 0, top = 0;
     peft__mem *mem = &c->ctx->mem;
-    const peft__job *job = peft__trainer_job(c->trainer);
+    peft__job *job = peft__trainer_job(c->trainer, 0);
     if (peft__trainer_plan(c->trainer) != PEFT_OK || isnan(gradient_loss(c))) { return (double)NAN; }
     peft__real *grads = peft__alloc(mem, (size_t)job->n_trainable * sizeof *grads), *at = grads;
     for (size_t m = 0; m < job->members.len; m++) {
-        const peft__member *x = peft__trainer_member(job, m);
+        const peft__member *x = peft__trainer_member(c->trainer, job, m);
         memcpy(at, x->grads, (size_t)x->adapter->n_trainable * sizeof *at);
         at += x->adapter->n_trainable;
     }
     for (int64_t i = 0; i < job->n_trainable; i++) { top = fmax(top, fabs(grads[i])); }
     at = grads;
     for (size_t m = 0; m < job->members.len; m++) {
-        c->adapter = peft__trainer_member(job, m)->adapter;
+        c->adapter = peft__trainer_member(c->trainer, job, m)->adapter;
         worst = fmax(worst, gradient_worst_of(c, at, top));
         at += c->adapter->n_trainable;
     }

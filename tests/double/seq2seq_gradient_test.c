@@ -89,7 +89,7 @@ static peft_status seq2seq_open(seq2seq_run *c, const char *config, const seq2se
     TRY(peft_batch_set_i32(c->batch, "source_ids", sources, source_offsets, 3));
     if (strcmp(parts[0].method, "multitask_prompt") == 0) { TRY(peft_batch_set_i32(c->batch, "task_id", tasks, NULL, 3)); }
     peft__rng rng = {99, 0};
-    const peft__expression *e = &peft__trainer_job(c->trainer)->expression;
+    const peft__expression *e = &peft__trainer_job(c->trainer, 0)->expression;
     for (size_t l = 0; l < e->n_leaves; l++) {
         peft__adapter *x = e->leaves[l]->adapter;
         for (int64_t i = 0; i < x->n_values; i++) { x->values[i] += 0.3 * peft__rng_normal(&rng); }
@@ -108,14 +108,14 @@ static void seq2seq_close(seq2seq_run *c) {
 
 static double seq2seq_loss(seq2seq_run *c) {
     double loss = (double)NAN;
-    const peft__job *job = peft__trainer_job(c->trainer);
+    peft__job *job = peft__trainer_job(c->trainer, 0);
     for (size_t i = 0; i < job->members.len; i++) {
-        peft__member *m = peft__trainer_member(job, i);
+        peft__member *m = peft__trainer_member(c->trainer, job, i);
         memset(m->grads, 0, (size_t)m->adapter->n_trainable * sizeof(peft__real));
     }
-    c->trainer->accumulated = 0;
-    c->trainer->accumulated_rows = 0; /* the same dropout again */
-    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * c->trainer->accumulated : (double)NAN;
+    job->accumulated = 0;
+    job->accumulated_rows = 0; /* the same dropout again */
+    return peft_trainer_accumulate(c->trainer, c->batch, &loss) == PEFT_OK ? loss * job->accumulated : (double)NAN;
 }
 
 static double seq2seq_slope(seq2seq_run *c, peft__real *v, double h) {
@@ -133,10 +133,10 @@ static double seq2seq_slope(seq2seq_run *c, peft__real *v, double h) {
 static double seq2seq_worst(seq2seq_run *c) {
     double worst = 0, top = 0;
     static peft__real grads[1 << 16];
-    const peft__job *job = peft__trainer_job(c->trainer);
+    peft__job *job = peft__trainer_job(c->trainer, 0);
     if (peft__trainer_plan(c->trainer) != PEFT_OK || isnan(seq2seq_loss(c))) { return (double)NAN; }
     for (size_t m = 0; m < job->members.len; m++) {
-        const peft__member *x = peft__trainer_member(job, m);
+        const peft__member *x = peft__trainer_member(c->trainer, job, m);
         int64_t n = x->adapter->n_trainable, step = (n + SEQ2SEQ_SOME - 1) / SEQ2SEQ_SOME;
         if (isnan(seq2seq_loss(c)) || n > (int64_t)PEFT__COUNT(grads)) { return (double)NAN; }
         memcpy(grads, x->grads, (size_t)n * sizeof *grads);
@@ -176,7 +176,7 @@ TEST(seq2seq_gradient_of_biases) {
     CHECK_OK(seq2seq_open(&c, seq2seq_configs[0][1], seq2seq_cases[0], 2));
     CHECK_OK(peft__trainer_plan(c.trainer));
     CHECK(!isnan(seq2seq_loss(&c)));
-    const peft__member *x = peft__trainer_member(peft__trainer_job(c.trainer), 0);
+    const peft__member *x = peft__trainer_member(c.trainer, peft__trainer_job(c.trainer, 0), 0);
     for (size_t i = 0; i < PEFT__COUNT(tables); i++) {
         double sum = 0;
         const peft__adapter_param *p = peft__adapter_find(x->adapter, tables[i], NULL);

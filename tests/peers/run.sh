@@ -117,7 +117,7 @@ if [ "$#" -eq 0 ]; then # the longest ones first; then the others that are here
 fi
 if [ "$#" -lt "$jobs" ]; then jobs=$#; fi
 export PEERS_THREADS=$(($(nproc) / jobs)) # of torch
-[ -e "$BUILD/libpeft.so" ] && [ -e "$BUILD/libpeft.a" ] && [ -x "$PEFT" ] || make -C "$root" BUILD="$BUILD" >&2 ||
+[ -e "$BUILD/libpeft.so" ] && [ -e "$BUILD/libpeft.a" ] && [ -x "$PEFT" ] && [ -x "$BUILD/dpo" ] || make -C "$root" BUILD="$BUILD" >&2 ||
     give_up "the library does not build"
 set_up
 python=$venv/bin/python

@@ -135,7 +135,7 @@ def instruction_sets():
         plain.save_pretrained(top + "/base")
         theirs = hf.add_lora(plain, 6, r=4, target_modules=ALL)
         theirs.save_pretrained(top + "/peft")
-        for isa in ("generic", "avx2", "avx512"):
+        for isa in ("generic", "neon", "avx2", "avx512"):
             try:
                 ctx = peftlib.Context(threads=1, isa=isa)
             except peftlib.Error as error:

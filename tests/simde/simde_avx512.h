@@ -77,6 +77,31 @@ static inline __m512i fill_inserti32x4(__m512i a, __m128i b, int at) {
     return a;
 }
 
+/* Thirty-two floats as bfloat16, those of lo first: to nearest even, NaN quiet. */
+static inline __m512bh fill_cvtne2ps_pbh(__m512 hi, __m512 lo) {
+    uint32_t from[32];
+    uint16_t to[32];
+    __m512bh v;
+    memcpy(from, &lo, sizeof lo);
+    memcpy(from + 16, &hi, sizeof hi);
+    for (int i = 0; i < 32; i++) {
+        const int nan = (from[i] & 0x7fffffff) > 0x7f800000;
+        to[i] = (uint16_t)(nan ? from[i] >> 16 | 0x40 : (from[i] + 0x7fff + (from[i] >> 16 & 1)) >> 16);
+    }
+    memcpy(&v, to, sizeof v);
+    return v;
+}
+
+static inline __m512i fill_permutexvar_epi16(__m512i at, __m512i a) {
+    uint16_t from[32], which[32], to[32];
+    __m512i v;
+    memcpy(from, &a, sizeof from);
+    memcpy(which, &at, sizeof which);
+    for (int i = 0; i < 32; i++) { to[i] = from[which[i] & 31]; }
+    memcpy(&v, to, sizeof v);
+    return v;
+}
+
 /* Four 128-bit lanes picked by two-bit numbers: two from a, then two from b. */
 static inline __m512 fill_shuffle(__m512 a, __m512 b, int how) {
     __m512 v;
@@ -103,6 +128,9 @@ static inline __m512 fill_shuffle(__m512 a, __m512 b, int how) {
 #undef _mm512_castsi128_si512
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_shuffle_f32x4
+#undef _mm512_permutexvar_epi16
+#define _mm512_permutexvar_epi16(at, a) fill_permutexvar_epi16((at), (a))
+#define _mm512_cvtne2ps_pbh(hi, lo)     fill_cvtne2ps_pbh((hi), (lo))
 #define _mm512_maskz_loadu_ps(m, p)    fill_maskz_loadu((m), (p))
 #define _mm512_mask_storeu_ps(p, m, v) fill_mask_storeu((p), (m), (v))
 #define _mm512_cvtps_epi32(v)          fill_join_i(_mm256_cvtps_epi32(fill_half((v), 0)), _mm256_cvtps_epi32(fill_half((v), 1)))

@@ -217,6 +217,9 @@ TEST(base_cpu_facts) {
     CHECK_INT((f & PEFT__CPU_AVX512_VNNI) != 0, __builtin_cpu_supports("avx512vnni") && (f & PEFT__CPU_AVX512));
     CHECK_INT((f & PEFT__CPU_AVX512_BF16) != 0, __builtin_cpu_supports("avx512bf16") && (f & PEFT__CPU_AVX512));
 #endif
+#if defined(__aarch64__)
+    CHECK_INT(f, PEFT__CPU_NEON);
+#endif
     double a = peft__clock();
     runner_sleep(0.002);
     double b = peft__clock();

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/blas.h"
 #include "kernels/generic/generic.h"
 #include "kernels/scratch.h"
 #include "runner.h"
@@ -333,7 +334,7 @@ static bool gemm_test_rows_alone(peft__mem *mem, const gemm_case *t) {
     peft__real *one = malloc((size_t)(t->n + 1) * sizeof *one);
     for (size_t i = 0; ok && more; i++) {
         const peft__kernels *k = gemm_test_table(i, &more);
-        if (k == NULL) { continue; }
+        if (k == NULL || k->blas) { continue; } /* a BLAS promises no order of its sums */
         memcpy(d.c, d.old, (size_t)d.c_size * sizeof *d.c);
         gemm_test_run(mem, k, 2, &d.args);
         for (int64_t row = 0; ok && row < t->m; row++) {
@@ -492,6 +493,49 @@ TEST(kernels_pack_stored_equals_dequant_and_pack) {
     }
 }
 
+/* ---- a BLAS (blas.c) ------------------------------------------------------------------------------------------------------ */
+
+#ifdef PEFT__BLAS
+/* What goes to the BLAS: large dense products of floats, and nothing else; every block of them in its place. */
+TEST(kernels_blas_products) {
+    peft__mem *mem = runner_mem();
+    const gemm_case wide = {.m = 270, .n = 1600, .k = 70, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1, .bias = true};
+    const gemm_case back = {.m = 530, .n = 90, .k = 140, .dtype = PEFT__DTYPE_REAL, .first = 5, .alpha = 0.5, .accumulate = true};
+    const gemm_case outer = {.m = 300, .n = 800, .k = 64, .a_trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 2, .accumulate = true};
+    const gemm_case both = {.m = 257, .n = 100, .k = 300, .a_trans = true, .trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
+    const gemm_case thin = {.m = 600, .n = 16, .k = 600, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
+    const gemm_case small = {.m = 40, .n = 40, .k = 40, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
+    const gemm_case turned = {.m = 100, .n = 192, .k = 100, .trans = true, .dtype = PEFT__DTYPE_REAL, .interleave = 64, .alpha = 1};
+    const gemm_case stored = {.m = 100, .n = 192, .k = 128, .trans = true, .dtype = PEFT_DTYPE_Q8_0, .alpha = 1};
+    const struct { const gemm_case *t; bool fits; } cases[] = {{&wide, true},  {&back, true},   {&outer, true},   {&both, true},
+                                                               {&thin, false}, {&small, false}, {&turned, false}, {&stored, false}};
+    const peft__run blas = {.k = &peft__kernels_blas}, own = {.k = peft__kernels_at(1)};
+    for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
+        gemm_data d;
+        gemm_test_make(cases[i].t, &d);
+        CHECK(peft__blas_fits(&blas, &d.args) == cases[i].fits);
+        CHECK(!peft__blas_fits(&own, &d.args));
+        gemm_test_drop(&d);
+        CHECK(gemm_test_case(mem, cases[i].t));
+    }
+}
+
+TEST(kernels_blas_only_by_name) {
+    const peft__kernels *k = NULL;
+    CHECK_OK(peft__kernels_find("auto", &k));
+    CHECK(!k->blas);
+    CHECK_OK(peft__kernels_find("blas", &k));
+    CHECK(k == &peft__kernels_blas && k->blas);
+}
+#else
+TEST(kernels_blas_is_not_built) {
+    const peft__kernels *k = NULL;
+    CHECK_STATUS(peft__kernels_find("blas", &k), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("\"blas\": expected auto or one of generic");
+    for (size_t i = 0; peft__kernels_at(i) != NULL; i++) { CHECK(!peft__kernels_at(i)->blas); }
+}
+#endif
+
 TEST(kernels_find_by_name) {
     const peft__kernels *k = NULL;
     CHECK_OK(peft__kernels_find("generic", &k));
@@ -499,6 +543,10 @@ TEST(kernels_find_by_name) {
     CHECK(k == peft__kernels_at(0));
     CHECK_OK(peft__kernels_find("auto", &k));
     CHECK((k->needs & ~peft__cpu_features()) == 0);
+#ifdef PEFT__NEON
+    CHECK_STR(k->name, "neon");
+    CHECK(k->tile != peft__kernels_generic.tile && k->dot != peft__kernels_generic.dot && k->pack_stored != NULL);
+#endif
     CHECK_STATUS(peft__kernels_find("sse9", &k), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("\"sse9\"");
     CHECK_ERROR_HAS("generic");

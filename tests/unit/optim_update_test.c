@@ -116,7 +116,7 @@ static void optim_agrees(const char *kind, const char *isa, const char *const *o
     do {                                                                             \
         static const char *const options[] = {"optimizer", kind, __VA_ARGS__, NULL}; \
         const peft__kernels *table;                                                  \
-        const char *const isas[] = {"generic", "avx2", "avx512"};                    \
+        const char *const isas[] = {"generic", "neon", "avx2", "avx512"};            \
         for (size_t isa = 0; isa < PEFT__COUNT(isas); isa++) {                       \
             if (peft__kernels_find(isas[isa], &table) != PEFT_OK) { continue; }      \
             optim_agrees(kind, isas[isa], options);                                  \

@@ -134,7 +134,7 @@ static peft_status ada_run_open(ada_run *r, peft__mem *mem) {
     r->pool = NULL;
     if (r->scratch == NULL) { return PEFT_E_NOMEM; }
     peft_status st = peft__pool_create(mem, 1, &r->pool);
-    r->run = (peft__run){&peft__kernels_generic, r->pool, 1, r->scratch, bytes};
+    r->run = (peft__run){.k = &peft__kernels_generic, .pool = r->pool, .workers = 1, .scratch = r->scratch, .scratch_size = bytes};
     return st;
 }
 

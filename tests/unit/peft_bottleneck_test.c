@@ -74,7 +74,7 @@ static peft_status bn_execute(bn_run *r, peft__tape *t, peft__val out, int64_t t
     f.loss_scale = 1;
     f.seed = 11;
     f.step = r->step;
-    f.skip_layers = r->skip;
+    f.skip_layers[0] = r->skip;
     TRY(peft__exec_run(&exec, &f, r->training));
     r->loss = f.loss_sum;
     if (!r->training) { memcpy(r->out, peft__exec_data(&exec, out), (size_t)(tokens * width) * sizeof *r->out); }

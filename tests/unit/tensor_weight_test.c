@@ -96,7 +96,7 @@ static void weight_products(const peft__weight *w) {
     peft__pool *pool = NULL;
     CHECK_OK(peft__pool_create(mem, 1, &pool));
     size_t size = peft__scratch_size(weight_kernels(), 64, 64);
-    peft__run run = {weight_kernels(), pool, 1, peft__alloc(mem, size), size};
+    peft__run run = {weight_kernels(), pool, 1, peft__alloc(mem, size), size, NULL};
     CHECK(run.scratch != NULL);
     for (int32_t i = 0; i < M * K; i++) { x[i] = PEFT__R(i % 5 - 2); }
     peft__weight_read(weight_kernels(), w, read);

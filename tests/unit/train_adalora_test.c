@@ -6,7 +6,7 @@
 #define ADALORA_SET "{'init_r':4,'target_r':2,'tinit':2,'tfinal':3,'deltaT':2,'target_modules':['q_proj','v_proj']"
 #define ADALORA_TRAINER "{'max_steps':14,'batch_size':5}"
 
-static const peft__adapter *adalora_of(const train_kit *k) { return peft__trainer_member(train_the_job(k), 0)->adapter; }
+static const peft__adapter *adalora_of(const train_kit *k) { return peft__trainer_member(k->t, train_the_job(k), 0)->adapter; }
 
 /* Triplets with an E that is not 0, of all modules, or of one. */
 static int64_t adalora_left(const peft__adapter *a, int64_t module) {

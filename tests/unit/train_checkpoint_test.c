@@ -234,7 +234,7 @@ static const struct {
     peft_status status;
     const char *says;
 } checkpoint_damage[] = {
-    {"\\\"version\\\":1", "\\\"version\\\":2", PEFT_E_VERSION, "version 2 is newer than this library's 1"},
+    {"\\\"version\\\":1", "\\\"version\\\":3", PEFT_E_VERSION, "version 3 is newer than this library's 2"},
     {"\\\"version\\\":1", "\\\"varsion\\\":1", PEFT_E_FORMAT, "key \"version\" is missing"},
     {"\\\"version\\\":1", "\\\"version\\\":0", PEFT_E_FORMAT, "key \"version\" is 0"},
     {"\\\"position\\\":", "\\\"pasition\\\":", PEFT_E_FORMAT, "key \"position\" is missing"},

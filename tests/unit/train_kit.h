@@ -150,13 +150,13 @@ static inline void train_end(train_kit *k) {
 }
 
 static inline peft__job *train_the_job(const train_kit *k) {
-    return peft__trainer_job(k->t);
+    return peft__trainer_job(k->t, 0);
 }
 static inline peft__real *train_values(const train_kit *k) {
-    return peft__trainer_member(train_the_job(k), 0)->adapter->values;
+    return peft__trainer_member(k->t, train_the_job(k), 0)->adapter->values;
 }
 static inline size_t train_bytes(const train_kit *k) {
-    return (size_t)peft__trainer_member(train_the_job(k), 0)->adapter->n_trainable * sizeof(peft__real);
+    return (size_t)peft__trainer_member(k->t, train_the_job(k), 0)->adapter->n_trainable * sizeof(peft__real);
 }
 
 /* A copy of the adapter's values, for the caller to free. */

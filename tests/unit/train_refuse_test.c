@@ -59,8 +59,8 @@ TEST(train_refuses_jobs) {
     train_kit k;
     train_spec s = {0};
     CHECK_OK(train_begin(&k, &s));
-    CHECK_STATUS(peft_trainer_add_job(k.t, "x", k.train, NULL, NULL), PEFT_E_UNSUPPORTED);
-    CHECK_ERROR_HAS("has job \"x\"");
+    CHECK_STATUS(peft_trainer_add_job(k.t, "x", k.train, NULL, NULL), PEFT_E_EXISTS);
+    CHECK_ERROR_HAS("has a job \"x\" already");
     CHECK_STATUS(peft_adapters_remove(k.a, "x"), PEFT_E_BUSY);
     peft_trainer_free(k.t);
     k.t = NULL;

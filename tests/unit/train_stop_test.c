@@ -14,10 +14,10 @@ TEST(train_stops_at_a_nan_in_the_base) {
     CHECK_ERROR_HAS("the loss of adapter \"x\" at step 1 is not a finite number");
     CHECK_INT(k.log.n, 0);
     CHECK_INT(k.t->step, 0);
-    CHECK_INT(peft__trainer_member(train_the_job(&k), 0)->optim.step, 0);
+    CHECK_INT(peft__trainer_member(k.t, train_the_job(&k), 0)->optim.step, 0);
     CHECK_MEM(train_values(&k), before, train_bytes(&k));
     for (size_t i = 0; i < train_bytes(&k) / sizeof(peft__real); i++) {
-        CHECK(peft__trainer_member(train_the_job(&k), 0)->optim.state[0][i] == 0);
+        CHECK(peft__trainer_member(k.t, train_the_job(&k), 0)->optim.state[0][i] == 0);
     }
     free(before);
     train_end(&k);

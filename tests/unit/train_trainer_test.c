@@ -43,7 +43,7 @@ TEST(train_accumulation_is_one_large_batch) {
         CHECK_INT(b.tokens[i], a.tokens[i]);
     }
     CHECK_OK(train_begin(&k, &s));
-    int64_t n = peft__trainer_member(train_the_job(&k), 0)->adapter->n_trainable;
+    int64_t n = peft__trainer_member(k.t, train_the_job(&k), 0)->adapter->n_trainable;
     for (int64_t i = 0; i < n; i++) { CHECK_NEAR(thrice[i], once[i], 1e-5); }
     free(once);
     free(thrice);
@@ -297,7 +297,7 @@ TEST(train_learning_rates_of_a_run) {
     s.optimizer = "{}";
     CHECK_OK(train_begin(&k, &s));
     CHECK_OK(peft__trainer_plan(k.t));
-    CHECK_NEAR(peft__trainer_member(train_the_job(&k), 0)->optim.learning_rate, 5e-4, 0);
+    CHECK_NEAR(peft__trainer_member(k.t, train_the_job(&k), 0)->optim.learning_rate, 5e-4, 0);
     train_end(&k);
 }
 

@@ -22,6 +22,7 @@ from ._errors import (BusyError, CallbackError, CancelledError, Error, ExistsErr
                       InvalidError, MissingFileError, NotFoundError, NumericError, OptionError, OutOfMemoryError,
                       ShapeError, TooSmallError, UnsupportedError, VersionError)
 from ._ffi import VERSION_STRING as __version__
+from ._hooks import LossChunk
 from ._model import Model, Raw, TensorInfo, Tensors
 from ._options import Options
 from ._schema import Option, architectures, build_info, methods, optimizers, options, schemas, status_name, version, version_string
@@ -31,8 +32,8 @@ from ._trainer import Metrics, Trainer
 
 __all__ = [
     "Adapter", "AdapterTensors", "Adapters", "Array", "Batch", "BusyError", "CallbackError", "CancelledError", "Context",
-    "Dataset", "Error", "Example", "ExistsError", "FileError", "FormatError", "InternalError", "InvalidError", "Memory",
-    "Metrics", "MissingFileError", "Model", "NotFoundError", "NumericError", "Option", "OptionError", "Options",
+    "Dataset", "Error", "Example", "ExistsError", "FileError", "FormatError", "InternalError", "InvalidError", "LossChunk",
+    "Memory", "Metrics", "MissingFileError", "Model", "NotFoundError", "NumericError", "Option", "OptionError", "Options",
     "OutOfMemoryError", "Pieces", "Raw", "Session", "ShapeError", "Step", "TensorInfo", "Tensors", "Token", "Tokenizer",
     "Tokens", "TooSmallError", "Trainer", "UnsupportedError", "VersionError", "__version__", "architectures", "build_info",
     "context", "inspect", "memory", "methods", "optimizers", "options", "schemas", "status_name", "version",

@@ -86,10 +86,13 @@ class Run:
 
     def call(self, *arguments: Any) -> int:
         """From a callback: 0 to go on."""
+        return self.attempt(self._function, *arguments) if self._function is not None else self.attempt(_nothing)
+
+    def attempt(self, function: Callable[..., Any], *arguments: Any) -> int:
+        """The same for another function."""
         if self.error is None:
             try:
-                if self._function is not None:
-                    self._function(*arguments)
+                function(*arguments)
             except BaseException as error:  # also KeyboardInterrupt and SystemExit: raised in a moment
                 self.error = self.error or error
         return 0 if self.error is None else 1
@@ -122,6 +125,10 @@ class Run:
         for number, before in reversed(self._handlers):
             if signal.getsignal(number) == self._signal:  # else a callback has set another one
                 signal.signal(number, before)
+
+
+def _nothing() -> None:
+    pass
 
 
 _numbers = itertools.count(1)

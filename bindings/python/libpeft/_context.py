@@ -75,7 +75,7 @@ class Context(Handle):
     """Where models, tokenizers and data sets are made.
 
     threads: of sessions and trainers made afterwards, 0 for one a CPU; no result depends on it.
-    isa: "auto", "generic", "avx2", "avx512".
+    isa: "auto", "generic", "avx2", "avx512", "avx512bf16", "neon".
     log: "error", "warning", "info", "debug", or None for silence.
     """
 

@@ -85,6 +85,22 @@ class peft_allocator(ctypes.Structure):
     ]
 
 
+class peft_loss_chunk(ctypes.Structure):
+    """Values of some rows of a job in one pass, for a loss of the host's."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("job", c_char_p),  # adapter expression of the job
+        ("rows", c_int64),
+        ("columns", c_int64),
+        ("values", POINTER(c_float)),  # [rows, columns]. In: logits of each token with a label; of other tasks what the head computes of each row or token. Out: the gradient of *loss by them
+        ("batch_rows", POINTER(c_int64)),  # [rows]: row of the pass; of a peft_batch its number there
+        ("data_rows", POINTER(c_uint64)),  # [rows]: which row of the data set it is, as it was loaded
+        ("tokens", POINTER(c_int64)),  # [rows]: token of that row, virtual ones counted
+        ("labels", POINTER(c_int32)),  # [rows]: what is right there (the next token of a causal_lm); -100: none
+    ]
+
+
 class peft_step_info(ctypes.Structure):
     """What a progress callback sees after each step."""
 
@@ -106,7 +122,9 @@ class peft_step_info(ctypes.Structure):
     ]
 
 
+peft_all_reduce_fn = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(c_float), c_size_t)
 peft_log_fn = ctypes.CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
+peft_loss_fn = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(peft_loss_chunk), POINTER(c_double), POINTER(c_double))
 peft_parallel_for_fn = ctypes.CFUNCTYPE(
     None, c_void_p, c_int64, c_int32, ctypes.CFUNCTYPE(None, c_void_p, c_int64, c_int32), c_void_p)
 peft_progress_fn = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(peft_step_info))
@@ -270,6 +288,8 @@ class Library:
         peft_trainer_gradient_read: Callable[[Handle, Optional[bytes], Optional[bytes], Pointer, int, Pointer], int]
         peft_trainer_plan_json: Callable[[Handle, Pointer, int, Pointer], int]
         peft_trainer_run: Callable[[Handle], int]
+        peft_trainer_set_all_reduce: Callable[[Handle, int, int, Pointer, Pointer], int]
+        peft_trainer_set_loss: Callable[[Handle, Pointer, Pointer], int]
         peft_trainer_set_progress: Callable[[Handle, Pointer, Pointer], int]
         peft_trainer_step: Callable[[Handle, Pointer], int]
         peft_version: Callable[[], int]
@@ -414,6 +434,9 @@ PROTOTYPES: Final[Dict[str, Prototype]] = {
         c_void_p, c_char_p, c_char_p, POINTER(c_float), c_size_t, POINTER(c_size_t)), "0.1"),
     "peft_trainer_plan_json": Prototype(c_int32, (c_void_p, POINTER(c_char), c_size_t, POINTER(c_size_t)), "0.1"),
     "peft_trainer_run": Prototype(c_int32, (c_void_p,), "0.1"),
+    "peft_trainer_set_all_reduce": Prototype(c_int32, (
+        c_void_p, c_int32, c_int32, peft_all_reduce_fn, c_void_p), "0.1"),
+    "peft_trainer_set_loss": Prototype(c_int32, (c_void_p, peft_loss_fn, c_void_p), "0.1"),
     "peft_trainer_set_progress": Prototype(c_int32, (c_void_p, peft_progress_fn, c_void_p), "0.1"),
     "peft_trainer_step": Prototype(c_int32, (c_void_p, POINTER(c_int32)), "0.1"),
     "peft_version": Prototype(c_uint32, (), "0.1"),
@@ -489,6 +512,8 @@ STATUS_FUNCTIONS: Final = frozenset((
     "peft_trainer_gradient_read",
     "peft_trainer_plan_json",
     "peft_trainer_run",
+    "peft_trainer_set_all_reduce",
+    "peft_trainer_set_loss",
     "peft_trainer_set_progress",
     "peft_trainer_step",
 ))

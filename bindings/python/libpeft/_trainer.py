@@ -20,6 +20,7 @@ from ._calls import Path, data, make, name, path, reading
 from ._dataset import Batch, Dataset, Rows, dataset_of
 from ._errors import CallbackError, InvalidError
 from ._handle import Handle, expect, use
+from ._hooks import AllReduce, Hooks, Loss, on_all_reduce, on_loss
 from ._lib import lib
 from ._model import Model
 from ._options import split, using
@@ -84,8 +85,9 @@ class Trainer(Handle):
         held_out = dataset_of(eval, self._find_tokenizer, self.context, "eval", self.adapters.model.task)
         with self.adapters._use() as a, using(self.context, "trainer", parts[0]) as o:
             super().__init__(make(lib.peft_trainer_create, a, o))
+        self._hooks = Hooks()
         try:
-            self._add_job(train, held_out, parts[1])
+            self._add_job(self.adapter, train, held_out, parts[1])
         except BaseException:
             self.close()
             raise
@@ -93,10 +95,19 @@ class Trainer(Handle):
     def _find_tokenizer(self) -> Tokenizer:
         return self._tokenizer or self.adapters.model.tokenizer
 
-    def _add_job(self, train: Optional[Dataset], held_out: Optional[Dataset], optimizer: Dict[str, Any]) -> None:
+    def add_job(self, adapter: str, data: Source = None, *, eval: Source = None, **options: Any) -> None:
+        """Another adapter of the set, by name or expression, that is trained along on data of its own: a pass is one batch of
+        rows of all jobs, and each learns as it would alone. Steps say whose they are in `job`, plan()["jobs"] how each stands.
+
+        Before the first step. Options: schema "optimizer", such as learning_rate=1e-3, share=2.0, max_steps=100."""
+        train = dataset_of(data, self._find_tokenizer, self.context, "data", self.adapters.model.task)
+        held_out = dataset_of(eval, self._find_tokenizer, self.context, "eval", self.adapters.model.task)
+        self._add_job(adapter, train, held_out, split(options, "optimizer")[0])
+
+    def _add_job(self, adapter: str, train: Optional[Dataset], held_out: Optional[Dataset], optimizer: Dict[str, Any]) -> None:
         with self._use() as t, use(train, Dataset, "data") as d, use(held_out, Dataset, "eval") as e:
             with using(self.context, "optimizer", optimizer) as o:
-                lib.peft_trainer_add_job(t, name(self.adapter, "adapter"), d, e, o)
+                lib.peft_trainer_add_job(t, name(adapter, "adapter"), d, e, o)
 
     def run(self, progress: Progress = None) -> List[Step]:
         """Trains to the end and returns the steps that it made, evaluating and saving as the options say.
@@ -137,6 +148,16 @@ class Trainer(Handle):
         run = Run(each)
         lib.peft_trainer_set_progress(t, on_step, run.number)
         try:
+            self._hooked(call, run)
+        finally:
+            lib.peft_trainer_set_progress(t, _ffi.peft_progress_fn(), None)
+        last: Optional[Step] = run.last
+        return last
+
+    def _hooked(self, call: Callable[[], object], run: Run) -> None:
+        """A call in which callbacks may be called: what they raise is raised by it."""
+        before, self._hooks.run = self._hooks.run, run
+        try:
             with run:
                 try:
                     call()
@@ -144,9 +165,33 @@ class Trainer(Handle):
                     if run.error is None:
                         raise
         finally:
-            lib.peft_trainer_set_progress(t, _ffi.peft_progress_fn(), None)
-        last: Optional[Step] = run.last
-        return last
+            self._hooks.run = before
+
+    def set_loss(self, function: Optional[Loss]) -> None:
+        """Another loss than the task's in training: function is called with a LossChunk, whose `values` it replaces by the
+        gradient of the loss by them, and returns (loss, weight): a sum over the chunk, and what the step's sum of losses is to be
+        divided by for it, as a rule chunk.rows. Evaluation keeps the task's own. None: the task's again.
+
+        What it raises ends the step as if it had not begun and is raised by run(), step() or accumulate()."""
+        if function is not None and not callable(function):
+            raise TypeError("function must be callable or None, not %s" % type(function).__name__)
+        with self._use() as t:
+            lib.peft_trainer_set_loss(t, _ffi.peft_loss_fn() if function is None else on_loss, self._hooks.number)
+        self._hooks.loss = function
+
+    def set_all_reduce(self, rank: int, size: int, function: Optional[AllReduce]) -> None:
+        """Makes the trainer one of `size` processes that train together, number `rank` from 0: each takes its part of every batch
+        of batch_size rows. function(values) is given a writable view of floats and adds them up over all processes, in place, the
+        same bits in each. All have the same model, data, options and seed, and end with the same adapters; process 0 alone writes
+        checkpoints. Before the first step, and before load_checkpoint(). size 1 and None: alone.
+
+        What it raises ends the step as if it had not begun and is raised by run(), step() or apply()."""
+        if function is not None and not callable(function):
+            raise TypeError("function must be callable or None, not %s" % type(function).__name__)
+        with self._use() as t:
+            hook = _ffi.peft_all_reduce_fn() if function is None else on_all_reduce
+            lib.peft_trainer_set_all_reduce(t, rank, size, hook, self._hooks.number)
+        self._hooks.all_reduce = function
 
     def accumulate(self, batch: Union[Batch, Rows]) -> float:
         """For callers who own the loop: adds the gradients of a batch, or of rows of ids. Returns the mean loss over its
@@ -154,7 +199,10 @@ class Trainer(Handle):
         loss = ctypes.c_double()
         own = None if isinstance(batch, Batch) else Batch(batch, context=self.context)
         with self._use() as t, expect(own or batch, Batch, "batch")._use() as b:
-            lib.peft_trainer_accumulate(t, b, ctypes.byref(loss))
+            if self._hooks:
+                self._hooked(lambda: lib.peft_trainer_accumulate(t, b, ctypes.byref(loss)), Run())
+            else:
+                lib.peft_trainer_accumulate(t, b, ctypes.byref(loss))
         if own is not None:
             own.close()
         return loss.value
@@ -162,7 +210,10 @@ class Trainer(Handle):
     def apply(self) -> None:
         """Clips and updates by the gradients accumulated so far, which are the mean over their labelled tokens."""
         with self._use() as t:
-            lib.peft_trainer_apply(t)
+            if self._hooks:
+                self._hooked(lambda: lib.peft_trainer_apply(t), Run())
+            else:
+                lib.peft_trainer_apply(t)
 
     def gradient(self, tensor: str, adapter: Optional[str] = None) -> Array:
         """The gradient accumulated so far of a trainable tensor, in its shape. adapter: None for the trainer's own."""

@@ -196,6 +196,25 @@ def test_progress_and_what_it_raises():
         trainer_of(fresh()).run(lambda step: sys.exit(3))
 
 
+def test_jobs_learn_as_they_would_alone():
+    def two():
+        made = fresh()
+        made.add("b", method="pfeiffer", reduction_factor=4, seed=4)
+        return made
+
+    alone, together = two(), two()
+    for adapter, seed, steps in (("a", 1, 4), ("b", 9, 3)):
+        libpeft.Trainer(alone, rows(seed=seed), adapter=adapter, batch_size=2, max_steps=steps, learning_rate=1e-2).run()
+    with libpeft.Trainer(together, rows(seed=1), adapter="a", batch_size=4, max_steps=4, learning_rate=1e-2) as trainer:
+        trainer.add_job("b", rows(seed=9), max_steps=3, learning_rate=1e-2)
+        with pytest.raises(libpeft.ExistsError, match='a job "b" already'):
+            trainer.add_job("b", rows())
+        assert [step.job for step in trainer.run()] == ["a", "b"] * 3 + ["a"]
+        jobs = trainer.plan()["jobs"]
+        assert [(job["adapter"], job["rows"], job["state"]) for job in jobs] == [("a", 2, "done"), ("b", 2, "done")]
+    assert all(values(alone, adapter) == values(together, adapter) for adapter in "ab")
+
+
 def test_a_callback_uses_other_handles_and_not_its_own():
     trainer, other, found = trainer_of(fresh(), 3), fresh(), []
 

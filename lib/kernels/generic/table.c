@@ -9,6 +9,9 @@ const peft__kernels peft__kernels_generic = {
     .lane = 4,
     .tile = peft__generic_tile,
     .pack_rows = peft__generic_pack_rows,
+#ifndef PEFT_MINIMAL
+    .round_bf16 = peft__generic_round_bf16,
+#endif
     .dequant = peft__generic_dequant,
     .add = peft__generic_add,
     .axpy = peft__generic_axpy,

@@ -32,6 +32,19 @@ void peft__generic_mul_add(peft__real *z, const peft__real *x, const peft__real 
     for (int64_t i = 0; i < n; i++) { z[i] += x[i] * y[i]; }
 }
 
+#ifndef PEFT_MINIMAL
+void peft__generic_round_bf16(peft__real *y, const peft__real *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float v = (float)x[i];
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+        if (v == v) { memcpy(&v, &bits, sizeof v); }
+        y[i] = (peft__real)v;
+    }
+}
+#endif
+
 peft__real peft__generic_dot(const peft__real *x, const peft__real *y, int64_t n) {
     peft__real lane[GENERIC_LANES] = {0};
     int64_t i = 0;

@@ -10,18 +10,20 @@
 
 #define TILE_VECS 2
 
-#include "kernels/x86/tile.inc"
+#include "kernels/simd/tile.inc"
 
-#include "kernels/x86/dequant.inc"
+#include "kernels/simd/dequant.inc"
 
-#include "kernels/x86/pack.inc"
+#include "kernels/x86/pack_lanes.inc"
+
+#include "kernels/simd/pack.inc"
 
 #ifndef PEFT_MINIMAL
-#include "kernels/x86/narrow.inc"
+#include "kernels/simd/narrow.inc"
 #endif
 
 #undef TILE_VECS
 
-#include "kernels/x86/simd_end.h"
+#include "kernels/simd/end.h"
 
 #endif

@@ -10,16 +10,18 @@
 
 #define TILE_VECS 4
 
-#include "kernels/x86/tile.inc"
+#include "kernels/simd/tile.inc"
 
-#include "kernels/x86/dequant.inc"
+#include "kernels/simd/dequant.inc"
 
-#include "kernels/x86/pack.inc"
+#include "kernels/x86/pack_lanes.inc"
 
-#include "kernels/x86/narrow.inc"
+#include "kernels/simd/pack.inc"
+
+#include "kernels/simd/narrow.inc"
 
 #undef TILE_VECS
 
-#include "kernels/x86/simd_end.h"
+#include "kernels/simd/end.h"
 
 #endif

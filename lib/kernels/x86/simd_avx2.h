@@ -1,10 +1,11 @@
-/* simd_avx2.h - the vector vocabulary of the x86 templates, spelled in AVX2 + FMA + F16C: 8 floats, 16 registers.
+/* simd_avx2.h - the vector vocabulary of the templates in kernels/simd, spelled in AVX2 + FMA + F16C: 8 floats, 16 registers.
  *
- * A template (*.inc) is written once with the names below and included after this header or after simd_avx512.h, which
- * defines the same names over 16 floats; simd_end.h takes them away again, so that both can live in one translation unit.
+ * A template (kernels/simd) is written once with the names below and included after this header, after simd_avx512.h, which
+ * defines the same names over 16 floats, or after arm/simd_neon.h, over 4; simd/end.h takes them away again, so that all can
+ * live in one translation unit.
  * There is no include guard around the names for that reason.
  *
- *   V, VI, VM, VD       floats, 32-bit integers, a mask of lanes, doubles (V_LANES / 2 of them)
+ *   V, VI, VM, VD       floats, 32-bit integers, a mask of lanes, doubles (V_LANES / 2 of them);   VB: 16 bytes
  *   V_NAME(f)           the table's function peft__<isa>_f;   V_STATIC(f): a file-local one, unique in the library
  *   V_TARGET            attribute of every function that uses any of this;   V_INLINE: the same for a helper
  *   V_EACH(X)           X(i) for each lane number, unrolled by the preprocessor
@@ -17,15 +18,17 @@
  *   V_FIRST             lane 0
  *   V_BITS, V_FROM_BITS reinterpret; V_TO_I32 rounds to nearest even; V_FROM_I32 is exact below 2^24
  *   V_LO_D, V_HI_D      the lower and the upper half of the lanes as doubles
- *   VI_FROM_I8, _U8     the first V_LANES bytes of a __m128i as integers
+ *   VI_FROM_I8, _U8     the first V_LANES bytes of a VB as integers
  *   VI_IOTA, VI_SRLV     0, 1, 2 ...; shift right by a count per lane
  *   V_TRANSPOSE(r)      r[0 .. V_LANES) as the rows of a square matrix: transposed in place
  *   V_LOAD_COLUMNS(r, rows, k): r[i] = the elements k + i of rows[0 .. V_LANES)
  *   V_LOAD_WORDS(r, rows, at): r[i], i < 4 = the 32-bit words at bytes at + 4 i of rows[0 .. V_LANES)
- *   VI_SHUFFLE(a, m)    the bytes of each 128 bits in the order of the __m128i m
+ *   VI_SHUFFLE(a, m)    the bytes of each 128 bits in the order of the VB m, 0 where m's top bit is set;   VB_WORDS(a, b, c, d):
+ *                       a VB of four words
+ *   V_HALF(h)           a half, given as its bits, as a float
  *   V_LOAD_F16 / _BF16 / _I8: V_LANES stored elements as floats;  VI_LOAD_U8: V_LANES bytes as integers
  *
- * Left out: gathers (slow on all targets here), any operation that only one of the two sets has. */
+ * Left out: gathers (slow on all targets here), any operation that only one of the sets has. */
 #include <immintrin.h>
 
 #define V_NAME(f)   peft__avx2_##f
@@ -35,6 +38,7 @@
 
 #define V         __m256
 #define VI        __m256i
+#define VB        __m128i
 #define VM        __m256
 #define VD        __m256d
 #define V_LANES   8
@@ -103,6 +107,8 @@
 #define V_LOAD_F16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define V_LOAD_BF16(p) \
     V_FROM_BITS(VI_SLL(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define V_HALF(h)                  _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)))
+#define VB_WORDS(a, b, c, d)       _mm_setr_epi32((a), (b), (c), (d))
 #define VI_FROM_I8(x)              _mm256_cvtepi8_epi32(x)
 #define VI_FROM_U8(x)              _mm256_cvtepu8_epi32(x)
 #define V_LOAD_I8(p)               V_FROM_I32(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))

@@ -19,6 +19,7 @@
 
 #define V         __m512
 #define VI        __m512i
+#define VB        __m128i
 #define VM        __mmask16
 #define VD        __m512d
 #define V_LANES   16
@@ -87,6 +88,8 @@
 #define V_LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define V_LOAD_BF16(p) \
     V_FROM_BITS(VI_SLL(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define V_HALF(h)                  _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)))
+#define VB_WORDS(a, b, c, d)       _mm_setr_epi32((a), (b), (c), (d))
 #define VI_FROM_I8(x)              _mm512_cvtepi8_epi32(x)
 #define VI_FROM_U8(x)              _mm512_cvtepu8_epi32(x)
 #define V_LOAD_I8(p)               V_FROM_I32(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))

@@ -9,20 +9,20 @@
 
 #include "kernels/x86/simd_avx512.h"
 
-#include "kernels/x86/math.inc"
+#include "kernels/simd/math.inc"
 
-#include "kernels/x86/vec.inc"
+#include "kernels/simd/vec.inc"
 
-#include "kernels/x86/norm.inc"
+#include "kernels/simd/norm.inc"
 
-#include "kernels/x86/act.inc"
+#include "kernels/simd/act.inc"
 
-#include "kernels/x86/update.inc"
+#include "kernels/simd/update.inc"
 
 #undef VEC_AT
 #undef VEC_EACH
 #undef VEC_PUT
 
-#include "kernels/x86/simd_end.h"
+#include "kernels/simd/end.h"
 
 #endif

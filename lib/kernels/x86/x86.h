@@ -7,6 +7,7 @@
 #ifdef PEFT__X86
 extern const peft__kernels peft__kernels_avx2;
 extern const peft__kernels peft__kernels_avx512;
+extern const peft__kernels peft__kernels_avx512bf16;
 #endif
 
 #endif

@@ -25,8 +25,9 @@ pub struct peft_adapters {
 /// "row_labels": a class of sequence_classification, -100 for none, or of an embedding 0 for an anchor, 1 for its
 /// positive, which follows it, 2 for a negative of it; "targets": numbers of a regression, or a 0 or 1 for each of
 /// several labels; "spans": the first and the last token of an answer, counted from the row's first, -1 and -1 for
-/// none. For an encoder-decoder model "source_ids" are what its encoder reads, as many rows of lengths of their own,
-/// and "input_ids" what its decoder does, from decoder_start_token_id on; "labels" then say what is right at i.
+/// none; "jobs": which of a trainer's jobs it is of, as they were added. For an encoder-decoder model "source_ids" are
+/// what its encoder reads, as many rows of lengths of their own, and "input_ids" what its decoder does, from
+/// decoder_start_token_id on; "labels" then say what is right at i.
 #[repr(C)]
 pub struct peft_batch {
     _data: [u8; 0],
@@ -93,6 +94,29 @@ pub struct peft_allocator {
     pub user: *mut c_void,
 }
 
+/// Values of some rows of a job in one pass, for a loss of the host's. Owned by the library, valid during the call;
+/// grows at its end only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct peft_loss_chunk {
+    pub struct_size: usize,
+    /// adapter expression of the job
+    pub job: *const c_char,
+    pub rows: i64,
+    pub columns: i64,
+    /// \[rows, columns\]. In: logits of each token with a label; of other tasks what the head computes of each row or
+    /// token. Out: the gradient of \*loss by them
+    pub values: *mut f32,
+    /// \[rows\]: row of the pass; of a peft_batch its number there
+    pub batch_rows: *const i64,
+    /// \[rows\]: which row of the data set it is, as it was loaded
+    pub data_rows: *const u64,
+    /// \[rows\]: token of that row, virtual ones counted
+    pub tokens: *const i64,
+    /// \[rows\]: what is right there (the next token of a causal_lm); -100: none
+    pub labels: *const i32,
+}
+
 /// What a progress callback sees after each step. Owned by the library, valid during the call; grows at its end only: a
 /// field may be read if struct_size reaches beyond it.
 #[repr(C)]
@@ -125,7 +149,22 @@ pub struct peft_step_info {
     pub job: *const c_char,
 }
 
+/// Adds up n floats over all processes of a run, in place, the same bits in each. Return 0 to go on.
+pub type peft_all_reduce_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, values: *mut f32, n: usize) -> i32>;
+
 pub type peft_log_fn = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, text: *const c_char)>;
+
+/// Sets \*loss, a sum over the chunk, and \*weight, what the step's sum of losses is to be divided by for it (the
+/// number of rows before the call). Return 0 to go on.
+pub type peft_loss_fn = Option<
+    unsafe extern "C" fn(
+        user: *mut c_void,
+        chunk: *const peft_loss_chunk,
+        loss: *mut f64,
+        weight: *mut f64,
+    ) -> i32,
+>;
 
 /// A host's thread pool: calls body(arg, i, worker) once for each 0 \<= i \< n, from up to `workers` threads at a time,
 /// each with its own 0 \<= worker \< workers, and returns when all have returned.
@@ -451,9 +490,10 @@ unsafe extern "C" {
     /// Call from: any thread; since 0.1.
     pub fn peft_context_memory_reset_peak(ctx: *mut peft_context);
 
-    /// Instruction set of sessions and trainers made afterwards: "generic", "avx2", "avx512", or "auto" (the best that
-    /// this CPU has, the default). PEFT_E_UNSUPPORTED for one that the CPU or the build lacks, naming those that there
-    /// are.
+    /// Instruction set of sessions and trainers made afterwards: "generic", "avx2", "avx512", "avx512bf16" (the same,
+    /// with the CPU's bfloat16 for the option compute_dtype), "neon" (AArch64), or "auto" (the best that this CPU has,
+    /// the default). A library built with BLAS=... has "blas" as well, whose bits depend on the number of rows, and
+    /// which "auto" never is. PEFT_E_UNSUPPORTED for one that the CPU or the build lacks, naming those that there are.
     ///
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_context_set_isa(ctx: *mut peft_context, name: *const c_char) -> peft_status;
@@ -1074,8 +1114,15 @@ unsafe extern "C" {
     /// adapter is trained that freeze(...) does not hold and that is no part of a fusion; its data, and the optimiser
     /// that each of them gets (schema "optimizer"; NULL: AdamW; an unset learning_rate is that of each one's method;
     /// gradients are clipped together). eval may be NULL, and train for callers who own the loop. The trainer keeps
-    /// references. One job is the usual case. PEFT_E_NOT_FOUND for a name; PEFT_E_SHAPE for rows that do not fit the
-    /// model; PEFT_E_UNSUPPORTED for what cannot be trained together.
+    /// references.
+    ///
+    /// Several jobs (16 at most) are trained at a time: a pass is one batch of rows of all of them, and each learns
+    /// from its own, as it would alone; an adapter that several jobs have learns from the rows of all. Schema
+    /// "optimizer" also has a job's share of the batch, its steps and when it stops early. A job whose numbers are not
+    /// finite ends, and the others go on.
+    ///
+    /// PEFT_E_NOT_FOUND for a name; PEFT_E_SHAPE for rows that do not fit the model; PEFT_E_EXISTS for a job with the
+    /// same expression; PEFT_E_UNSUPPORTED for what cannot be trained together; PEFT_E_BUSY after the first step.
     ///
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_trainer_add_job(
@@ -1151,8 +1198,11 @@ unsafe extern "C" {
 
     /// What the run will need, before it runs:
     /// {"peak_bytes","activation_bytes","trainable_parameters","flops_per_step",
-    /// "segments":\[{"segment","recomputed","kept_bytes"}\], ...}, by the buffer rule. Makes the plan if there is none
-    /// yet. PEFT_E_NOMEM if memory_limit cannot be kept.
+    /// "segments":\[{"segment","recomputed","kept_bytes"}\],
+    /// "jobs":\[{"adapter","rows","max_steps","state","loss","eval_loss",...}\], ...}, by the buffer rule; "jobs" say
+    /// how each stands at present. Makes the plan if there is none yet. With the option profile also what has run so
+    /// far: "profile":{"runs","seconds","ops":\[{"op","phase","calls","seconds","flops","bytes"}\]}. PEFT_E_NOMEM if
+    /// memory_limit cannot be kept.
     ///
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_trainer_plan_json(
@@ -1163,14 +1213,36 @@ unsafe extern "C" {
     ) -> peft_status;
 
     /// Trains to the end, evaluating, logging and saving as the options say. PEFT_E_CANCELLED after
-    /// peft_trainer_cancel, PEFT_E_CALLBACK, PEFT_E_NUMERIC at a NaN or infinite loss: in all cases parameters and
-    /// optimiser are those of the last good step, and another call goes on from there. PEFT_E_IO where a checkpoint
-    /// cannot be saved.
+    /// peft_trainer_cancel, PEFT_E_CALLBACK, PEFT_E_NUMERIC at a NaN or infinite loss (of several jobs: where all
+    /// others are done): in all cases parameters and optimiser are those of the last good step, and another call goes
+    /// on from there. PEFT_E_IO where a checkpoint cannot be saved.
     ///
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_trainer_run(t: *mut peft_trainer) -> peft_status;
 
-    /// Calls fn after each step of a run; NULL: nothing.
+    /// Makes the trainer one of `size` processes that train together, number `rank` from 0: each takes its part of
+    /// every batch of batch_size rows, and fn adds up their gradients before each update. All must have the same model,
+    /// data, options and seed; all end with the same adapters, bit for bit. Process 0 alone writes checkpoints during a
+    /// run; any number of processes may go on from one. size 1 and NULL: alone. PEFT_E_INVALID for a rank that is none;
+    /// PEFT_E_BUSY after the first step.
+    ///
+    /// Call from: one thread at a time for each handle; since 0.1.
+    pub fn peft_trainer_set_all_reduce(
+        t: *mut peft_trainer,
+        rank: i32,
+        size: i32,
+        r#fn: peft_all_reduce_fn,
+        user: *mut c_void,
+    ) -> peft_status;
+
+    /// Another loss than the task's in training: fn gets the values by chunks. Evaluation keeps the task's own.
+    /// loss_weights, label_smoothing and class_weights are then fn's business. NULL: the task's again.
+    /// PEFT_E_UNSUPPORTED for a model whose logits are capped (Gemma 2).
+    ///
+    /// Call from: one thread at a time for each handle; since 0.1.
+    pub fn peft_trainer_set_loss(t: *mut peft_trainer, r#fn: peft_loss_fn, user: *mut c_void) -> peft_status;
+
+    /// Calls fn after each step of a run, for each job; NULL: nothing.
     ///
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_trainer_set_progress(
@@ -1198,7 +1270,7 @@ unsafe extern "C" {
 }
 
 /// Names of all functions, sorted.
-pub const FUNCTIONS: [&str; 107] = [
+pub const FUNCTIONS: [&str; 109] = [
     "peft_adapters_add",
     "peft_adapters_combine",
     "peft_adapters_count",
@@ -1302,6 +1374,8 @@ pub const FUNCTIONS: [&str; 107] = [
     "peft_trainer_gradient_read",
     "peft_trainer_plan_json",
     "peft_trainer_run",
+    "peft_trainer_set_all_reduce",
+    "peft_trainer_set_loss",
     "peft_trainer_set_progress",
     "peft_trainer_step",
     "peft_version",
@@ -1314,6 +1388,16 @@ const _: () = {
     assert!(core::mem::offset_of!(peft_allocator, alloc) == 0);
     assert!(core::mem::offset_of!(peft_allocator, release) == 8);
     assert!(core::mem::offset_of!(peft_allocator, user) == 16);
+    assert!(core::mem::size_of::<peft_loss_chunk>() == 72);
+    assert!(core::mem::offset_of!(peft_loss_chunk, struct_size) == 0);
+    assert!(core::mem::offset_of!(peft_loss_chunk, job) == 8);
+    assert!(core::mem::offset_of!(peft_loss_chunk, rows) == 16);
+    assert!(core::mem::offset_of!(peft_loss_chunk, columns) == 24);
+    assert!(core::mem::offset_of!(peft_loss_chunk, values) == 32);
+    assert!(core::mem::offset_of!(peft_loss_chunk, batch_rows) == 40);
+    assert!(core::mem::offset_of!(peft_loss_chunk, data_rows) == 48);
+    assert!(core::mem::offset_of!(peft_loss_chunk, tokens) == 56);
+    assert!(core::mem::offset_of!(peft_loss_chunk, labels) == 64);
     assert!(core::mem::size_of::<peft_step_info>() == 112);
     assert!(core::mem::offset_of!(peft_step_info, struct_size) == 0);
     assert!(core::mem::offset_of!(peft_step_info, step) == 8);
@@ -1337,6 +1421,16 @@ const _: () = {
     assert!(core::mem::offset_of!(peft_allocator, alloc) == 0);
     assert!(core::mem::offset_of!(peft_allocator, release) == 4);
     assert!(core::mem::offset_of!(peft_allocator, user) == 8);
+    assert!(core::mem::size_of::<peft_loss_chunk>() == 48);
+    assert!(core::mem::offset_of!(peft_loss_chunk, struct_size) == 0);
+    assert!(core::mem::offset_of!(peft_loss_chunk, job) == 4);
+    assert!(core::mem::offset_of!(peft_loss_chunk, rows) == 8);
+    assert!(core::mem::offset_of!(peft_loss_chunk, columns) == 16);
+    assert!(core::mem::offset_of!(peft_loss_chunk, values) == 24);
+    assert!(core::mem::offset_of!(peft_loss_chunk, batch_rows) == 28);
+    assert!(core::mem::offset_of!(peft_loss_chunk, data_rows) == 32);
+    assert!(core::mem::offset_of!(peft_loss_chunk, tokens) == 36);
+    assert!(core::mem::offset_of!(peft_loss_chunk, labels) == 40);
     assert!(core::mem::size_of::<peft_step_info>() == 112);
     assert!(core::mem::offset_of!(peft_step_info, struct_size) == 0);
     assert!(core::mem::offset_of!(peft_step_info, step) == 8);

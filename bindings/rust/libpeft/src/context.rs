@@ -86,7 +86,7 @@ impl ContextBuilder {
         self
     }
 
-    /// Instruction set: `"generic"`, `"avx2"`, `"avx512"`, or `"auto"`, the best of this CPU, which is the default.
+    /// Instruction set: `"generic"`, `"avx2"`, `"avx512"`, `"avx512bf16"`, `"neon"`, or `"auto"`, the best of this CPU, which is the default.
     pub fn isa(mut self, name: &str) -> ContextBuilder {
         self.isa = Some(name.to_string());
         self

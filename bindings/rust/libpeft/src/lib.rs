@@ -166,7 +166,7 @@ pub use parallel::Work;
 pub use session::{Piece, Session, Stream};
 pub use tensor::{Dtype, Tensor, TensorInfo};
 pub use tokenizer::{Tokenize, Tokenizer};
-pub use trainer::{Canceller, Step, Steps, Trainer};
+pub use trainer::{Canceller, LossChunk, Step, Steps, Trainer};
 
 /// Version of the library that runs: major << 16 | minor << 8 | patch.
 pub fn version() -> u32 {

@@ -84,11 +84,38 @@ impl Step {
     }
 }
 
-type Progress = Box<dyn FnMut(&Step) -> ControlFlow<()> + Send>;
+/// What a loss of the caller's is given: values of some rows of a pass; see [`Trainer::on_loss`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LossChunk<'a> {
+    /// Adapter expression of the job.
+    pub job: String,
+    /// How many rows there are.
+    pub rows: usize,
+    /// Values of a row.
+    pub columns: usize,
+    /// Row after row. In: logits of each token with a label; of other tasks what the head computes of each row or token. Out:
+    /// the gradient of the loss by them.
+    pub values: &'a mut [f32],
+    /// Of each row, which of the pass it is; of a [`Batch`] its number there.
+    pub batch_rows: &'a [i64],
+    /// Which row of the data it is, as it was loaded.
+    pub data_rows: &'a [u64],
+    /// Which token of that row, virtual ones counted.
+    pub tokens: &'a [i64],
+    /// What is right there (of a language model the next token); -100: none.
+    pub labels: &'a [i32],
+}
 
-/// What the progress callback finds behind its `user` pointer.
+type Progress = Box<dyn FnMut(&Step) -> ControlFlow<()> + Send>;
+type Loss = Box<dyn FnMut(LossChunk<'_>) -> ControlFlow<(), (f64, f64)> + Send>;
+type AllReduce = Box<dyn FnMut(&mut [f32]) -> ControlFlow<()> + Send>;
+
+/// What the callbacks find behind their `user` pointer.
 struct Hooks {
     progress: Option<Progress>,
+    loss: Option<Loss>,
+    all_reduce: Option<AllReduce>,
     last: Option<Step>,
     gate: Arc<Gate>,
 }
@@ -115,7 +142,13 @@ impl Trainer {
             let raw = Owned::make(ffi::peft_trainer_free, |out| unsafe {
                 ffi::peft_trainer_create(adapters.as_ptr(), o, out)
             })?;
-            let hooks = Hooks { progress: None, last: None, gate: adapters.gate().clone() };
+            let hooks = Hooks {
+                progress: None,
+                loss: None,
+                all_reduce: None,
+                last: None,
+                gate: adapters.gate().clone(),
+            };
             let trainer = Trainer {
                 slot: Slot::new(&raw, ffi::peft_trainer_cancel),
                 asked: Arc::default(),
@@ -158,6 +191,42 @@ impl Trainer {
     pub fn on_step(&mut self, f: impl FnMut(&Step) -> ControlFlow<()> + Send + 'static) {
         // SAFETY: no call runs, so nobody else has the hooks.
         unsafe { (*self.hooks).progress = Some(Box::new(f)) };
+    }
+
+    /// Another loss than the task's in training: a closure that replaces the values of a [`LossChunk`] by the gradient of the loss
+    /// by them, and returns the loss, a sum over the chunk, and what the step's sum of losses is to be divided by for it, as a
+    /// rule its rows. [`ControlFlow::Break`] ends the step as if it had not begun, with [`Status::Callback`]. Evaluation keeps the
+    /// task's own loss.
+    pub fn on_loss(
+        &mut self,
+        f: impl FnMut(LossChunk<'_>) -> ControlFlow<(), (f64, f64)> + Send + 'static,
+    ) -> Result<()> {
+        enter()?;
+        let user = self.hooks.cast();
+        // SAFETY: the trainer is valid; the hooks are freed after it.
+        check(unsafe { ffi::peft_trainer_set_loss(self.raw.as_ptr(), Some(on_loss), user) })?;
+        // SAFETY: no call runs, so nobody else has the hooks.
+        unsafe { (*self.hooks).loss = Some(Box::new(f)) };
+        Ok(())
+    }
+
+    /// Makes the trainer one of `size` processes that train together, number `rank` from 0: each takes its part of every batch,
+    /// and the closure adds up floats over all of them, in place, the same bits in each. All must have the same model, data,
+    /// options and seed. Before the first step, and before [`Trainer::load_checkpoint`]. [`ControlFlow::Break`] ends the step as
+    /// if it had not begun, with [`Status::Callback`].
+    pub fn on_all_reduce(
+        &mut self,
+        rank: i32,
+        size: i32,
+        f: impl FnMut(&mut [f32]) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<()> {
+        enter()?;
+        let (raw, user) = (self.raw.as_ptr(), self.hooks.cast());
+        // SAFETY: the trainer is valid; the hooks are freed after it.
+        check(unsafe { ffi::peft_trainer_set_all_reduce(raw, rank, size, Some(on_all_reduce), user) })?;
+        // SAFETY: no call runs, so nobody else has the hooks.
+        unsafe { (*self.hooks).all_reduce = Some(Box::new(f)) };
+        Ok(())
     }
 
     /// What the run will need, before it runs, as JSON: peak bytes, activations, trainable parameters, recomputed segments.
@@ -324,13 +393,80 @@ unsafe extern "C" fn on_progress(user: *mut c_void, info: *const ffi::peft_step_
     let hooks = unsafe { &mut *user.cast::<Hooks>() };
     // SAFETY: the library gives its step.
     let step = unsafe { Step::read(info) };
-    let Hooks { progress, last, gate } = hooks;
+    let Hooks { progress, last, gate, .. } = hooks;
     let stop = gate.between(Turn::Write, || match progress {
         Some(f) => caught(true, || f(&step).is_break()),
         None => false,
     });
     *last = Some(step);
     i32::from(stop)
+}
+
+/// # Safety
+/// `values` has `n` elements that nobody else uses for that long.
+unsafe fn lent<'a, T>(values: *const T, n: usize) -> &'a [T] {
+    if n == 0 {
+        return &[];
+    }
+    // SAFETY: the caller says so.
+    unsafe { std::slice::from_raw_parts(values, n) }
+}
+
+unsafe extern "C" fn on_loss(
+    user: *mut c_void,
+    chunk: *const ffi::peft_loss_chunk,
+    loss: *mut f64,
+    weight: *mut f64,
+) -> i32 {
+    // SAFETY: `user` is what `on_loss` gave; the trainer is in a call, so nobody else has the hooks.
+    let Hooks { loss: function, gate, .. } = unsafe { &mut *user.cast::<Hooks>() };
+    // SAFETY: the library gives a chunk with all fields of the first version, whose arrays are as long as it says.
+    let chunk = unsafe {
+        let c = &*chunk;
+        let (rows, columns) = (c.rows as usize, c.columns as usize);
+        let values = if rows * columns == 0 {
+            &mut []
+        } else {
+            std::slice::from_raw_parts_mut(c.values, rows * columns)
+        };
+        LossChunk {
+            job: copy_text(c.job).unwrap_or_default(),
+            rows,
+            columns,
+            values,
+            batch_rows: lent(c.batch_rows, rows),
+            data_rows: lent(c.data_rows, rows),
+            tokens: lent(c.tokens, rows),
+            labels: lent(c.labels, rows),
+        }
+    };
+    let found = gate.between(Turn::Write, || match function {
+        Some(f) => caught(ControlFlow::Break(()), || f(chunk)),
+        None => ControlFlow::Break(()),
+    });
+    match found {
+        // SAFETY: both are the library's, to be set here.
+        ControlFlow::Continue((sum, divisor)) => unsafe {
+            *loss = sum;
+            *weight = divisor;
+            0
+        },
+        ControlFlow::Break(()) => 1,
+    }
+}
+
+unsafe extern "C" fn on_all_reduce(user: *mut c_void, values: *mut f32, n: usize) -> i32 {
+    // SAFETY: `user` is what `on_all_reduce` gave; the trainer is in a call, so nobody else has the hooks.
+    let Hooks { all_reduce, gate, .. } = unsafe { &mut *user.cast::<Hooks>() };
+    if n == 0 {
+        return 0;
+    }
+    // SAFETY: the library's own n floats, which nobody else uses meanwhile.
+    let values = unsafe { std::slice::from_raw_parts_mut(values, n) };
+    i32::from(gate.between(Turn::Write, || match all_reduce {
+        Some(f) => caught(true, || f(values).is_break()),
+        None => true,
+    }))
 }
 
 /// The steps that are left of a run; see [`Trainer::steps`]. Ends after an error, except that of a canceller, after which

@@ -1,7 +1,7 @@
 //! Adapters and trainers: what is learnt, saved, merged, cancelled.
 mod kit;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use kit::*;
 use libpeft::*;
@@ -275,4 +275,84 @@ fn a_data_set_in_use_takes_no_rows() {
     assert_eq!(data.row(0).unwrap().ids.len(), 6);
     drop(t);
     data.add_json("{\"input_ids\":[1,2]}").unwrap();
+}
+
+/// What the library computes itself.
+fn cross_entropy(c: LossChunk<'_>) -> ControlFlow<(), (f64, f64)> {
+    let mut loss = 0.0;
+    for (row, &label) in c.values.chunks_exact_mut(c.columns).zip(c.labels) {
+        let most = row.iter().copied().fold(f32::MIN, f32::max);
+        let total: f32 = row.iter().map(|x| (x - most).exp()).sum();
+        loss += f64::from(most + total.ln() - row[label as usize]);
+        row.iter_mut().for_each(|x| *x = (*x - most).exp() / total);
+        row[label as usize] -= 1.0;
+    }
+    ControlFlow::Continue((loss, c.rows as f64))
+}
+
+fn hooked(steps: u32) -> (Adapters, Trainer) {
+    let (ctx, _, adapters) = set();
+    let mut t = Trainer::new(&adapters, [("max_steps", steps), ("batch_size", 4)]).unwrap();
+    t.add_job("a", Some(&rows(&ctx, 10)), None, ()).unwrap();
+    (adapters, t)
+}
+
+/// Between values of adapters, as bits.
+fn distance(a: &[u32], b: &[u32]) -> f32 {
+    assert!(a.len() == b.len() && !a.is_empty());
+    a.iter().zip(b).map(|(&x, &y)| (f32::from_bits(x) - f32::from_bits(y)).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_loss_of_the_callers_is_the_tasks() {
+    let ((plain, mut one), (own, mut two)) = (hooked(5), hooked(5));
+    two.on_loss(cross_entropy).unwrap();
+    one.run().unwrap();
+    two.run().unwrap();
+    assert!(distance(&values(&plain), &values(&own)) < 1e-5);
+    let (_, mut t) = hooked(5);
+    t.on_loss(|_| ControlFlow::Break(())).unwrap();
+    refused(t.run(), Status::Callback, "the loss callback ended step 1");
+    let (_, mut t) = hooked(5);
+    t.on_loss(|c| panic!("{} rows of {}", c.rows, c.job)).unwrap();
+    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| t.run())).unwrap_err();
+    assert_eq!(payload.downcast_ref::<String>().unwrap(), "20 rows of a");
+}
+
+#[test]
+fn two_processes_learn_as_one() {
+    let (plain, mut one) = hooked(5);
+    one.run().unwrap();
+    let barrier = Arc::new(Barrier::new(2));
+    let parts = Arc::new(Mutex::new([Vec::new(), Vec::new()]));
+    let ends: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..2)
+            .map(|rank| {
+                let (barrier, parts) = (barrier.clone(), parts.clone());
+                scope.spawn(move || {
+                    let (adapters, mut t) = hooked(5);
+                    t.on_all_reduce(rank, 2, move |mine| {
+                        parts.lock().unwrap()[rank as usize] = mine.to_vec();
+                        barrier.wait();
+                        let both = parts.lock().unwrap().clone();
+                        for (x, (a, b)) in mine.iter_mut().zip(both[0].iter().zip(&both[1])) {
+                            *x = a + b;
+                        }
+                        barrier.wait();
+                        ControlFlow::Continue(())
+                    })
+                    .unwrap();
+                    t.run().unwrap();
+                    values(&adapters)
+                })
+            })
+            .collect();
+        started.into_iter().map(|s| s.join().unwrap()).collect()
+    });
+    assert_eq!(ends[0], ends[1]);
+    assert!(distance(&values(&plain), &ends[0]) < 1e-5);
+    let (_, mut t) = hooked(5);
+    refused(t.on_all_reduce(2, 2, |_| ControlFlow::Continue(())), Status::Invalid, "process 2 of 2");
+    t.on_all_reduce(1, 2, |_| ControlFlow::Break(())).unwrap();
+    refused(t.run(), Status::Callback, "the all-reduce callback ended step 1");
 }

@@ -1,5 +1,8 @@
-/* simd_end.h - takes away every name that simd_avx2.h or simd_avx512.h gave. */
+/* end.h - takes away every name that a header of vector names (simd_avx2.h, simd_avx512.h, simd_neon.h) gave. */
+#undef SIMD_NEON_8
 #undef V
+#undef VB
+#undef VB_WORDS
 #undef VD
 #undef VD_ADD
 #undef VD_FMA
@@ -39,6 +42,7 @@
 #undef V_FNMA
 #undef V_FROM_BITS
 #undef V_FROM_I32
+#undef V_HALF
 #undef V_HI_D
 #undef V_HMAX
 #undef V_HSUM
