@@ -49,7 +49,8 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2, TOOL_SIGNALLED = 128 /* plu
 #define READ_TEXT(text, call, ...)                              \
     do {                                                        \
         size_t size_ = 0;                                       \
-        (void)call(__VA_ARGS__, NULL, 0, &size_);               \
+        peft_status asked_ = call(__VA_ARGS__, NULL, 0, &size_); \
+        if (asked_ != PEFT_E_BUFFER) { TRY(asked_); }           \
         size_ += 64;                                            \
         (text) = tool_alloc(size_);                             \
         TRY(call(__VA_ARGS__, (text), size_, NULL));            \

@@ -77,9 +77,13 @@ bool peft__path_starts(const char *path, const void *bytes, size_t n) {
     char head[16];
     int fd = n <= sizeof head ? peft__sys_open(path) : -1;
     if (fd < 0) { return false; }
-    bool yes = peft__sys_read(fd, head, n) == (int64_t)n && memcmp(head, bytes, n) == 0;
+    int64_t have = 0, got = 0;
+    do { /* a read may be cut short, or broken off by a signal */
+        got = peft__sys_read(fd, head + have, n - (size_t)have);
+        have += PEFT__MAX(got, 0);
+    } while ((got > 0 && (size_t)have < n) || (got < 0 && errno == EINTR));
     (void)peft__sys_close(fd);
-    return yes;
+    return (size_t)have == n && memcmp(head, bytes, n) == 0;
 }
 
 bool peft__path_is_dir(const char *path) {

@@ -2,7 +2,8 @@
  *
  * A step's loss is the mean over the labelled tokens (of classifications: rows) of all its batches, before the update. Gradients are
  * summed and divided once, in the update, so that accumulation over batches is exact. A loss that is no finite number ends the run
- * before the update: parameters and optimiser are then those of the last good step. */
+ * before the update: parameters and optimiser are then those of the last good step. Of several jobs (jobs.c) the one that it is of
+ * ends, and the step is made again without it. */
 #include <math.h>
 
 #include "train/loop.h"
