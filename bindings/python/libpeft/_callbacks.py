@@ -68,7 +68,6 @@ class Run:
         self._function = function
         self.number = next(_numbers)
         self.error: Optional[BaseException] = None
-        self.last: Any = None
         self._handlers: List[Tuple[int, Any]] = []
 
     def __enter__(self) -> Run:
@@ -140,8 +139,7 @@ def _step_made(user: int, info: Any) -> int:
     if run is None:
         return 1
     try:
-        run.last = _step(info)
-        return run.call(run.last)
+        return run.call(_step(info))
     except BaseException as error:
         run.error = run.error or error
         return 1

@@ -127,32 +127,31 @@ class Trainer(Handle):
         return steps
 
     def step(self) -> Optional[Step]:
-        """Makes one step of the run; None when it is at its end."""
-        return self._step()[0]
+        """Makes one step of the run; None when it is at its end. Of several jobs it is the last one's: iterating gives all."""
+        made = self._step()[0]
+        return made[-1] if made else None
 
-    def _step(self) -> "tuple[Optional[Step], bool]":
+    def _step(self) -> "tuple[List[Step], bool]":
         more = ctypes.c_int32()
+        made: List[Step] = []
         with self._use() as t:
-            last = self._run(t, None, lambda: lib.peft_trainer_step(t, ctypes.byref(more)))
-        return last, more.value != 0
+            self._run(t, made.append, lambda: lib.peft_trainer_step(t, ctypes.byref(more)))
+        return made, more.value != 0
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps that are left, each made when it is asked for."""
+        """The steps that are left, each made when it is asked for; of several jobs one Step for each."""
         more = True
         while more:
             made, more = self._step()
-            if made is not None:
-                yield made
+            yield from made
 
-    def _run(self, t: int, each: Optional[Callable[[Step], None]], call: Callable[[], int]) -> Optional[Step]:
+    def _run(self, t: int, each: Optional[Callable[[Step], None]], call: Callable[[], int]) -> None:
         run = Run(each)
         lib.peft_trainer_set_progress(t, on_step, run.number)
         try:
             self._hooked(call, run)
         finally:
             lib.peft_trainer_set_progress(t, _ffi.peft_progress_fn(), None)
-        last: Optional[Step] = run.last
-        return last
 
     def _hooked(self, call: Callable[[], object], run: Run) -> None:
         """A call in which callbacks may be called: what they raise is raised by it."""
