@@ -49,6 +49,13 @@ void peft__op_column_sums(const peft__exec *x, peft__real *db, const peft__real 
 
 static uint32_t linear_reads(const peft__tape *t, const peft__op *op) { return peft__op_trained(t, op->param[LINEAR_W]) ? 1u : 0; }
 
+/* Rows of other groups, which the product leaves out: what follows may compute with them, and no NaN may lie there. */
+static void linear_zero(const peft__exec *x, const peft__op *op, int64_t begin, int64_t end) {
+    peft__real *out = peft__exec_data(x, op->out[0]);
+    int64_t ld = peft__exec_ld(x, op->out[0]);
+    for (int64_t r = begin; r < end; r++) { memset(out + r * ld, 0, (size_t)op->i[0] * sizeof *out); }
+}
+
 static void linear_forward(peft__exec *x, const peft__op *op) {
     const peft__value *in = peft__tape_value(x->tape, op->in[0]);
     const peft__real *w = peft__exec_param(x, op->param[LINEAR_W]), *b = peft__exec_param(x, op->param[LINEAR_B]);
@@ -61,12 +68,15 @@ static void linear_forward(peft__exec *x, const peft__op *op) {
     g.ldc = peft__exec_ld(x, op->out[0]);
     g.alpha = 1;
     g.bias = b != NULL ? b : op->vec;
-    for (int64_t row = 0, begin, end; peft__exec_next(x, op, op->in[0], &row, &begin, &end);) {
+    int64_t done = 0;
+    for (int64_t row = 0, begin, end; peft__exec_next(x, op, op->in[0], &row, &begin, &end); done = end) {
+        linear_zero(x, op, done, begin);
         g.m = end - begin;
         g.a = peft__exec_data(x, op->in[0]) + begin * g.lda;
         g.c = peft__exec_data(x, op->out[0]) + begin * g.ldc;
         peft__gemm(&x->run, &g);
     }
+    linear_zero(x, op, done, peft__exec_rows(x, op->out[0]));
 }
 
 /* Of n rows of in, dx and dy; add: dx has something. */

@@ -349,10 +349,11 @@ static void loop_rewind(struct peft_trainer *t, const loop_place *places) {
     }
 }
 
-/* Of several jobs those with a bad loss end; where only gradients are bad, those that have them without the others too. */
+/* Of several jobs those with a bad loss end; where only gradients are bad, those that have them without the others too, or else all
+ * that have them. */
 static peft_status loop_drop(struct peft_trainer *t, const loop_place *places) {
     peft_status st = PEFT_OK;
-    bool suspect[PEFT__GROUPS] = {false}, known = false;
+    bool suspect[PEFT__GROUPS] = {false}, known = false, found = false;
     for (size_t i = 0; i < t->jobs.len; i++) {
         peft__job *job = peft__trainer_job(t, i);
         suspect[i] = job->bad;
@@ -370,6 +371,11 @@ static peft_status loop_drop(struct peft_trainer *t, const loop_place *places) {
         if (!job->bad) { continue; }
         (void)loop_fail(t, job);
         peft__jobs_end(t, job, PEFT__JOB_FAILED, peft_last_error());
+        found = true;
+    }
+    for (size_t i = 0; i < t->jobs.len && !known && !found; i++) {
+        peft__job *job = peft__trainer_job(t, i);
+        if (suspect[i]) { peft__jobs_end(t, job, PEFT__JOB_FAILED, "a gradient is not a finite number, in one batch with the other jobs"); }
     }
     loop_rewind(t, places);
     peft__trainer_unplan(t);

@@ -21,6 +21,7 @@ static inline void *api_host_alloc(void *user, size_t size, size_t align) {
     void *p = NULL;
     if (++h->calls == h->fail_at || (p = peft__sys_alloc(size, align, false)) == NULL) { return NULL; }
     h->now += size;
+    memset(p, 0xff, size); /* NaN: what is read before it is written shows */
     return p;
 }
 
