@@ -359,7 +359,7 @@ static peft_status loop_drop(struct peft_trainer *t, const loop_place *places) {
         suspect[i] = job->bad;
         if (!job->bad || isfinite(job->accumulated_loss)) { continue; }
         (void)loop_fail_loss(t, job);
-        peft__jobs_end(t, job, PEFT__JOB_FAILED, peft_last_error());
+        peft__jobs_end(t, job, PEFT__JOB_FAILED, peft__fail_text());
         known = true;
     }
     for (size_t i = 0; i < t->jobs.len && !known; i++) {
@@ -370,7 +370,7 @@ static peft_status loop_drop(struct peft_trainer *t, const loop_place *places) {
         TRY(loop_passes(t));
         if (!job->bad) { continue; }
         (void)loop_fail(t, job);
-        peft__jobs_end(t, job, PEFT__JOB_FAILED, peft_last_error());
+        peft__jobs_end(t, job, PEFT__JOB_FAILED, peft__fail_text());
         found = true;
     }
     for (size_t i = 0; i < t->jobs.len && !known && !found; i++) {
