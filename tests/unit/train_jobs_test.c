@@ -2,9 +2,10 @@
 #include "train_kit.h"
 
 #define JOBS_BERT                                                                                                     \
-    "{\"model_type\":\"bert\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":2,"                  \
-    "\"intermediate_size\":24,\"vocab_size\":14,\"max_position_embeddings\":48,\"type_vocab_size\":2,"                \
-    "\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12,\"pad_token_id\":0,\"num_labels\":3}"
+    "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"hidden_size\":16,"             \
+    "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":24,\"vocab_size\":14,"                  \
+    "\"max_position_embeddings\":48,\"type_vocab_size\":2,\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12,"        \
+    "\"pad_token_id\":0,\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}"
 
 enum { JOBS_STEPS = 3, JOBS_VALUES = 1 << 14, JOBS_MOST = 8 };
 
@@ -169,6 +170,50 @@ static void jobs_all_pairs(const char *config, size_t from, size_t by) {
 }
 
 TEST(train_jobs_of_all_pairs) { jobs_all_pairs(API_GPT2, 0, 1); }
+
+/* Rows with classes, and a pooled state that each adapter's own head reads. */
+static peft_status jobs_classes(jobs_world *w, const char *only, float *out[2], size_t n[2]) {
+    peft_status st = PEFT_OK;
+    static const char *const methods[2][2] = {{"lora", "{'r':2}"}, {"pfeiffer", "{'reduction_factor':4}"}};
+    peft_options *o = NULL;
+    TRY(jobs_open(w, JOBS_BERT, 1));
+    TRY(api_options(w->ctx, "dataset", "{'task':'sequence_classification'}", &o));
+    for (size_t d = 0; d < 2; d++) {
+        peft_dataset_free(w->data[d]);
+        w->data[d] = NULL;
+        TRY(peft_dataset_create(w->ctx, NULL, o, &w->data[d]));
+        for (size_t i = 0; i < 5 + d; i++) {
+            char row[96];
+            (void)snprintf(row, sizeof row, "{\"input_ids\":[%zu,%zu,%zu],\"label\":%zu}", i + d, 13 - i, 2 * i + d, (i + d) % 3);
+            TRY(peft_dataset_add_json(w->data[d], row, strlen(row)));
+        }
+        TRY(jobs_adapter(w, d == 0 ? "a" : "b", methods[d], 5 + d));
+    }
+    TRY(jobs_trainer(w, only == NULL ? "{'max_steps':4,'batch_size':4}" : "{'max_steps':4,'batch_size':2}"));
+    if (only == NULL || only[0] == 'a') { TRY(jobs_add(w, "a", 0, 0, JOBS_RATE)); }
+    if (only == NULL || only[0] == 'b') { TRY(jobs_add(w, "b", 1, 1, JOBS_RATE)); }
+    TRY(peft_trainer_run(w->t));
+    n[0] = jobs_values(w, "a", out[0]);
+    n[1] = jobs_values(w, "b", out[1]);
+out:
+    peft_options_free(o);
+    jobs_close(w);
+    return st;
+}
+
+TEST(train_jobs_of_classes) {
+    static float together[2][JOBS_VALUES], alone[2][JOBS_VALUES], unused[JOBS_VALUES];
+    float *both[2] = {together[0], together[1]}, *first[2] = {alone[0], unused}, *second[2] = {unused, alone[1]};
+    size_t n[2] = {0, 0}, m[2] = {0, 0};
+    jobs_world w;
+    CHECK_OK(jobs_classes(&w, NULL, both, n));
+    CHECK_OK(jobs_classes(&w, "a", first, m));
+    CHECK_OK(jobs_classes(&w, "b", second, m));
+    CHECK(n[0] == m[0] && n[1] == m[1] && n[0] > 50);
+    CHECK(jobs_away(alone[0], together[0], n[0]) < 1e-5);
+    CHECK(jobs_away(alone[1], together[1], n[1]) < 1e-5);
+    CHECK_INT(w.host.now, 0);
+}
 
 /* ---- the set as a whole -------------------------------------------------------------------------------------------------------- */
 
