@@ -21,6 +21,7 @@ enum { PEFT__MAGIC_OPTIONS = 0x4f464550 };
 
 /* The handle is there and of its kind; every handle begins with its magic. `name`: of the argument. */
 peft_status peft__check_handle(const void *handle, uint32_t magic, const char *name);
+peft_status peft__check_trainer(const struct peft_trainer *t); /* a trainer that is not running */
 peft_status peft__check_arg(const void *p, const char *name);                /* not NULL */
 peft_status peft__check_text(const char *text, const char *name);            /* not NULL, valid UTF-8 */
 peft_status peft__check_bytes(const void *p, size_t len, const char *name);  /* NULL only with len 0 */

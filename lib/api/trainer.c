@@ -16,7 +16,7 @@ out:
 }
 
 /* A trainer that is inside a run or an evaluation is its caller's, and its callbacks may only cancel. */
-static peft_status trainer_check(const peft_trainer *t) {
+peft_status peft__check_trainer(const peft_trainer *t) {
     peft_status st = peft__check_handle(t, PEFT__MAGIC_TRAINER, "trainer");
     if (st == PEFT_OK && t->running) {
         st = peft__fail(PEFT_E_BUSY, "the trainer is running: a callback may only cancel it");
@@ -26,7 +26,7 @@ static peft_status trainer_check(const peft_trainer *t) {
 
 void peft_trainer_free(peft_trainer *t) {
     if (!peft__is_handle(t, PEFT__MAGIC_TRAINER)) { return; }
-    if (trainer_check(t) != PEFT_OK) { /* rather a leak than a crash after the callback */
+    if (peft__check_trainer(t) != PEFT_OK) { /* rather a leak than a crash after the callback */
         peft__log(t->ctx, PEFT_LOG_ERROR, "peft_trainer_free was called by a callback of the trainer: it is not freed");
         return;
     }
@@ -38,7 +38,7 @@ peft_status peft_trainer_add_job(peft_trainer *t, const char *adapter, peft_data
     peft_status st = PEFT_OK;
     peft__optset own = {0};
     const peft__optset *o = NULL;
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     TRY(peft__check_text(adapter, "adapter"));
     if (train != NULL) { TRY(peft__check_handle(train, PEFT__MAGIC_DATASET, "train")); }
     if (eval != NULL) { TRY(peft__check_handle(eval, PEFT__MAGIC_DATASET, "eval")); }
@@ -51,7 +51,7 @@ out:
 
 peft_status peft_trainer_set_progress(peft_trainer *t, peft_progress_fn fn, void *user) {
     peft_status st = PEFT_OK;
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     t->progress = fn;
     t->progress_user = user;
 out:
@@ -62,7 +62,7 @@ peft_status peft_trainer_plan_json(peft_trainer *t, char *buf, size_t cap, size_
     peft_status st = PEFT_OK;
     peft__str text;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     peft__str_init(&text, &t->ctx->mem);
     return peft__finish_text(peft__trainer_plan_json(t, &text), &text, buf, cap, needed);
 out:
@@ -70,7 +70,7 @@ out:
 }
 
 peft_status peft_trainer_run(peft_trainer *t) {
-    peft_status st = trainer_check(t);
+    peft_status st = peft__check_trainer(t);
     return st == PEFT_OK ? peft__trainer_run(t) : st;
 }
 
@@ -78,7 +78,7 @@ peft_status peft_trainer_step(peft_trainer *t, int32_t *more) {
     peft_status st = PEFT_OK;
     bool left = false;
     TRY(peft__check_arg(more, "more"));
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     st = peft__trainer_step(t, &left);
     *more = left;
 out:
@@ -87,7 +87,7 @@ out:
 
 peft_status peft_trainer_accumulate(peft_trainer *t, const peft_batch *batch, double *loss) {
     peft_status st = PEFT_OK;
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     TRY(peft__check_handle(batch, PEFT__MAGIC_BATCH, "batch"));
     TRY(peft__trainer_accumulate(t, batch, loss));
 out:
@@ -95,7 +95,7 @@ out:
 }
 
 peft_status peft_trainer_apply(peft_trainer *t) {
-    peft_status st = trainer_check(t);
+    peft_status st = peft__check_trainer(t);
     return st == PEFT_OK ? peft__trainer_apply(t) : st;
 }
 
@@ -103,7 +103,7 @@ peft_status peft_trainer_gradient_read(peft_trainer *t, const char *adapter, con
                                        size_t *needed) {
     peft_status st = PEFT_OK;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     TRY(peft__check_text(adapter, "adapter"));
     TRY(peft__check_text(tensor, "tensor"));
     TRY(peft__trainer_gradient(t, adapter, tensor, buf, cap, needed));
@@ -115,7 +115,7 @@ peft_status peft_trainer_evaluate(peft_trainer *t, peft_dataset *data, char *buf
     peft_status st = PEFT_OK;
     peft__str text;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
     peft__str_init(&text, &t->ctx->mem);
     st = peft__trainer_evaluate(t, data, &text);
@@ -132,7 +132,7 @@ void peft_trainer_cancel(peft_trainer *t) {
 
 peft_status peft_trainer_checkpoint_save(peft_trainer *t, const char *path) {
     peft_status st = PEFT_OK;
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     TRY(peft__check_text(path, "path"));
     TRY(peft__checkpoint_save(t, path));
 out:
@@ -141,7 +141,7 @@ out:
 
 peft_status peft_trainer_checkpoint_load(peft_trainer *t, const char *path) {
     peft_status st = PEFT_OK;
-    TRY(trainer_check(t));
+    TRY(peft__check_trainer(t));
     TRY(peft__check_text(path, "path"));
     TRY(peft__checkpoint_load(t, path));
 out:

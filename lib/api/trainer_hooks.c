@@ -1,15 +1,9 @@
 /* trainer_hooks.c - a trainer's callbacks beside progress: the host's own loss, and sums over several processes. */
 #include "api/api.h"
 
-/* Not while it runs. */
-static peft_status hooks_check(const peft_trainer *t) {
-    peft_status st = peft__check_handle(t, PEFT__MAGIC_TRAINER, "trainer");
-    return st == PEFT_OK && t->running ? peft__fail(PEFT_E_BUSY, "the trainer is running: a callback may only cancel it") : st;
-}
-
 peft_status peft_trainer_set_loss(peft_trainer *t, peft_loss_fn fn, void *user) {
     peft_status st = PEFT_OK;
-    TRY(hooks_check(t));
+    TRY(peft__check_trainer(t));
     if (fn != NULL && t->model->config.final_softcap > 0) {
         FAIL(PEFT_E_UNSUPPORTED, "the logits of a %s model are capped, and a loss callback takes them as they are", t->model->model_type);
     }
@@ -21,7 +15,7 @@ out:
 
 peft_status peft_trainer_set_all_reduce(peft_trainer *t, int32_t rank, int32_t size, peft_all_reduce_fn fn, void *user) {
     peft_status st = PEFT_OK;
-    TRY(hooks_check(t));
+    TRY(peft__check_trainer(t));
     if (size < 1 || rank < 0 || rank >= size) {
         FAIL(PEFT_E_INVALID, "process %d of %d: ranks are from 0 to one less than the size", (int)rank, (int)size);
     }

@@ -103,18 +103,6 @@ static const peft__real *gemm_reals(const uint8_t *p) {
     return (const peft__real *)(const void *)p;
 }
 
-/* Asks for the cache lines of `bytes` from p + ahead on, which may lie past the end of anything. */
-static void gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
-#if defined(__GNUC__)
-    const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead;
-    for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
-#else
-    (void)p;
-    (void)ahead;
-    (void)bytes;
-#endif
-}
-
 /* Columns [j0, j0 + cols) of B (stored [n][k]) at k0 .. k0 + kc as one panel. Stored blocks go through the stage a chunk at a
  * time, while the same chunk of the next panel's rows is asked for: streams of so few lines end before hardware sees them. */
 static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0, int64_t kc, int64_t j0, int32_t cols,
@@ -135,7 +123,7 @@ static void gemm_pack_trans(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t done = 0; done < kc; done += GEMM_CHUNK) {
         const int64_t n = PEFT__MIN(kc - done, GEMM_CHUNK), bytes = n / p->block.elems * p->block.bytes;
         peft__real *to = panel + done * k->nr;
-        for (int32_t j = 0; j < cols; j++) { gemm_fetch(stored[j], ahead, bytes); }
+        for (int32_t j = 0; j < cols; j++) { peft__gemm_fetch(stored[j], ahead, bytes); }
         if (cols < k->nr || k->pack_stored == NULL || !k->pack_stored(b->dtype, to, stored, n)) {
             for (int32_t j = 0; j < cols; j++) {
                 k->dequant(b->dtype, stored[j], n, s->stage + (int64_t)j * GEMM_CHUNK);
@@ -177,7 +165,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t k = 0; k < kc; k++) {
         const uint8_t *row = peft__gemm_stored_row(b, k0 + k) + at;
         if (p->plain) {
-            gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
+            peft__gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
         } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }

@@ -11,6 +11,18 @@ bool peft__gemm_plain(const peft__operand *b);
 /* Tasks that a product should be cut into; 1: not worth waking a thread. */
 int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g);
 
+/* Asks for the cache lines of `bytes` from p + ahead on, which may lie past the end of anything. */
+static inline void peft__gemm_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
+#if defined(__GNUC__)
+    const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead;
+    for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
+#else
+    (void)p;
+    (void)ahead;
+    (void)bytes;
+#endif
+}
+
 /* narrow.c: C of peft__gemm, in the same bits; k is cut into the same blocks of kc. */
 bool peft__narrow_fits(const peft__run *run, const peft__gemm_args *g);
 void peft__narrow(const peft__run *run, const peft__gemm_args *g, int64_t kc);

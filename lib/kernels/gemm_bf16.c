@@ -82,17 +82,6 @@ static int64_t bf16_kc(int64_t k, int64_t most) {
     return bf16_ceil(units, blocks) * unit;
 }
 
-static void bf16_fetch(const uint8_t *p, int64_t ahead, int64_t bytes) {
-#if defined(__GNUC__)
-    const uintptr_t from = (uintptr_t)p + (uintptr_t)ahead; /* may lie past the end of anything */
-    for (uintptr_t i = 0; i < (uintptr_t)bytes; i += 64) { __builtin_prefetch((const void *)(from + i)); }
-#else
-    (void)p;
-    (void)ahead;
-    (void)bytes;
-#endif
-}
-
 /* Columns [j0, j0 + cols) of B (stored [n][k]) at k0 .. k0 + kc as one panel of words. */
 static void bf16_pack_trans(const bf16_plan *p, const bf16_space *s, int64_t k0, int64_t kc, int64_t j0, int32_t cols,
                             peft__real *panel) {
@@ -113,7 +102,7 @@ static void bf16_pack_trans(const bf16_plan *p, const bf16_space *s, int64_t k0,
         const int64_t n = PEFT__MIN(kc - done, BF16_CHUNK), bytes = n / p->block.elems * p->block.bytes;
         peft__real *to = p->pairs ? s->wide : panel + done * k->nr;
         for (int32_t j = 0; j < cols; j++) {
-            bf16_fetch(stored[j], ahead, bytes);
+            peft__gemm_fetch(stored[j], ahead, bytes);
             rows[j] = p->plain ? bf16_reals(stored[j]) : s->stage + (int64_t)j * BF16_CHUNK;
         }
         if (p->plain) {
@@ -155,7 +144,7 @@ static void bf16_pack_plain(const bf16_plan *p, const bf16_space *s, int64_t k0,
         const int64_t rows = PEFT__MIN(kc - done, group);
         for (int64_t r = 0; r < rows; r++) {
             const uint8_t *row = peft__gemm_stored_row(b, k0 + done + r) + at;
-            bf16_fetch(row, BF16_AHEAD * b->row_bytes, n / p->block.elems * p->block.bytes);
+            peft__gemm_fetch(row, BF16_AHEAD * b->row_bytes, n / p->block.elems * p->block.bytes);
             if (p->plain) {
                 memcpy(s->stage + r * whole, row, (size_t)n * sizeof *s->stage);
             } else {

@@ -121,12 +121,7 @@ static void checkpoint_state(const struct peft_trainer *t, peft__job *const *job
 
 /* Jobs by their text: the same checkpoint in whatever order they were added. */
 static void checkpoint_sort(const struct peft_trainer *t, peft__job **out /* [PEFT__GROUPS] */) {
-    for (size_t i = 0; i < t->jobs.len; i++) {
-        peft__job *job = peft__trainer_job(t, i);
-        size_t at = i;
-        for (; at > 0 && strcmp(out[at - 1]->expression.text, job->expression.text) > 0; at--) { out[at] = out[at - 1]; }
-        out[at] = job;
-    }
+    for (size_t i = 0; i < t->jobs.len; i++) { peft__jobs_insert(out, i, peft__trainer_job(t, i)); }
 }
 
 typedef struct checkpoint_tensor { /* a flat vector of a job */

@@ -89,10 +89,9 @@ peft_status peft__jobs_share(struct peft_trainer *t) {
 
 /* ---- which of them, and as what ---------------------------------------------------------------------------------------------- */
 
-static void jobs_insert(struct peft_trainer *t, peft__job *job) {
-    size_t at = t->n_active++;
-    for (; at > 0 && strcmp(t->active[at - 1]->expression.text, job->expression.text) > 0; at--) { t->active[at] = t->active[at - 1]; }
-    t->active[at] = job;
+void peft__jobs_insert(peft__job **list, size_t n, peft__job *job) {
+    for (; n > 0 && strcmp(list[n - 1]->expression.text, job->expression.text) > 0; n--) { list[n] = list[n - 1]; }
+    list[n] = job;
 }
 
 static peft_status jobs_join(struct peft_trainer *t) {
@@ -115,9 +114,9 @@ peft_status peft__jobs_activate(struct peft_trainer *t) {
     t->n_active = 0;
     for (size_t i = 0; i < t->jobs.len; i++) {
         peft__job *job = peft__trainer_job(t, i);
-        if (t->only != NULL ? job == t->only : job->state == PEFT__JOB_RUNS) { jobs_insert(t, job); }
+        if (t->only != NULL ? job == t->only : job->state == PEFT__JOB_RUNS) { peft__jobs_insert(t->active, t->n_active++, job); }
     }
-    for (size_t i = 0; t->n_active == 0 && i < t->jobs.len; i++) { jobs_insert(t, peft__trainer_job(t, i)); }
+    if (t->n_active == 0) { t->active[t->n_active++] = peft__trainer_job(t, 0); } /* all have ended: what is asked is of the first */
     return t->n_active > 1 ? jobs_join(t) : PEFT_OK;
 }
 

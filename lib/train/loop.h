@@ -32,6 +32,8 @@ peft_status peft__jobs_check(const struct peft_trainer *t, const peft__job *job)
 peft_status peft__jobs_share(struct peft_trainer *t);
 /* Which of the jobs the tape is for, and their expression. */
 peft_status peft__jobs_activate(struct peft_trainer *t);
+/* Puts a job among n that are in the order of their texts. */
+void peft__jobs_insert(peft__job **list, size_t n, peft__job *job);
 /* What the tape is recorded with. */
 const peft__expression *peft__jobs_expression(const struct peft_trainer *t);
 /* `group` of the room for rows of an active job. */
