@@ -79,13 +79,15 @@ static inline peft_status api_batch(peft_context *ctx, const int32_t *ids, const
 /* Writes noise to every tensor of an adapter, so that it changes something. */
 static inline peft_status api_shake(peft_adapters *a, const char *name, float size) {
     peft_status st = PEFT_OK;
-    static float values[1 << 16];
+    enum { ROOM = 1 << 16 };
+    float *values = malloc(ROOM * sizeof *values); /* not static: tests shake in several threads at once */
     uint32_t state = 12345;
+    if (values == NULL) { return PEFT_E_NOMEM; }
     for (size_t i = 0; i < peft_adapters_tensor_count(a, name); i++) {
         const char *tensor = NULL;
         size_t n = 0;
         TRY(peft_adapters_tensor_info(a, name, i, &tensor, NULL, NULL));
-        TRY(peft_adapters_tensor_read(a, name, tensor, values, PEFT__COUNT(values), &n));
+        TRY(peft_adapters_tensor_read(a, name, tensor, values, ROOM, &n));
         for (size_t k = 0; k < n; k++) {
             state = state * 1664525U + 1013904223U;
             values[k] += size * ((float)(state >> 8) / 8388608.0F - 1);
@@ -93,6 +95,7 @@ static inline peft_status api_shake(peft_adapters *a, const char *name, float si
         TRY(peft_adapters_tensor_write(a, name, tensor, values, n));
     }
 out:
+    free(values);
     return st;
 }
 
