@@ -63,7 +63,7 @@ TEST_OBJECTS_DOUBLE := $(patsubst tests/%.c,$(BUILD)/obj/tests-double/%.o,$(wild
 
 STATIC := $(BUILD)/libpeft.a
 TOOL := $(if $(wildcard examples/peft/main.c),$(BUILD)/peft$(EXE))
-EXAMPLES := $(patsubst %,$(BUILD)/%$(EXE),dpo quickstart)
+EXAMPLES := $(patsubst %,$(BUILD)/%$(EXE),dpo quickstart $(if $(WINDOWS),,serve))
 
 UNIT := $(BUILD)/tests/unit$(EXE)
 DOUBLE := $(BUILD)/tests/double$(EXE)
@@ -216,7 +216,7 @@ $(BUILD)/libpeft.pc: include/peft.h FORCE
 # ---- objects -------------------------------------------------------------------------------------------------------
 
 # Layers without inner loops are made for size: a fifth less of their code, at no cost that shows.
-$(foreach layer,api model peft train,$(BUILD)/obj/lib/$(layer)/%.o): private FLAGS += $(if $(filter -O2,$(CFLAGS)),-Os)
+$(foreach layer,api infer model peft train,$(BUILD)/obj/lib/$(layer)/%.o): private FLAGS += $(if $(filter -O2,$(CFLAGS)),-Os)
 $(BUILD)/obj/lib/peft/factor%.o: private FLAGS += $(if $(filter -O2,$(CFLAGS)),-O2)
 $(BUILD)/obj/lib/kernels/arm/%.o $(BUILD)/obj/lib/kernels/x86/%.o $(BUILD)/obj/lib/kernels/generic/%.o: private FLAGS += $(if $(MINIMAL),-O2)
 

@@ -13,8 +13,12 @@ trained one. Needs Python only.
 --sum tree: a sum and a broadcast along binary trees, without a pipeline, as MPI_Reduce and MPI_Bcast may do it:
 2 ceil(log2 N) (bytes / bandwidth + latency).
 
-Left out: the update (every machine makes the whole of it), trees and hierarchies, overlap of sums and backward passes, which libpeft
-does not have either; several machines on one link.
+--overlap LAYERS: what a library would make of it that sums a layer's gradients up while the layers below are computed. Half of the
+computation is the backward pass; all but the lowest layer's sum hides behind it, as far as it is long enough:
+
+    step        forward + max(backward, reduce (1 - 1 / layers)) + reduce / layers
+
+Left out: the update (every machine makes the whole of it), hierarchies, several machines on one link.
 """
 import argparse
 import math
@@ -45,10 +49,17 @@ def steps_of(given, machines):
         yield sum(tokens) / machines, max(tokens)
 
 
+def step_of(given, compute, reduce):
+    """Seconds of a step, of which the computation takes `compute` on the machine with the most tokens."""
+    if not given.overlap:
+        return compute + reduce
+    return compute / 2 + max(compute / 2, reduce * (1 - 1 / given.overlap)) + reduce / given.overlap
+
+
 def efficiency(given, machines, size, gbit):
     second = (4 * given.parameters + 2 * size / 4) / (given.gflops * 1e9)  # of a token
     reduce = SUMS[given.sum](machines, size, gbit, given.latency * 1e-6)
-    parts = [mean * second / (most * second + reduce) for mean, most in steps_of(given, machines)]
+    parts = [mean * second / step_of(given, most * second, reduce) for mean, most in steps_of(given, machines)]
     return sum(parts) / len(parts)
 
 
@@ -69,6 +80,7 @@ def main():
     parser.add_argument("--spread", type=float, default=0.0, help="of the rows' lengths")
     parser.add_argument("--latency", type=float, default=50, help="of a message, in microseconds")
     parser.add_argument("--sum", choices=sorted(SUMS), default="ring")
+    parser.add_argument("--overlap", type=int, default=0, metavar="LAYERS", help="sums hide behind the backward pass of so many layers")
     parser.add_argument("--steps", type=int, default=20, help="that are simulated")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -78,6 +90,8 @@ def main():
     for machines in MACHINES:
         cells = ["%.1f %%" % (100 * efficiency(given, machines, size, gbit)) for _, size in sizes for gbit in NETWORKS]
         print("| %d | %s |" % (machines, " | ".join(cells)))
+    if given.overlap:
+        return
     rows = ["%d" % least_rows(given, size, gbit, MACHINES[-1]) for _, size in sizes for gbit in NETWORKS]
     print("| rows for 90 %% on %d | %s |" % (MACHINES[-1], " | ".join(rows)))
 

@@ -11,8 +11,8 @@
 #include <string.h>
 
 static const tool_command *const main_commands[] = {
-    &command_info,    &command_train,   &command_eval, &command_generate, &command_merge,
-    &command_combine, &command_convert, &command_plan, &command_bench,    &command_options,
+    &command_info,    &command_check,   &command_train, &command_eval,  &command_generate, &command_merge,
+    &command_combine, &command_convert, &command_plan,  &command_bench, &command_options,
     NULL,
 };
 

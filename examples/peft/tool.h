@@ -140,7 +140,7 @@ typedef struct tool_command {
     int (*run)(const tool_args *args);
 } tool_command;
 
-extern const tool_command command_info, command_train, command_eval, command_generate, command_merge, command_combine,
+extern const tool_command command_info, command_check, command_train, command_eval, command_generate, command_merge, command_combine,
     command_convert, command_plan, command_bench, command_options;
 
 #endif

@@ -106,8 +106,8 @@ static peft_status adapters_fail_method(const char *method) {
 }
 
 /* Puts a new adapter into the set, or frees it. */
-static peft_status adapters_put(peft_adapters *a, peft__adapter *made) {
-    peft_status st = peft__set_add(a, made);
+static peft_status adapters_put(peft_adapters *a, peft__adapter *made, bool replace) {
+    peft_status st = peft__set_add(a, made, replace);
     if (st != PEFT_OK) { peft__adapter_release(made); }
     return st;
 }
@@ -129,7 +129,7 @@ peft_status peft_adapters_add(peft_adapters *a, const char *name, const char *me
         peft__adapter_release(made);
         goto out;
     }
-    TRY(adapters_put(a, made));
+    TRY(adapters_put(a, made, false));
 out:
     peft__optset_free(&own);
     return st;
@@ -151,7 +151,7 @@ peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *p
     } else {
         TRY(peft__adapter_load_hf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
     }
-    TRY(adapters_put(a, made));
+    TRY(adapters_put(a, made, !PEFT__MINIMAL && peft__opt_bool(o, "replace")));
 out:
     peft__optset_free(&own);
     return st;
@@ -166,7 +166,7 @@ peft_status peft_adapters_combine(peft_adapters *a, const char *name, const char
     TRY(peft__check_text(expression, "expression"));
     TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_combine, &own, &o));
     TRY(peft__combine(a, name, expression, o, &made));
-    TRY(adapters_put(a, made));
+    TRY(adapters_put(a, made, false));
 out:
     peft__optset_free(&own);
     return st;

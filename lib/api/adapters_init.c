@@ -15,7 +15,7 @@ static peft_status init_read(const peft_adapters *a, const int32_t *ids, int64_t
     TRY(peft__opt_set_int(&opts, "max_length", n));
     TRY(peft__opt_set_int(&opts, "chunk", PEFT__MIN(n, 512)));
     TRY(peft__session_create(a->base.owner, NULL, NULL, &opts, &s));
-    TRY(peft__session_check_ids(s, ids, (size_t)n));
+    TRY(peft__session_check_ids(ids, (size_t)n, s->vocab));
     if (peft__session_has_source(s)) { /* encoder and decoder read the same */
         s->source.ids = ids;
         s->source.n = n;

@@ -38,7 +38,7 @@ peft_status peft__pick_options(const peft_options *o, peft__mem *mem, const peft
 
 /* ---- schemas.c ------------------------------------------------------------------------------------------------------------- */
 
-extern const peft__schema peft__schema_model, peft__schema_save, peft__schema_merge, peft__schema_load;
+extern const peft__schema peft__schema_model, peft__schema_save, peft__schema_merge, peft__schema_load, peft__schema_check;
 const peft__schema *peft__schema_at(size_t index);                            /* NULL past the end */
 peft_status peft__schema_by_name(const char *name, const peft__schema **out); /* PEFT_E_KEY naming the nearest */
 void peft__option_json(const peft__option *opt, const peft__opt_value *v,
@@ -53,5 +53,11 @@ peft_status peft__adapters_start(const peft_adapters *a, peft__adapter *x);
 peft__base_info peft__base_of_model(struct peft_model *m);
 /* Writes the model that the adapters make of their base. to_gguf: else a Hugging Face folder. */
 peft_status peft__merge_write(struct peft_model *m, const peft__expression *e, int32_t dtype, bool to_gguf, const char *path);
+
+/* session.c: is it one, and not running? */
+peft_status peft__session_check(const peft_session *s);
+/* A prompt's ids: what its text says, after the BOS that the tokenizer adds unless the text has it already. No EOS: the
+ * text goes on. An empty prompt is BOS alone, where there is one. What an encoder reads is a text of its own, and has both. */
+peft_status peft__session_encode(const peft_session *s, const peft__tokenizer *t, const char *prompt, size_t len, peft__vec *out);
 
 #endif

@@ -6,7 +6,7 @@
  * left out, and the registries (methods, architectures, kernels) are shorter. A source that a listed one needs and that is
  * not listed itself is an undefined name when a minimal build is linked: list it, or give it a line here. */
 #include "api/api.h"
-#include "infer/beam.h"
+#include "infer/infer.h"
 #include "model/parts.h"
 #include "peft/combine.h"
 #include "peft/hub.h"
@@ -26,9 +26,9 @@ static peft_status minimal_lacks_at(const char *path, const char *what) {
     return peft__fail(PEFT_E_UNSUPPORTED, "%s: %s: not in this build of libpeft, which is a minimal one", path, what);
 }
 
-/* ---- merged models, combinations, starts from a text, beams -------------------------------------------------------------- */
+/* ---- merged models, combinations, starts from a text, rows -------------------------------------------------------------- */
 
-const peft__schema peft__schema_combine = {"combine", NULL, 0};
+const peft__schema peft__schema_combine = {"combine", NULL, 0}, peft__schema_check = {"check", NULL, 0};
 
 peft_status peft__combine(struct peft_adapters *set, const char *name, const char *expression, const peft__optset *opts,
                           peft__adapter **out) {
@@ -39,6 +39,13 @@ peft_status peft__combine(struct peft_adapters *set, const char *name, const cha
 peft_status peft__lora_mix(const struct peft__mix *m, peft__adapter **out) {
     (void)out;
     return minimal_lacks_at(m->name, "combining adapters into one");
+}
+
+peft_status peft_check_json(peft_context *ctx, const char *path, const peft_model *base, const peft_options *options, char *buf,
+                            size_t cap, size_t *needed) {
+    (void)ctx, (void)base, (void)options, (void)buf, (void)cap;
+    if (needed != NULL) { *needed = 0; }
+    return minimal_lacks_at(path != NULL ? path : "NULL", "checking files");
 }
 
 peft_status peft_adapters_merge(const peft_adapters *a, const char *expression, const char *path,
@@ -82,10 +89,28 @@ peft_status peft__adapters_start(const peft_adapters *a, peft__adapter *x) {
     return PEFT_OK; /* only methods with virtual tokens start so */
 }
 
-peft_status peft__beam_search(struct peft_session *s, const peft__beam_spec *spec, peft__vec *out) {
-    (void)s, (void)spec, (void)out;
-    return minimal_lacks("beam search");
+peft_status peft_session_row_add(peft_session *s, const char *expression, const peft_tokenizer *tokenizer, const int32_t *ids,
+                                 size_t n, const peft_options *options, int64_t *row) {
+    (void)s, (void)expression, (void)tokenizer, (void)ids, (void)n, (void)options, (void)row;
+    return minimal_lacks("rows together");
 }
+
+peft_status peft_session_row_add_text(peft_session *s, const char *expression, const peft_tokenizer *tokenizer, const char *prompt,
+                                      size_t len, const peft_options *options, int64_t *row) {
+    return peft_session_row_add(s, expression, tokenizer, (const int32_t *)(const void *)prompt, len, options, row);
+}
+
+peft_status peft_session_rows_next(peft_session *s, peft_row_fn fn, void *user, size_t *left) {
+    (void)s, (void)fn, (void)user, (void)left;
+    return minimal_lacks("rows together");
+}
+
+peft_status peft_session_row_remove(peft_session *s, int64_t row) {
+    (void)s, (void)row;
+    return minimal_lacks("rows together");
+}
+
+void peft__rows_free(struct peft__rows *b) { (void)b; }
 
 /* Refused when the LoRA is made; there is none that would have to become a plain one. */
 bool peft__lora_from_base(const peft__adapter *a) {

@@ -147,7 +147,9 @@ peft_status peft__session_cross_grow(struct peft_session *s, int64_t rows, int64
 }
 void peft__session_cross_copy(struct peft_session *s, int32_t from, int32_t to) { (void)s, (void)from, (void)to; }
 void peft__session_cross_rewind(struct peft_session *s) { (void)s; }
-peft_status peft__session_source_begins(struct peft_session *s, peft__frame *f) { return (void)s, (void)f, PEFT_OK; }
+peft_status peft__session_source_begins(struct peft_session *s, peft__frame *f, int32_t slot) {
+    return (void)s, (void)f, (void)slot, PEFT_OK;
+}
 
 size_t peft__frame_source_bytes(const peft__caps *caps) { return (void)caps, 0; }
 peft_status peft__frame_source_create(peft__frame_room *r) { return (void)r, PEFT_OK; }

@@ -36,12 +36,16 @@ const peft__schema peft__schema_merge = {"merge", schemas_merge, PEFT__COUNT(sch
 
 static const peft__option schemas_load[] = {
     {"allow_nan", PEFT__OPT_BOOL, "false", 1, 0, NULL, "accept weights that are NaN or infinite"},
+#ifndef PEFT_MINIMAL
+    {"replace", PEFT__OPT_BOOL, "false", 1, 0, NULL, "take the place of an adapter of the same name; who uses that one goes on with it"},
+#endif
 };
 const peft__schema peft__schema_load = {"load", schemas_load, PEFT__COUNT(schemas_load)};
 
 static const peft__schema *const schemas_plain[] = {
     &peft__schema_trainer,  &peft__schema_dataset, &peft__schema_optimizer, &peft__schema_model, &peft__schema_session,
     &peft__schema_generate, &peft__schema_save,    &peft__schema_merge,     &peft__schema_load,  &peft__schema_combine,
+    &peft__schema_check,
 };
 
 const peft__schema *peft__schema_at(size_t index) {

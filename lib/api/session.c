@@ -18,7 +18,7 @@ out:
     return st;
 }
 
-static peft_status session_check(const peft_session *s) {
+peft_status peft__session_check(const peft_session *s) {
     peft_status st = peft__check_handle(s, PEFT__MAGIC_SESSION, "session");
     if (st == PEFT_OK && s->running) {
         st = peft__fail(PEFT_E_BUSY, "the session is running: a callback may only cancel it");
@@ -28,7 +28,7 @@ static peft_status session_check(const peft_session *s) {
 
 void peft_session_free(peft_session *s) {
     if (!peft__is_handle(s, PEFT__MAGIC_SESSION)) { return; }
-    if (session_check(s) != PEFT_OK) { /* rather a leak than a crash after the callback */
+    if (peft__session_check(s) != PEFT_OK) { /* rather a leak than a crash after the callback */
         peft__log(s->ctx, PEFT_LOG_ERROR, "peft_session_free was called by a callback of the session: it is not freed");
         return;
     }
@@ -36,7 +36,7 @@ void peft_session_free(peft_session *s) {
 }
 
 peft_status peft_session_set_adapters(peft_session *s, const char *expression) {
-    peft_status st = session_check(s);
+    peft_status st = peft__session_check(s);
     if (st == PEFT_OK && expression != NULL) { st = peft__check_text(expression, "expression"); }
     return st == PEFT_OK ? peft__session_set_adapters(s, expression) : st;
 }
@@ -45,7 +45,7 @@ peft_status peft_session_logits(peft_session *s, const peft_batch *batch, float 
     peft_status st = PEFT_OK;
     size_t n;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     TRY(peft__check_handle(batch, PEFT__MAGIC_BATCH, "batch"));
     if (!peft__session_output_size(s, batch->ids.len, batch->offsets.len > 0 ? batch->offsets.len - 1 : 0, &n)) {
         FAIL(PEFT_E_SHAPE, "the batch has too many tokens: %zu", batch->ids.len);
@@ -68,7 +68,7 @@ peft_status peft_session_evaluate(peft_session *s, const peft_dataset *data, cha
     peft__str text;
     peft__metrics metrics;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
     TRY(peft__dataset_check(data, &s->model->config, s->tape.vocab_extra, "evaluation"));
     peft__str_init(&text, &s->ctx->mem);
@@ -86,7 +86,7 @@ peft_status peft_session_outputs(peft_session *s, const peft_dataset *data, floa
     peft_status st = PEFT_OK;
     peft__metrics metrics;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     TRY(peft__check_handle(data, PEFT__MAGIC_DATASET, "data"));
     const peft__task *task = &s->model->config.task;
     if (peft__task_is_lm(task)) {
@@ -134,7 +134,7 @@ peft_status peft_session_generate(peft_session *s, const peft_tokenizer *tokeniz
     peft__vec made;
     memset(&made, 0, sizeof made);
     TRY(peft__check_buffer(out, cap, needed));
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     if (tokenizer != NULL) { TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer")); }
     TRY(peft__check_bytes(ids, n, "ids"));
     peft__vec_init(&made, &s->ctx->mem, sizeof(int32_t));
@@ -145,9 +145,7 @@ out:
     return st;
 }
 
-/* A prompt's ids: what its text says, after the BOS that the tokenizer adds unless the text has it already. No EOS: the
- * text goes on. An empty prompt is BOS alone, where there is one. What an encoder reads is a text of its own, and has both. */
-static peft_status session_encode(const peft_session *s, const peft__tokenizer *t, const char *prompt, size_t len, peft__vec *out) {
+peft_status peft__session_encode(const peft_session *s, const peft__tokenizer *t, const char *prompt, size_t len, peft__vec *out) {
     peft_status st = PEFT_OK;
     peft__vec full;
     peft__mem *mem = &s->ctx->mem;
@@ -177,12 +175,12 @@ peft_status peft_session_generate_text(peft_session *s, const peft_tokenizer *to
     peft__str text;
     peft__vec ids;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer"));
     TRY(peft__check_bytes(prompt, len, "prompt"));
     peft__str_init(&text, &s->ctx->mem);
     peft__vec_init(&ids, &s->ctx->mem, sizeof(int32_t));
-    st = session_encode(s, tokenizer->inner, prompt != NULL ? prompt : "", len, &ids);
+    st = peft__session_encode(s, tokenizer->inner, prompt != NULL ? prompt : "", len, &ids);
     if (st == PEFT_OK) { st = session_run(s, tokenizer, ids.data, ids.len, options, fn, user, NULL, &text); }
     peft__vec_free(&ids);
     return peft__finish_text(st, &text, buf, cap, needed);
@@ -210,7 +208,7 @@ out:
 peft_status peft_session_start(peft_session *s, const peft_tokenizer *tokenizer, const int32_t *ids, size_t n,
                                const peft_options *options) {
     peft_status st = PEFT_OK;
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     if (tokenizer != NULL) { TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer")); }
     TRY(peft__check_bytes(ids, n, "ids"));
     TRY(session_begin(s, tokenizer, ids, n, options));
@@ -222,11 +220,11 @@ peft_status peft_session_start_text(peft_session *s, const peft_tokenizer *token
                                     const peft_options *options) {
     peft_status st = PEFT_OK;
     peft__vec ids;
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     TRY(peft__check_handle(tokenizer, PEFT__MAGIC_TOKENIZER, "tokenizer"));
     TRY(peft__check_bytes(prompt, len, "prompt"));
     peft__vec_init(&ids, &s->ctx->mem, sizeof(int32_t));
-    st = session_encode(s, tokenizer->inner, prompt != NULL ? prompt : "", len, &ids);
+    st = peft__session_encode(s, tokenizer->inner, prompt != NULL ? prompt : "", len, &ids);
     if (st == PEFT_OK) { st = session_begin(s, tokenizer, ids.data, ids.len, options); }
     peft__vec_free(&ids);
 out:
@@ -236,7 +234,7 @@ out:
 peft_status peft_session_next(peft_session *s, int32_t *id, char *buf, size_t cap, size_t *needed) {
     peft_status st = PEFT_OK;
     TRY(peft__check_buffer(buf, cap, needed));
-    TRY(session_check(s));
+    TRY(peft__session_check(s));
     TRY(peft__check_arg(id, "id"));
     s->running = true;
     st = peft__session_next(s, id, buf, cap, needed);

@@ -52,6 +52,7 @@ typedef struct peft__caps { /* what a plan is made for; a larger batch is PEFT_E
     int64_t max_source, max_source_length;    /* tokens that encoders read, of a batch and of a row; 0: the model has none */
     int64_t source_virtual;                   /* virtual tokens before a row of them */
     bool bf16;                                /* products with frozen matrices are made in bfloat16 */
+    bool pack;                                /* what waits for the backward pass is stored as bfloat16 */
 } peft__caps;
 
 /* ---- values and ops -------------------------------------------------------------------------------------------------- */
@@ -67,9 +68,9 @@ typedef struct peft__value {
     bool viewed;            /* has views, which are then its only use */
 } peft__value;
 
-enum { PEFT__GROUPS = 16 }; /* most branches of an expression that rows are divided among */
+enum { PEFT__GROUPS = 32 }; /* most branches of an expression that rows are divided among */
 enum { PEFT__READS_OUT = 24 };
-enum { PEFT__OP_IN = 18, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 5 };
+enum { PEFT__OP_IN = 34, PEFT__OP_OUT = 3, PEFT__OP_PARAMS = 5 };
 
 enum { /* flags of an op kind */
     PEFT__OPF_CHEAP = 1,    /* element-wise: rebuilt in the backward pass rather than kept */
@@ -130,7 +131,8 @@ struct peft__tape {
     int64_t source_virtual;       /* the same, to a row of the source */
     int64_t group_source[PEFT__GROUPS]; /* and of each group */
     int64_t prefix_tokens;        /* keys and values that stand before each row's own (prefix) */
-    int64_t cross_prefix;         /* the same, before the encoder's in cross attention: of the layer that has most */
+    int64_t group_prefix[PEFT__GROUPS]; /* the same, before a row of each group */
+    int64_t cross_prefix;         /* prefix_tokens before the encoder's in cross attention: of the layer that has most */
     int64_t position_shift;       /* added to the positions of a row's tokens where a prefix counts as tokens: the most */
     int64_t group_shift[PEFT__GROUPS]; /* the same, of a row of each group */
     int64_t vocab_extra;          /* ids after the base's vocabulary that adapters add: the head has as many more logits */
@@ -354,6 +356,7 @@ typedef struct peft__kv_cache {
     peft__real **k, **v;    /* [layers] -> [rows * capacity * kv_dim] */
     int64_t rows, capacity, kv_dim;
     int64_t *length;        /* [rows]: positions filled; advanced by the session after a forward pass */
+    int64_t *prefix;        /* [rows]: of these, the prefix; of the layer that has most */
     peft__real **cross_k, **cross_v; /* [layers] -> [rows * cross_capacity * kv_dim]; NULL: no cross attention */
     int64_t cross_capacity; /* tokens of a row's encoder, and of the longest prefix of cross attention */
     int64_t *cross_length;  /* [rows]: tokens of the row's encoder; set by the session before the row's first pass */
@@ -418,6 +421,7 @@ typedef struct peft__plan_step {
     int32_t phase;               /* PEFT__PHASE_* */
 } peft__plan_step;
 enum { PEFT__PHASE_FORWARD = 0, PEFT__PHASE_REBUILD = 1, PEFT__PHASE_BACKWARD = 2 };
+enum { PEFT__PHASE_PACK = 3, PEFT__PHASE_UNPACK = 4 }; /* of the op's first output (pack.c) */
 
 typedef struct peft__plan {
     peft__mem *mem;
@@ -426,7 +430,11 @@ typedef struct peft__plan {
     peft__plan_step *steps;      /* owned */
     int64_t n_steps, n_forward;
     size_t *place, *rebuilt_place, *grad_place; /* owned, [values]: byte offsets in the block; SIZE_MAX: none */
-    bool *dropped;               /* owned, [values]: not kept from forward to backward */
+    bool *dropped;               /* owned, [values]: not kept from forward to backward, or kept packed only */
+#ifndef PEFT_MINIMAL
+    int32_t *packed;             /* owned, [values]: the op of the forward pass after which it is packed; -1: it is not; NULL: none */
+    size_t *packed_place;        /* owned, [values]: byte offsets in the block; NULL: none */
+#endif
     int64_t n_values;
     bool *recompute;             /* owned, [segments]: this segment is rebuilt in the backward pass */
     size_t *kept;                /* owned, [segments]: bytes that live from its forward into its backward pass */
@@ -434,7 +442,8 @@ typedef struct peft__plan {
     size_t least_bytes;          /* after PEFT_E_NOMEM for the limit: the smallest limit that would do */
     size_t block_bytes;          /* activations and gradients */
     size_t scratch_bytes;        /* workers x per-worker scratch; caps.bf16: and PEFT__ROUNDED_BYTES */
-    size_t op_scratch_bytes;     /* shared scratch of the largest op */
+    size_t op_scratch_bytes;     /* shared scratch of the largest op but those of losses */
+    size_t loss_bytes, loss_place; /* the losses' scratch, which is in the block: it is the largest, and wanted once */
     double forward_flops, backward_flops, rebuild_flops; /* of a batch of max_tokens */
 } peft__plan;
 
@@ -461,7 +470,8 @@ struct peft__exec {
     peft__frame *frame;          /* of the run in progress */
     peft__run run;
     peft__mem *mem;
-    uint8_t *block, *op_scratch; /* owned */
+    uint8_t *block, *scratch;    /* owned; scratch: of all ops but losses */
+    uint8_t *op_scratch;         /* of the op that runs */
     bool *grad_written;          /* owned, [values] */
     bool *backward_place;        /* owned, [values]: read the rebuilt copy */
     bool training;               /* of the run in progress */

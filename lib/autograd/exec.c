@@ -1,4 +1,5 @@
 /* exec.c - running a plan: the steps in order, with all memory taken beforehand. */
+#include "autograd/plan.h"
 #include "autograd/profile.h"
 
 peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,
@@ -20,10 +21,10 @@ peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t
         x->run.rounded = x->run.scratch + (p->scratch_bytes - PEFT__ROUNDED_BYTES);
     }
 #endif
-    x->op_scratch = peft__alloc(mem, p->op_scratch_bytes);
+    x->scratch = peft__alloc(mem, p->op_scratch_bytes);
     x->grad_written = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
     x->backward_place = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
-    if (x->block == NULL || x->run.scratch == NULL || x->op_scratch == NULL || x->grad_written == NULL ||
+    if (x->block == NULL || x->run.scratch == NULL || x->scratch == NULL || x->grad_written == NULL ||
         x->backward_place == NULL) {
         peft__exec_free(x);
         st = PEFT_E_NOMEM;
@@ -35,7 +36,7 @@ void peft__exec_free(peft__exec *x) {
     if (x->mem == NULL) { return; }
     peft__free(x->mem, x->block, x->plan->block_bytes);
     peft__free(x->mem, x->run.scratch, x->plan->scratch_bytes);
-    peft__free(x->mem, x->op_scratch, x->plan->op_scratch_bytes);
+    peft__free(x->mem, x->scratch, x->plan->op_scratch_bytes);
     peft__free(x->mem, x->grad_written, (size_t)x->plan->n_values * sizeof(bool));
     peft__free(x->mem, x->backward_place, (size_t)x->plan->n_values * sizeof(bool));
     memset(x, 0, sizeof *x);
@@ -75,10 +76,17 @@ static peft_status exec_check(const peft__exec *x, const peft__frame *f) {
 
 static void exec_step(peft__exec *x, const peft__plan_step *s) {
     const peft__op *op = peft__tape_op(x->tape, s->op);
+    x->op_scratch = (op->kind->flags & PEFT__OPF_LOSS) != 0 ? x->block + x->plan->loss_place : x->scratch;
     if (s->phase == PEFT__PHASE_BACKWARD) {
         op->kind->backward(x, op);
         return;
     }
+#ifndef PEFT_MINIMAL
+    if (s->phase >= PEFT__PHASE_PACK) {
+        peft__pack_step(x, s);
+        return;
+    }
+#endif
     if (s->phase == PEFT__PHASE_REBUILD) {
         for (int32_t j = 0; j < op->n_out; j++) { x->backward_place[op->out[j]] = x->plan->dropped[op->out[j]]; }
     }
@@ -139,6 +147,7 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
         bool loss = (peft__tape_op(x->tape, s->op)->kind->flags & PEFT__OPF_LOSS) != 0;
         if (goes_on && exec_is_before(x->tape, peft__tape_op(x->tape, s->op))) { continue; }
         if (backward && loss && s->phase == PEFT__PHASE_FORWARD) { continue; } /* done with its gradient, in one go */
+        if (!backward && s->phase != PEFT__PHASE_FORWARD) { continue; }        /* nothing waits for a backward pass */
         exec_measured(x, s);
     }
 #ifndef PEFT_MINIMAL

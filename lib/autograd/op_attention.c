@@ -121,7 +121,7 @@ static peft__real *attention_copy_at(const peft__exec *x, const peft__op *op, pe
 static void attention_cache(peft__exec *x, const peft__op *op, int64_t row, peft__attn_row *r) {
     const peft__attn_spec *s = op->aux;
     const peft__kv_cache *c = x->frame->cache;
-    int64_t begin, slot = x->frame->cache_rows[row], own = attention_stretch(x, op, row, &begin), skip = x->tape->prefix_tokens - own;
+    int64_t begin, slot = x->frame->cache_rows[row], own = attention_stretch(x, op, row, &begin), skip = c->prefix[slot] - own;
     int64_t first = (slot * c->capacity + skip) * c->kv_dim;
     bool fresh = c->length[slot] == 0;
     r->n_past = fresh ? own : c->length[slot] - skip;

@@ -63,6 +63,7 @@ static size_t place_one(place_piece **placed, size_t n, place_piece *p) {
 
 typedef struct place_lives { /* pieces by the value whose memory they are */
     place_piece *data, *rebuilt, *grad; /* [values] */
+    place_piece *packed;                /* [values]; NULL: nothing is */
 } place_lives;
 
 static void place_forward(const peft__plan *p, const peft__aliases *al, place_lives *L, int64_t step,
@@ -102,41 +103,79 @@ static void place_collect(place_piece *pieces, size_t n, const peft__tape *t, co
     }
 }
 
+#ifndef PEFT_MINIMAL
+/* From memory to its packed copy, or back. */
+static void place_pack(const peft__plan *p, place_lives *L, const peft__aliases *al, int64_t step, const peft__op *op) {
+    int32_t m = al->data[op->out[0]];
+    place_touch(p->steps[step].phase == PEFT__PHASE_PACK ? &L->data[m] : &L->rebuilt[m], step);
+    place_touch(&L->packed[m], step);
+}
+
+static void place_collect_packed(place_lives *L, size_t n, const peft__tape *t, const peft__plan *p) {
+    place_collect(L->packed, n, t, p, p->packed, p->packed_place);
+    for (size_t v = 0; v < n; v++) { L->packed[v].size = peft__plan_packs(p, v) ? peft__pack_bytes(t, &p->caps, (peft__val)v) : 0; }
+}
+#endif
+
 /* What each segment leaves for the backward pass. */
 static void place_kept(peft__plan *p, const peft__tape *t, const place_piece *data) {
-    memset(p->kept, 0, (size_t)p->segments * sizeof *p->kept);
     for (int64_t v = 0; v < p->n_values; v++) {
         if (data[v].first < 0 || data[v].first >= p->n_forward || data[v].last < p->n_forward) { continue; }
         p->kept[peft__tape_op(t, peft__tape_value(t, (peft__val)v)->producer)->segment] += data[v].size;
     }
 }
 
+/* What lives when. */
+static void place_steps(const peft__plan *p, const peft__tape *t, const peft__aliases *al, place_lives *L, place_piece *loss) {
+    for (int64_t s = 0; s < p->n_steps; s++) {
+        const peft__op *op = peft__tape_op(t, p->steps[s].op);
+        if ((op->kind->flags & PEFT__OPF_LOSS) != 0) { place_touch(loss, s); }
+#ifndef PEFT_MINIMAL
+        if (p->steps[s].phase >= PEFT__PHASE_PACK) {
+            place_pack(p, L, al, s, op);
+            continue;
+        }
+#endif
+        if (p->steps[s].phase == PEFT__PHASE_BACKWARD) {
+            place_backward(t, p, al, L, s, op);
+        } else {
+            place_forward(p, al, L, s, op, p->steps[s].phase == PEFT__PHASE_REBUILD);
+        }
+    }
+}
+
 peft_status peft__plan_place(peft__plan *p, const peft__tape *t, const peft__aliases *al) {
     peft_status st = PEFT_OK;
-    size_t n = t->values.len, used = 0, placed = 0, bytes = 3 * n * sizeof(place_piece), order_bytes = 6 * n * sizeof(void *);
+    size_t n = t->values.len, used = 0, placed = 0, most = 3 * n + 1;
+#ifndef PEFT_MINIMAL
+    most += p->packed != NULL ? n : 0;
+#endif
+    size_t bytes = most * sizeof(place_piece), order_bytes = 2 * most * sizeof(void *);
     place_piece *pieces = peft__alloc(p->mem, bytes);
     place_piece **order = peft__alloc(p->mem, order_bytes);
     if (pieces == NULL || order == NULL) { st = PEFT_E_NOMEM; goto out; }
-    place_lives L = {pieces, pieces + n, pieces + 2 * n};
+    place_lives L = {pieces, pieces + n, pieces + 2 * n, most > 3 * n + 1 ? pieces + 3 * n + 1 : NULL};
+    place_piece *loss = pieces + 3 * n;
+    *loss = (place_piece){-1, -1, p->loss_bytes, 0, &p->loss_place};
     place_collect(L.data, n, t, p, al->data, p->place);
     place_collect(L.rebuilt, n, t, p, al->data, p->rebuilt_place);
     place_collect(L.grad, n, t, p, al->grad, p->grad_place);
-    for (int64_t s = 0; s < p->n_steps; s++) {
-        const peft__op *op = peft__tape_op(t, p->steps[s].op);
-        if (p->steps[s].phase == PEFT__PHASE_BACKWARD) {
-            place_backward(t, p, al, &L, s, op);
-        } else {
-            place_forward(p, al, &L, s, op, p->steps[s].phase == PEFT__PHASE_REBUILD);
-        }
-    }
-    for (size_t i = 0; i < 3 * n; i++) {
+#ifndef PEFT_MINIMAL
+    if (L.packed != NULL) { place_collect_packed(&L, n, t, p); }
+#endif
+    place_steps(p, t, al, &L, loss);
+    for (size_t i = 0; i < most; i++) {
         if (pieces[i].first >= 0 && pieces[i].size > 0) { order[used++] = &pieces[i]; }
     }
+    memset(p->kept, 0, (size_t)p->segments * sizeof *p->kept);
     place_kept(p, t, L.data);
+#ifndef PEFT_MINIMAL
+    if (L.packed != NULL) { place_kept(p, t, L.packed); }
+#endif
     place_sort(order, used);
     p->block_bytes = 0;
     for (size_t i = 0; i < used; i++) {
-        size_t end = place_one(order + 3 * n, placed++, order[i]);
+        size_t end = place_one(order + most, placed++, order[i]);
         p->block_bytes = PEFT__MAX(p->block_bytes, end);
         *order[i]->out = order[i]->at;
     }
@@ -144,6 +183,9 @@ peft_status peft__plan_place(peft__plan *p, const peft__tape *t, const peft__ali
         p->place[v] = p->place[al->data[v]];
         p->rebuilt_place[v] = p->rebuilt_place[al->data[v]];
         p->grad_place[v] = p->grad_place[al->grad[v]];
+#ifndef PEFT_MINIMAL
+        if (L.packed != NULL) { p->packed_place[v] = p->packed_place[al->data[v]]; }
+#endif
     }
 out:
     peft__free(p->mem, pieces, bytes);

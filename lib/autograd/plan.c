@@ -6,7 +6,7 @@
  *
  * Dropped are the outputs of element-wise ops (cheap to rebuild: norms, activations, products of gates), and, in segments
  * that the memory limit demands, everything but what other segments read ("gradient checkpointing", Chen et al. 2016).
- * Where everything lives is place.c. */
+ * Where everything lives is place.c, what is kept in half of its bytes pack.c. */
 #include "autograd/plan.h"
 
 int64_t peft__plan_rows(const peft__tape *t, const peft__caps *caps, int32_t space, int64_t fixed) {
@@ -139,6 +139,10 @@ static peft_status plan_ensure(plan_build *b, peft__val v) {
     if (x->parent != PEFT__NONE) { return plan_ensure(b, x->parent); }
     if (!b->p->dropped[b->al->data[v]] || b->rebuilt[v]) { return PEFT_OK; }
     const peft__op *op = peft__tape_op(b->t, x->producer);
+    if (peft__plan_packs(b->p, b->al->data[v])) {
+        b->rebuilt[v] = b->rebuilt[b->al->data[v]] = true;
+        return plan_push(b, x->producer, PEFT__PHASE_UNPACK);
+    }
     for (int32_t j = 0; j < op->n_in; j++) {
         if (op->in[j] != PEFT__NONE) { TRY(plan_ensure(b, op->in[j])); }
     }
@@ -148,12 +152,44 @@ out:
     return st;
 }
 
+#ifdef PEFT_MINIMAL
+#define plan_pack_after(b, i) PEFT_OK
+#define plan_pack_less(b)     ((void)0)
+#else
+/* Packs the memory whose last op of the forward pass is i. */
+static peft_status plan_pack_after(plan_build *b, int32_t i) {
+    peft_status st = PEFT_OK;
+    for (int64_t v = 0; v < b->p->n_values && b->p->packed != NULL; v++) {
+        if (b->p->packed[v] == i) { TRY(plan_push(b, peft__tape_value(b->t, (peft__val)v)->producer, PEFT__PHASE_PACK)); }
+    }
+out:
+    return st;
+}
+
+/* What the backward pass never asked for need not be packed. */
+static void plan_pack_less(plan_build *b) {
+    peft__plan_step *s = b->steps.data;
+    size_t n = 0;
+    int64_t forward = 0;
+    for (size_t i = 0; i < b->steps.len; i++) {
+        if (s[i].phase == PEFT__PHASE_PACK && !b->rebuilt[peft__tape_op(b->t, s[i].op)->out[0]]) { continue; }
+        forward += (int64_t)i < b->p->n_forward;
+        s[n++] = s[i];
+    }
+    b->steps.len = n;
+    b->p->n_forward = forward;
+}
+#endif
+
 static peft_status plan_schedule(plan_build *b) {
     peft_status st = PEFT_OK;
     const peft__tape *t = b->t;
     memset(b->rebuilt, 0, t->values.len * sizeof *b->rebuilt);
     b->steps.len = 0;
-    for (size_t i = 0; i < t->ops.len; i++) { TRY(plan_push(b, (int32_t)i, PEFT__PHASE_FORWARD)); }
+    for (size_t i = 0; i < t->ops.len; i++) {
+        TRY(plan_push(b, (int32_t)i, PEFT__PHASE_FORWARD));
+        TRY(plan_pack_after(b, (int32_t)i));
+    }
     b->p->n_forward = (int64_t)b->steps.len;
     for (int32_t i = (int32_t)t->ops.len - 1; i >= 0 && b->p->training; i--) {
         const peft__op *op = peft__tape_op(t, i);
@@ -167,6 +203,7 @@ static peft_status plan_schedule(plan_build *b) {
         }
         TRY(plan_push(b, i, PEFT__PHASE_BACKWARD));
     }
+    plan_pack_less(b);
     b->p->steps = b->steps.data;
     b->p->n_steps = (int64_t)b->steps.len;
 out:
@@ -192,6 +229,9 @@ static void plan_drop(const peft__tape *t, peft__plan *p, const peft__aliases *a
     for (int64_t v = 0; v < p->n_values; v++) {
         if (al->data[v] != (int32_t)v) { p->dropped[v] = p->dropped[al->data[v]]; }
     }
+#ifndef PEFT_MINIMAL
+    peft__pack_choose(t, p, al);
+#endif
 }
 
 static void plan_cost(peft__plan *p, const peft__tape *t) {
@@ -266,8 +306,28 @@ static void plan_scratch(peft__plan *p, const peft__tape *t, const peft__kernels
         const peft__op *op = peft__tape_op(t, (int32_t)i);
         if (op->kind->scratch == NULL) { continue; }
         size_t n = op->kind->scratch(t, op, &p->caps);
-        p->op_scratch_bytes = PEFT__MAX(p->op_scratch_bytes, n);
+        size_t *most = (op->kind->flags & PEFT__OPF_LOSS) != 0 ? &p->loss_bytes : &p->op_scratch_bytes;
+        *most = PEFT__MAX(*most, (n + 63) & ~(size_t)63);
     }
+}
+
+/* The tables of n values; peft__plan_free gives back what is there. */
+static peft_status plan_tables(peft__plan *p, peft__mem *mem, size_t n) {
+    p->place = peft__alloc(mem, n * sizeof(size_t));
+    p->rebuilt_place = peft__alloc(mem, n * sizeof(size_t));
+    p->grad_place = peft__alloc(mem, n * sizeof(size_t));
+    p->dropped = peft__alloc_zero(mem, n * sizeof(bool));
+    p->recompute = peft__alloc_zero(mem, (size_t)p->segments * sizeof(bool));
+    p->kept = peft__alloc_zero(mem, (size_t)p->segments * sizeof(size_t));
+#ifndef PEFT_MINIMAL
+    if (p->caps.pack) {
+        p->packed = peft__alloc(mem, n * sizeof(int32_t));
+        p->packed_place = peft__alloc(mem, n * sizeof(size_t));
+        if (p->packed == NULL || p->packed_place == NULL) { return PEFT_E_NOMEM; }
+    }
+#endif
+    bool all = p->place != NULL && p->rebuilt_place != NULL && p->grad_place != NULL && p->dropped != NULL && p->recompute != NULL;
+    return all && p->kept != NULL ? PEFT_OK : PEFT_E_NOMEM;
 }
 
 peft_status peft__plan_make(peft__plan *p, peft__mem *mem, const peft__tape *t, const peft__caps *caps, size_t limit,
@@ -287,20 +347,11 @@ peft_status peft__plan_make(peft__plan *p, peft__mem *mem, const peft__tape *t, 
     b.p = p;
     b.al = &al;
     peft__vec_init(&b.steps, mem, sizeof(peft__plan_step));
-    p->place = peft__alloc(mem, n * sizeof(size_t));
-    p->rebuilt_place = peft__alloc(mem, n * sizeof(size_t));
-    p->grad_place = peft__alloc(mem, n * sizeof(size_t));
-    p->dropped = peft__alloc_zero(mem, n * sizeof(bool));
-    p->recompute = peft__alloc_zero(mem, (size_t)p->segments * sizeof(bool));
-    p->kept = peft__alloc_zero(mem, (size_t)p->segments * sizeof(size_t));
     b.rebuilt = peft__alloc_zero(mem, n * sizeof(bool));
     al.data = peft__alloc(mem, n * sizeof(int32_t));
     al.grad = peft__alloc(mem, n * sizeof(int32_t));
-    if (p->place == NULL || p->rebuilt_place == NULL || p->grad_place == NULL || p->dropped == NULL ||
-        p->recompute == NULL || p->kept == NULL || b.rebuilt == NULL || al.data == NULL || al.grad == NULL) {
-        st = PEFT_E_NOMEM;
-        goto out;
-    }
+    TRY(plan_tables(p, mem, n));
+    if (b.rebuilt == NULL || al.data == NULL || al.grad == NULL) { st = PEFT_E_NOMEM; goto out; }
     peft__plan_alias(t, &al);
     plan_scratch(p, t, k, workers, head_dim);
     TRY(plan_fit(&b, limit));
@@ -330,6 +381,10 @@ void peft__plan_free(peft__plan *p) {
     peft__free(p->mem, p->rebuilt_place, n * sizeof(size_t));
     peft__free(p->mem, p->grad_place, n * sizeof(size_t));
     peft__free(p->mem, p->dropped, n * sizeof(bool));
+#ifndef PEFT_MINIMAL
+    peft__free(p->mem, p->packed, n * sizeof(int32_t));
+    peft__free(p->mem, p->packed_place, n * sizeof(size_t));
+#endif
     peft__free(p->mem, p->recompute, (size_t)p->segments * sizeof(bool));
     peft__free(p->mem, p->kept, (size_t)p->segments * sizeof(size_t));
     memset(p, 0, sizeof *p);

@@ -9,6 +9,7 @@
  *   forward, rebuild   values read, values written, the frozen matrix as it is stored, parameters
  *   backward           gradients of the outputs, gradients of the inputs, values that it reads, the matrix, parameters, and the
  *                      gradients of those that are trained, read and written
+ *   pack, unpack       its first output, once as reals and once as bfloat16
  *
  * An op without products reads as many rows of its table as it has rows, not all of it.
  *
@@ -18,7 +19,8 @@
 #ifndef PEFT_MINIMAL
 
 const char *peft__profile_phase(int32_t phase) {
-    return phase == PEFT__PHASE_FORWARD ? "forward" : phase == PEFT__PHASE_REBUILD ? "rebuild" : "backward";
+    static const char *const names[] = {"forward", "rebuild", "backward", "pack", "unpack"};
+    return names[phase];
 }
 
 /* Rows of v that the op works on. */
@@ -74,6 +76,10 @@ static double profile_weights(const peft__exec *x, const peft__op *op, bool trai
 }
 
 static double profile_bytes(const peft__exec *x, const peft__op *op, int32_t phase) {
+    if (phase >= PEFT__PHASE_PACK) {
+        peft__val v = op->out[0];
+        return (double)(peft__exec_rows(x, v) * peft__tape_value(x->tape, v)->cols) * (double)(sizeof(peft__real) + sizeof(uint16_t));
+    }
     bool backward = phase == PEFT__PHASE_BACKWARD;
     double bytes = profile_weights(x, op, backward);
     uint32_t reads = backward && op->kind->reads != NULL ? op->kind->reads(x->tape, op) : 0;
@@ -102,7 +108,7 @@ void peft__profile_add(peft__profile *p, const peft__exec *x, const peft__plan_s
     }
     line->calls++;
     line->seconds += seconds;
-    line->flops += profile_flops(x, op, s->phase == PEFT__PHASE_BACKWARD);
+    line->flops += s->phase >= PEFT__PHASE_PACK ? 0 : profile_flops(x, op, s->phase == PEFT__PHASE_BACKWARD);
     line->bytes += profile_bytes(x, op, s->phase);
 }
 

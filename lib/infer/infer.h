@@ -1,8 +1,11 @@
 /* infer.h - layer 5: sessions: logits, the KV cache, sampling and generation.
  *
- * session.c    tape, plan and cache of one session; logits of whole batches
+ * session.c    the life of one session: its tape and plan
+ * pass.c       one run of the tape; logits of whole batches
+ * cache.c      keys and values of rows
  * sample.c     greedy, temperature, top-k, top-p, min-p, repetition penalty
  * generate.c   the loop over tokens: prefill by chunks, one token at a time
+ * rows.c       rows that are continued together, each with its own adapters
  * beam.c       beam search over the rows of the cache
  * source.c     encoder-decoder models: what the encoder reads, and the cache of cross attention
  * emit.c       what the caller gets of a token: text in whole characters, stop strings */
@@ -44,7 +47,7 @@ struct peft_session {
     bool planned;
     int64_t chunk;        /* tokens of one pass at most, virtual ones not counted */
     int64_t max_length;   /* tokens of a row at most, virtual ones not counted */
-    peft__kv_cache cache; /* of one row, or of several beams: prefix, virtual tokens, tokens; grows by need */
+    peft__kv_cache cache; /* of one row, of several beams or of the rows of a batch; grows by need */
     peft__session_source source; /* of encoder-decoder models */
     int64_t whole;        /* positions of the row that is read in parts; 0: what is read is whole */
     int32_t group, task;  /* of the cached rows: which branch of the expression it takes, and its task */
@@ -59,6 +62,8 @@ struct peft_session {
     float *logits;        /* owned, [vocab or columns] */
     atomic_int cancel;    /* asked to end; taken back by the call that does */
     struct peft__generation *generation; /* owned: started and asked for a token at a time; NULL: none */
+    struct peft__rows *batch; /* owned: rows that are continued together; NULL: none yet */
+    int32_t branches;     /* of the session of a batch: the groups of its rows; 0: a session as the caller made it */
     bool running;         /* inside a call: callbacks may not re-enter */
 };
 enum { PEFT__MAGIC_SESSION = 0x53464550 };
@@ -102,5 +107,15 @@ peft_status peft__session_start(struct peft_session *s, struct peft_tokenizer *t
                                 const peft__optset *opts);
 peft_status peft__session_next(struct peft_session *s, int32_t *id, char *buf, size_t cap, size_t *needed);
 void peft__session_stop(struct peft_session *s);
+
+/* ---- rows.c ---- */
+
+/* Adds a row that is continued with others; expression NULL: the session's. */
+peft_status peft__rows_add(struct peft_session *s, const char *expression, struct peft_tokenizer *t, const int32_t *ids, size_t n,
+                           const peft__optset *opts, int64_t *row);
+/* At most one token more for each row; *left: rows that have more to come. */
+peft_status peft__rows_next(struct peft_session *s, peft_row_fn fn, void *user, size_t *left);
+peft_status peft__rows_remove(struct peft_session *s, int64_t row); /* PEFT_E_NOT_FOUND */
+void peft__rows_free(struct peft__rows *b);
 
 #endif

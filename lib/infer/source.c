@@ -73,7 +73,7 @@ peft_status peft__session_source_prepare(struct peft_session *s, const peft__ses
         TRY(peft__session_check_source(s, (int64_t)r, n));
         most = PEFT__MAX(most, n);
     }
-    TRY(peft__session_check_ids(s, rows->source_ids, (size_t)rows->source_offsets[rows->n]));
+    TRY(peft__session_check_ids(rows->source_ids, (size_t)rows->source_offsets[rows->n], s->vocab));
     TRY(peft__session_source_need(s, most));
 out:
     return st;
@@ -159,13 +159,14 @@ void peft__session_cross_rewind(struct peft_session *s) {
     for (int64_t r = 0; r < s->source.rows; r++) { s->cache.cross_length[r] = 0; }
 }
 
-peft_status peft__session_source_begins(struct peft_session *s, peft__frame *f) {
+peft_status peft__session_source_begins(struct peft_session *s, peft__frame *f, int32_t slot) {
     peft_status st = PEFT_OK;
     const int64_t offsets[2] = {0, s->source.n};
     if (!peft__session_has_source(s)) { return PEFT_OK; }
-    TRY(peft__session_cross_grow(s, s->cache.rows, s->source.n + s->tape.group_source[s->group]));
-    peft__session_source_rows(s, f, s->source.ids, offsets, &s->group);
-    s->cache.cross_length[0] = f->count[PEFT__SPACE_ENCODER];
+    int32_t group = f->row_groups[0];
+    TRY(peft__session_cross_grow(s, s->cache.rows, s->source.n + s->tape.group_source[group]));
+    peft__session_source_rows(s, f, s->source.ids, offsets, f->row_groups);
+    s->cache.cross_length[slot] = f->count[PEFT__SPACE_ENCODER];
 out:
     return st;
 }

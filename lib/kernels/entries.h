@@ -36,8 +36,8 @@
     void isa##_pair_rows(peft__real *words, int64_t ldw, const peft__real *x, int64_t lds, int64_t rows, int64_t n);   \
     void isa##_pack_rows(peft__real *dst, const peft__real *const *rows, int32_t cols, int64_t kc);                    \
     bool isa##_pack_stored(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);                    \
-    bool isa##_narrow(int32_t dtype, const peft__real *a, const uint8_t *const *rows, int64_t n, const uint8_t *next,  \
-                      peft__real *sums);                                                                               \
+    bool isa##_narrow(int32_t dtype, const peft__real *a, int64_t lda, int64_t m, const uint8_t *const *rows,          \
+                      int64_t n, const uint8_t *next, peft__real *sums);                                               \
     void isa##_dequant(int32_t dtype, const void *src, int64_t n, peft__real *dst);                                    \
     void isa##_add(peft__real *z, const peft__real *x, const peft__real *y, int64_t n);                                \
     void isa##_axpy(peft__real *y, peft__real a, const peft__real *x, int64_t n);                                      \

@@ -14,7 +14,7 @@
  * bits however M and N are cut and whoever computes them. Cutting N comes first, for a packed block then serves all rows.
  *
  * A is read where it lies unless it is stored transposed and wide; copying rows that are multiples of 4 KiB apart did not
- * pay with six of them. alpha is applied to the packed panels. A row or two of A over stored rows of B are narrow.c's.
+ * pay with six of them. alpha is applied to the packed panels. A few rows of A over stored rows of B are narrow.c's.
  *
  * Left out: packing B beforehand. */
 #include "kernels/gemm.h"
@@ -33,6 +33,7 @@ enum {
     GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
     GEMM_NC_MOST = 2048,         /* columns of a block, whatever its depth */
     GEMM_TASKS = 4,              /* wanted for each worker: one that is held up then costs little */
+    GEMM_EXACT = 2,              /* rows for which rounding to bfloat16 does not pay */
     GEMM_SERIAL = 1 << 17,       /* products below which waking a thread costs more than it saves */
 };
 
@@ -330,12 +331,13 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
         return;
     }
 #ifndef PEFT_MINIMAL
-    if (peft__narrow_fits(run, args)) {
-        peft__narrow(run, args, gemm_kc(args->k));
+    bool rounds = args->m > GEMM_EXACT && peft__bf16_fits(run, args);
+    if (rounds) {
+        peft__gemm_bf16(run, args);
         return;
     }
-    if (peft__bf16_fits(run, args)) {
-        peft__gemm_bf16(run, args);
+    if (peft__narrow_fits(run, args)) {
+        peft__narrow(run, args, gemm_kc(args->k));
         return;
     }
 #endif

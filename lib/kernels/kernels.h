@@ -54,11 +54,12 @@ typedef struct peft__kernels {
      * of the type's block. False: not for this type. May be NULL. */
     bool (*pack_stored)(int32_t dtype, peft__real *dst, const uint8_t *const *rows, int64_t kc);
 
-    /* sums[j] goes on with its chain of FMAs: + a[i] * rows[j][i], i = 0 .. n-1 in order, j < 4 lane; rows[j] points to n elements of
-     * the type, n a multiple of its block. What tile makes of a panel, in the same bits, without the panel. As many bytes as
-     * are read are asked for from `next` on, wherever that is: what the following calls will read. False: not for this type (also
-     * asked with n = 0 and no rows). May be NULL. */
-    bool (*narrow)(int32_t dtype, const peft__real *a, const uint8_t *const *rows, int64_t n, const uint8_t *next, peft__real *sums);
+    /* sums[r][j] goes on with its chain of FMAs: + a[r lda + i] * rows[j][i], i = 0 .. n-1 in order, r < m, j < 4 lane; rows[j] points
+     * to n elements of the type, n a multiple of its block; a row of sums has PEFT__TILE_COLS. What tile makes of a panel, in the same
+     * bits, without the panel. As many bytes as are read are asked for from `next` on, wherever that is: what the following calls
+     * will read. False: not for so many rows of this type (also asked with n = 0 and no rows); for 16 at most. May be NULL. */
+    bool (*narrow)(int32_t dtype, const peft__real *a, int64_t lda, int64_t m, const uint8_t *const *rows, int64_t n,
+                   const uint8_t *next, peft__real *sums);
 
 #ifndef PEFT_MINIMAL
     /* -- products in bfloat16 (gemm_bf16.c). y = the bfloat16 nearest to x, ties to even; NaN stays NaN. y may be x. */

@@ -1,4 +1,4 @@
-/* narrow.c - C = A B' + beta C + bias for a row or two of A, straight from B as it is stored: what decoding consists of.
+/* narrow.c - C = A B' + beta C + bias for a few rows of A, straight from B as it is stored: what decoding consists of.
  *
  *            n: columns of four vectors = rows of stored B       Such columns at a time: their rows of B pass by once, while
  *       +--+ +-----+-----+-----+                                 those of the next columns are asked for. B is read once and never
@@ -8,12 +8,12 @@
  * The kernel adds each column's products in order of k from zero for each block of K, and blocks are added in order, as in gemm.c:
  * the same bits.
  *
- * Left out: types that the table's kernel does not read, alpha other than 1, B stored [k][n]; three rows and more, for which packing
- * pays. */
+ * Left out: types that the table's kernel does not read, alpha other than 1, B stored [k][n]; more than 16 rows (of quants, than two),
+ * for which packing pays. */
 #include "kernels/gemm.h"
 #include "kernels/generic/generic.h"
 
-enum { NARROW_ROWS = 2, NARROW_VECS = 4 };
+enum { NARROW_ROWS = 16, NARROW_VECS = 4 };
 
 typedef struct narrow_job {
     const peft__run *run;
@@ -26,7 +26,8 @@ typedef struct narrow_job {
 bool peft__narrow_fits(const peft__run *run, const peft__gemm_args *g) {
     peft__real none[PEFT__TILE_COLS];
     return g->m <= NARROW_ROWS && run->k->narrow != NULL && g->b.trans && !g->a_trans && g->alpha == 1 &&
-           (g->b.dtype != PEFT__DTYPE_REAL || peft__gemm_plain(&g->b)) && run->k->narrow(g->b.dtype, g->a, NULL, 0, NULL, none);
+           (g->b.dtype != PEFT__DTYPE_REAL || peft__gemm_plain(&g->b)) &&
+           run->k->narrow(g->b.dtype, g->a, g->lda, g->m, NULL, 0, NULL, none);
 }
 
 /* Columns [j0, j0 + cols) of C with the sums of one block of K: the first, the last? */
@@ -55,8 +56,8 @@ static void narrow_columns(const narrow_job *job, int64_t j0, int64_t cols) {
     }
     for (int64_t k = 0; k < g->k; k += job->kc) {
         const int64_t n = PEFT__MIN(g->k - k, job->kc), bytes = n / job->block.elems * job->block.bytes;
-        memset(sums, 0, sizeof sums);
-        for (int64_t i = 0; i < g->m; i++) { job->run->k->narrow(g->b.dtype, g->a + i * g->lda + k, rows, n, next, sums[i]); }
+        memset(sums, 0, (size_t)g->m * sizeof sums[0]);
+        job->run->k->narrow(g->b.dtype, g->a + k, g->lda, g->m, rows, n, next, sums[0]);
         narrow_put(job, j0, cols, sums, k == 0, k + n == g->k);
         next += job->width * bytes;
         for (int64_t j = 0; k + n < g->k && j < job->width; j++) { rows[j] += bytes; }

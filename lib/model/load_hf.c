@@ -23,6 +23,31 @@ out:
     return st;
 }
 
+/* Every tensor is in the file that the index names for it, and in no other. files: file name -> shard. */
+static peft_status load_hf_check_shards(const struct peft_model *m, const char *index_path, const peft__json *map, const peft__map *files) {
+    peft_status st = PEFT_OK;
+    peft__map names;
+    peft__map_init(&names, m->arena.mem);
+    for (size_t i = 0; i < map->len; i++) {
+        const peft__json *file = &map->items[i];
+        const char *name = map->keys[i].str;
+        if (peft__safetensors_find(&m->shards[peft__map_get(files, file->str, file->len)], name) == NULL) {
+            FAIL(PEFT_E_NOT_FOUND, "%s: tensor \"%.200s\" is not in %.200s", index_path, name, file->str);
+        }
+    }
+    for (size_t s = 0; s < m->n_shards; s++) {
+        for (size_t i = 0; i < m->shards[s].count; i++) {
+            const char *name = m->shards[s].tensors[i].name;
+            st = peft__map_put(&names, name, strlen(name), (int64_t)s);
+            if (st == PEFT_E_EXISTS) { FAIL(PEFT_E_EXISTS, "%s: tensor \"%.200s\" is in two of its files", index_path, name); }
+            TRY(st);
+        }
+    }
+out:
+    peft__map_free(&names);
+    return st;
+}
+
 /* Opens each file of the weight map once, in the map's order. */
 static peft_status load_hf_open_shards(struct peft_model *m, const char *index_path, bool copy) {
     peft_status st = PEFT_OK;
@@ -53,9 +78,10 @@ static peft_status load_hf_open_shards(struct peft_model *m, const char *index_p
     for (size_t i = 0; i < map->len; i++) {
         const peft__json *file = &map->items[i];
         if (peft__map_get(&seen, file->str, file->len) >= 0) { continue; }
-        TRY(peft__map_put(&seen, file->str, file->len, 1));
+        TRY(peft__map_put(&seen, file->str, file->len, (int64_t)m->n_shards));
         TRY(load_hf_open_shard(m, file->str, copy));
     }
+    TRY(load_hf_check_shards(m, index_path, map, &seen));
 out:
     peft__map_free(&seen);
     peft__arena_free(&a);

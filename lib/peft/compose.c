@@ -19,6 +19,7 @@ typedef struct compose_leaf {
     peft__choice choice;          /* rows and tokens that it acts on */
     double factor;                /* for blends at sites other than streams; 1 where at->scale has it */
     bool plain;                   /* everywhere, factor 1 */
+    bool apart;                   /* of an average: adds its part to the result, and no other leaf sees it */
     int64_t prefix_tokens, position_shift; /* that it adds to a row */
 } compose_leaf;
 
@@ -33,6 +34,8 @@ typedef struct compose_all {
 static const peft__choice compose_everywhere = {~0U, 0, -1, -1};
 
 static bool compose_is_everywhere(const peft__choice *c) { return c->groups == ~0U && c->begin == 0 && c->end < 0 && c->layer < 0; }
+
+static bool compose_is_apart(const compose_leaf *l) { return !PEFT__MINIMAL && l->apart; } /* a minimal library has LoRA alone */
 
 static const compose_leaf *compose_enter(peft__tape *t, const compose_leaf *l) {
     t->freeze = l->node->frozen;
@@ -56,7 +59,7 @@ static bool compose_has_group(const peft__tape *t, const compose_leaf *l) {
 /* Does leaf i take part in the product of the plain ones and `only`, or in what is made for the rows of the tape's group? */
 static bool compose_takes(const compose_all *c, const peft__tape *t, size_t i, int32_t only) {
     const compose_leaf *l = &c->leaves[i];
-    return l->plain || (int32_t)i == only || (compose_has_group(t, l) && compose_is_whole(l));
+    return (int32_t)i == only || (!compose_is_apart(l) && (l->plain || (compose_has_group(t, l) && compose_is_whole(l))));
 }
 
 static compose_copy compose_copies(const compose_all *c, peft__tape *t, const peft__site *s, int32_t only) {
@@ -160,27 +163,84 @@ static int32_t compose_group(const compose_leaf *l) {
     return group;
 }
 
-static peft__val compose_value(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale) {
-    bool linear = s->kind == PEFT__SITE_LINEAR;
+/* The site as a whole, of the plain leaves and `only`, or of those and the leaves of the tape's group. */
+static peft__val compose_make(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale, int32_t only,
+                              peft__val *in) {
+    return s->kind == PEFT__SITE_LINEAR ? compose_linear_with(c, t, s, x, only, in) : compose_table_with(c, t, s, x, scale, only);
+}
+
+/* What leaf i makes of y at a projection, to whose output alone it adds. */
+static peft__val compose_add(const compose_leaf *l, peft__tape *t, const peft__site *s, peft__val in, peft__val y) {
+    int32_t outer = t->group;
+    if (l->adapter->method->after == NULL) { return y; }
+    t->group = compose_group(l);
+    peft__val z = l->adapter->method->after(l->adapter, l->at[s->id], t, s, in, y);
+    if (t->group < 0 && !l->plain) { z = peft__op_blend(t, y, z, PEFT__NONE, l->factor, &l->choice); }
+    t->group = outer;
+    return z;
+}
+
+/* What leaves that are not in `plain` make of it: of the tape's group, or where it has none all of them. */
+static peft__val compose_rest(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale, peft__val in,
+                              peft__val plain);
+
+/* Have the leaves of a group of rows to be recorded together, as they are where there are no other rows? Where each only adds to the
+ * product, one after the other will do. */
+static bool compose_is_joint(const compose_all *c, const peft__site *s, uint32_t group) {
+    size_t whole = 0, others = 0;
+    bool inside = false; /* one changes what the site reads or multiplies by */
+    if (PEFT__MINIMAL || (group & (group - 1)) != 0) { return false; }
+    for (size_t i = 0; i < c->n; i++) {
+        const compose_leaf *l = &c->leaves[i];
+        if (l->plain || l->at[s->id] == NULL || l->choice.groups != group) { continue; }
+        bool is_whole = compose_is_whole(l) && !compose_is_apart(l);
+        whole += is_whole;
+        others += !is_whole;
+        inside = inside || (is_whole && !(s->kind == PEFT__SITE_LINEAR && compose_only_after(l, s)));
+    }
+    return inside || (whole > 0 && others > 0);
+}
+
+/* The site as the rows of one group have it, which take it there. */
+static peft__val compose_branch(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale, peft__val y,
+                                uint32_t group) {
+    const peft__choice choice = {group, 0, -1, -1};
     peft__val in = x;
-    peft__val plain = linear ? compose_linear_with(c, t, s, x, -1, &in) : compose_table_with(c, t, s, x, scale, -1), y = plain;
+    t->freeze = false;
+    for (t->group = 0; (group >> t->group & 1U) == 0;) { t->group++; }
+    peft__val z = compose_make(c, t, s, x, scale, -1, &in);
+    z = compose_rest(c, t, s, x, scale, in, z);
+    t->group = -1;
+    return peft__op_blend(t, y, z, PEFT__NONE, 1, &choice);
+}
+
+static peft__val compose_rest(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale, peft__val in,
+                              peft__val plain) {
+    peft__val y = plain, unused;
+    uint32_t changed = 0; /* groups whose rows of y are not those of plain */
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = compose_enter(t, &c->leaves[i]);
-        peft__val z, unused;
-        if (l->plain || l->at[s->id] == NULL) { continue; }
-        if (linear && compose_only_after(l, s)) {
-            if (l->adapter->method->after == NULL) { continue; }
-            t->group = compose_group(l);
-            z = l->adapter->method->after(l->adapter, l->at[s->id], t, s, in, y);
-            y = t->group >= 0 ? z : peft__op_blend(t, y, z, PEFT__NONE, l->factor, &l->choice);
-            t->group = -1;
-            continue;
+        uint32_t groups = l->choice.groups;
+        if (l->at[s->id] == NULL || compose_takes(c, t, i, -1) || (t->group >= 0 && !compose_has_group(t, l))) { continue; }
+        if (t->group < 0 && compose_is_joint(c, s, groups)) {
+            if ((changed & groups) != 0) { continue; } /* it was done with the group's first */
+            y = compose_branch(c, t, s, x, scale, y, groups);
+        } else if (s->kind == PEFT__SITE_LINEAR && compose_only_after(l, s)) {
+            y = compose_add(l, t, s, in, y);
+        } else {
+            peft__val z = compose_make(c, t, s, x, scale, (int32_t)i, &unused);
+            y = peft__op_blend(t, y, z, (changed & groups) == 0 ? PEFT__NONE : plain, l->factor, &l->choice);
         }
-        z = linear ? compose_linear_with(c, t, s, x, (int32_t)i, &unused) : compose_table_with(c, t, s, x, scale, (int32_t)i);
-        y = peft__op_blend(t, y, z, y == plain ? PEFT__NONE : plain, l->factor, &l->choice);
+        changed |= groups;
     }
-    t->freeze = false;
     return y;
+}
+
+static peft__val compose_value(const compose_all *c, peft__tape *t, const peft__site *s, peft__val x, double scale) {
+    peft__val in = x, plain = compose_make(c, t, s, x, scale, -1, &in);
+    plain = compose_rest(c, t, s, x, scale, in, plain);
+    t->freeze = false;
+    return plain;
 }
 
 static peft__val compose_linear(void *user, peft__tape *t, const peft__site *s, peft__val x) {
@@ -224,7 +284,7 @@ static peft__val compose_head(void *user, peft__tape *t, const peft__site *s, pe
     const compose_all *c = user;
     for (size_t i = 0; i < c->n; i++) {
         const compose_leaf *l = &c->leaves[i];
-        if (!compose_at_head(t, s, l) || compose_takes(c, t, i, -1)) { continue; }
+        if (!compose_at_head(t, s, l) || l->plain || compose_takes(c, t, i, -1)) { continue; }
         peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapter \"%s\" acts on \"%s\", where it has neither a factor nor rows of its own",
                         l->adapter->name, s->path);
         return x;
@@ -277,7 +337,7 @@ static peft__val compose_node(const compose_place *p, const peft__node *n, peft_
         const peft__attachment *at = l->at[p->s->id];
         if (at == NULL || l->adapter->method->stream == NULL) { return h; }
         y = l->adapter->method->stream(l->adapter, at, p->t, p->s, h, p->residual);
-    } else if (n->kind == PEFT__NODE_FUSE) {
+    } else if (!PEFT__MINIMAL && n->kind == PEFT__NODE_FUSE) {
         y = compose_fuse(p, n, h);
     }
     for (size_t i = 0; i < n->n && n->kind != PEFT__NODE_FUSE; i++) {
@@ -355,6 +415,11 @@ static size_t compose_pasts(const compose_all *c, peft__tape *t, const peft__sit
         l->adapter->method->kv(l->adapter, at, t, s, x, &own[i]);
         l->prefix_tokens += t->prefix_tokens - tokens; /* at its first layer */
         l->position_shift += t->position_shift - shift;
+        for (size_t j = 0; !PEFT__MINIMAL && j < i; j++) { /* an adapter of several branches counts on the tape once */
+            if (c->leaves[j].adapter != l->adapter) { continue; }
+            l->prefix_tokens = c->leaves[j].prefix_tokens;
+            l->position_shift = c->leaves[j].position_shift;
+        }
         n += own[i].k != PEFT__NONE;
     }
     t->freeze = false;
@@ -387,6 +452,7 @@ static void compose_past_sizes(const compose_all *c, peft__tape *t) {
             tokens += in ? c->leaves[i].prefix_tokens : 0;
             t->group_shift[g] += in ? c->leaves[i].position_shift : 0;
         }
+        t->group_prefix[g] = tokens;
         t->prefix_tokens = PEFT__MAX(t->prefix_tokens, tokens);
         t->position_shift = PEFT__MAX(t->position_shift, t->group_shift[g]);
     }
@@ -443,7 +509,7 @@ static peft_status compose_attachments(const compose_all *c, peft__tape *t, comp
 }
 
 static peft_status compose_leaf_add(compose_all *c, peft__tape *t, const peft__node *n, double factor, const peft__choice *choice,
-                                    bool fused) {
+                                    bool fused, bool averaged) {
     peft_status st = PEFT_OK;
     compose_leaf *l = &c->leaves[n->leaf];
     const peft__adapter *a = n->adapter;
@@ -453,17 +519,18 @@ static peft_status compose_leaf_add(compose_all *c, peft__tape *t, const peft__n
         FAIL(PEFT_E_UNSUPPORTED, "adapter \"%s\" is a \"%s\", and fuse(...) takes bottleneck adapters", a->name, a->method->name);
     }
     TRY(compose_attachments(c, t, l));
+    l->apart = !PEFT__MINIMAL && averaged && factor != 1 && l->factor == 1;
     l->plain = l->factor == 1 && compose_is_everywhere(choice);
 out:
     return st;
 }
 
 static peft_status compose_walk(compose_all *c, peft__tape *t, const peft__node *n, double factor, const peft__choice *choice,
-                                bool fused) {
+                                bool fused, bool averaged) {
     peft_status st = PEFT_OK;
     int64_t token = 0;
     factor *= n->factor;
-    if (n->leaf >= 0) { TRY(compose_leaf_add(c, t, n, factor, choice, fused)); }
+    if (n->leaf >= 0) { TRY(compose_leaf_add(c, t, n, factor, choice, fused, averaged)); }
     for (size_t i = 0; i < n->n; i++) {
         peft__choice own = *choice;
         double f = factor;
@@ -475,7 +542,7 @@ static peft_status compose_walk(compose_all *c, peft__tape *t, const peft__node 
             token = own.end;
         }
         if (n == c->e->rows) { own.groups = 1U << i; }
-        TRY(compose_walk(c, t, n->child[i], f, &own, fused || n->kind == PEFT__NODE_FUSE));
+        TRY(compose_walk(c, t, n->child[i], f, &own, fused || n->kind == PEFT__NODE_FUSE, averaged || n->kind == PEFT__NODE_AVERAGE));
     }
 out:
     return st;
@@ -490,7 +557,7 @@ peft_status peft__compose(peft__tape *t, const peft__base_info *base, const peft
     *c = (compose_all){.base = base, .e = e, .root = e->root, .n = e->n_leaves};
     c->leaves = peft__arena_alloc(&t->arena, PEFT__MAX(c->n, (size_t)1) * sizeof *c->leaves);
     if (c->leaves == NULL) { return PEFT_E_NOMEM; }
-    TRY(compose_walk(c, t, e->root, 1, &compose_everywhere, false));
+    TRY(compose_walk(c, t, e->root, 1, &compose_everywhere, false, false));
     *hooks = (peft__hooks){.user = c,
                            .linear = compose_linear,
                            .stream = compose_stream,

@@ -17,6 +17,7 @@ typedef struct expression_reader {
     struct peft_adapters *set;
     const char *at;             /* what is left */
     int32_t depth;
+    const peft__expression *of; /* whose adapters are taken; NULL: the set's */
 } expression_reader;
 
 enum { EXPRESSION_DEPTH = 16 };
@@ -86,6 +87,15 @@ out:
     return st;
 }
 
+/* What another expression holds by this name (NULL: any name) and, of a fusion, with these parts. */
+static peft__adapter *expression_held(const peft__expression *of, const char *name, peft__adapter *const *parts, size_t n) {
+    for (size_t i = 0; i < of->n_pinned; i++) {
+        peft__adapter *a = of->pinned[i];
+        if (name != NULL ? strcmp(a->name, name) == 0 : peft__set_is_fusion(a, parts, n)) { return a; }
+    }
+    return NULL;
+}
+
 static peft_status expression_pin(expression_reader *r, const char *name, size_t len, peft__node **out) {
     peft_status st = PEFT_OK;
     peft__expression *e = r->e;
@@ -97,7 +107,13 @@ static peft_status expression_pin(expression_reader *r, const char *name, size_t
     if (e->n_pinned == PEFT__EXPRESSION_MAX) {
         FAIL(PEFT_E_UNSUPPORTED, "the expression has more than %d adapters", PEFT__EXPRESSION_MAX);
     }
-    TRY(peft__set_pin(r->set, text, &e->pinned[e->n_pinned]));
+    peft__adapter *held = !PEFT__MINIMAL && r->of != NULL ? expression_held(r->of, text, NULL, 0) : NULL;
+    if (held != NULL) {
+        peft__adapter_retain(held);
+        e->pinned[e->n_pinned] = held;
+    } else {
+        TRY(peft__set_pin(r->set, text, &e->pinned[e->n_pinned]));
+    }
     e->n_pinned++;
     TRY(expression_adapter(e, e->pinned[e->n_pinned - 1], 0, out));
 out:
@@ -147,7 +163,12 @@ static peft_status expression_fusion(expression_reader *r, peft__node *n) {
     if (e->n_pinned == PEFT__EXPRESSION_MAX) {
         FAIL(PEFT_E_UNSUPPORTED, "the expression has more than %d adapters", PEFT__EXPRESSION_MAX);
     }
-    TRY(peft__set_pin_fusion(r->set, parts, n->n, &n->adapter));
+    n->adapter = !PEFT__MINIMAL && r->of != NULL ? expression_held(r->of, NULL, parts, n->n) : NULL;
+    if (n->adapter != NULL) {
+        peft__adapter_retain(n->adapter);
+    } else {
+        TRY(peft__set_pin_fusion(r->set, parts, n->n, &n->adapter));
+    }
     e->pinned[e->n_pinned++] = n->adapter;
     TRY(expression_leaf(e, n));
 out:
@@ -176,7 +197,9 @@ static peft_status expression_block(expression_reader *r, int32_t which, peft__n
     if (*r->at != ')') { st = expression_fail(r, "\",\" or \")\""); goto out; }
     r->at++;
     r->depth--;
-    if (n->kind == PEFT__NODE_FUSE) { TRY(expression_fusion(r, n)); }
+    if (n->kind == PEFT__NODE_FUSE) {
+        TRY(PEFT__MINIMAL ? expression_fail(r, "another block: a minimal library has no fusion") : expression_fusion(r, n));
+    }
     if (n->kind == PEFT__NODE_PARALLEL || n->kind == PEFT__NODE_BATCH_SPLIT) { TRY(expression_divides(r->e, n)); }
     *out = n;
 out:
@@ -283,7 +306,7 @@ static void expression_freeze(peft__node *n, bool frozen) {
 static void expression_begin(peft__expression *e, peft__mem *mem, const char *text) {
     memset(e, 0, sizeof *e);
     e->mem = mem;
-    e->branch = -1;
+    e->branch = e->user = -1;
     peft__arena_init(&e->arena, mem);
     e->text = peft__arena_strdup(&e->arena, text, strlen(text));
 }
@@ -292,7 +315,7 @@ peft_status peft__expression_parse(peft__expression *e, peft__mem *mem, struct p
     peft_status st = PEFT_OK;
     expression_begin(e, mem, text != NULL ? text : "");
     if (e->text == NULL) { st = PEFT_E_NOMEM; goto out; }
-    expression_reader r = {e, set, e->text, 0};
+    expression_reader r = {e, set, e->text, 0, NULL};
     expression_space(&r);
     if (*r.at == '\0') { return PEFT_OK; }
     e->root = expression_node(e, PEFT__NODE_STACK);
@@ -304,6 +327,53 @@ out:
     if (st != PEFT_OK) { peft__expression_free(e); }
     return st;
 }
+
+#ifndef PEFT_MINIMAL
+bool peft__expression_same(const peft__expression *a, const peft__expression *b) {
+    if (a->n_pinned != b->n_pinned || strcmp(a->text, b->text) != 0) { return false; }
+    return a->n_pinned == 0 || memcmp(a->pinned, b->pinned, a->n_pinned * sizeof a->pinned[0]) == 0;
+}
+
+/* One branch: a list of its own, of which errors quote the text. */
+static peft_status expression_branch(peft__expression *e, struct peft_adapters *set, const peft__expression *of, peft__node **out) {
+    peft_status st = PEFT_OK;
+    e->text = of->text;
+    *out = expression_node(e, PEFT__NODE_STACK);
+    if (*out == NULL) { return PEFT_E_NOMEM; }
+    expression_reader r = {e, set, e->text, 0, of};
+    expression_space(&r);
+    if (*r.at == '\0') { return PEFT_OK; }
+    TRY(expression_list(&r, *out, false));
+    if (*r.at != '\0') { st = expression_fail(&r, "\",\" or the end"); }
+out:
+    return st;
+}
+
+peft_status peft__expression_branches(peft__expression *e, peft__mem *mem, struct peft_adapters *set, const peft__expression *const *of,
+                                      size_t n) {
+    peft_status st = PEFT_OK;
+    peft__node *list[PEFT__GROUPS], *rows;
+    expression_begin(e, mem, "");
+    const char *text = e->text;
+    rows = expression_node(e, PEFT__NODE_PARALLEL);
+    e->root = expression_node(e, PEFT__NODE_STACK);
+    if (text == NULL || rows == NULL || e->root == NULL) { st = PEFT_E_NOMEM; goto out; }
+    if (n > PEFT__GROUPS) { FAIL(PEFT_E_UNSUPPORTED, "rows have %zu different expressions, at most %d", n, (int)PEFT__GROUPS); }
+    if (n > 1) { e->rows = rows; }
+    for (size_t i = 0; i < n; i++) {
+        e->branch = n > 1 ? (int32_t)i : -1;
+        TRY(expression_branch(e, set, of[i], &list[i]));
+    }
+    e->branch = -1;
+    e->text = text;
+    TRY(expression_children(e, rows, list, n));
+    TRY(expression_children(e, e->root, n > 1 ? &rows : list, 1));
+    expression_freeze(e->root, false);
+out:
+    if (st != PEFT_OK) { peft__expression_free(e); }
+    return st;
+}
+#endif
 
 peft_status peft__expression_of(peft__expression *e, peft__mem *mem, peft__adapter *const *list, size_t n) {
     peft_status st = PEFT_OK;
@@ -326,8 +396,18 @@ out:
     return st;
 }
 
+static void expression_count(const peft__expression *e, int by) {
+    for (size_t i = 0; !PEFT__MINIMAL && i < e->n_pinned && e->user >= 0; i++) { atomic_fetch_add(&e->pinned[i]->users[e->user], by); }
+}
+
+void peft__expression_used_by(peft__expression *e, int32_t user) {
+    e->user = user;
+    expression_count(e, 1);
+}
+
 void peft__expression_free(peft__expression *e) {
     if (e->mem == NULL) { return; }
+    expression_count(e, -1);
     while (e->n_pinned > 0) { peft__adapter_release(e->pinned[--e->n_pinned]); }
     peft__arena_free(&e->arena);
     memset(e, 0, sizeof *e);

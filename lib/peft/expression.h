@@ -27,7 +27,7 @@ typedef struct peft__node {
     int64_t *sizes;             /* SPLIT, BATCH_SPLIT: [n] tokens or rows; the last of SPLIT may be -1: the rest */
 } peft__node;
 
-enum { PEFT__EXPRESSION_MAX = 32 }; /* leaves */
+enum { PEFT__EXPRESSION_MAX = 64 }; /* leaves */
 
 typedef struct peft__expression {
     peft__mem *mem;             /* NULL: not parsed, nothing to free */
@@ -36,6 +36,7 @@ typedef struct peft__expression {
     peft__node *root;           /* NULL: the base alone */
     peft__adapter *pinned[PEFT__EXPRESSION_MAX]; /* retained, each once */
     size_t n_pinned;
+    int32_t user;               /* PEFT__USER_* that they are counted for; -1: none */
     peft__node *leaves[PEFT__EXPRESSION_MAX]; /* by number */
     size_t n_leaves;
     int32_t branch;             /* of the nodes that are made next */
@@ -46,6 +47,12 @@ typedef struct peft__expression {
 peft_status peft__expression_parse(peft__expression *e, peft__mem *mem, struct peft_adapters *set, const char *text);
 /* The stack of adapters that the caller holds. */
 peft_status peft__expression_of(peft__expression *e, peft__mem *mem, peft__adapter *const *list, size_t n);
+/* A branch for each of n expressions, at most PEFT__GROUPS: rows divide among them; one alone is of all rows. It has the adapters that
+ * those hold, which need not be the set's any more. */
+peft_status peft__expression_branches(peft__expression *e, peft__mem *mem, struct peft_adapters *set, const peft__expression *const *of,
+                                      size_t n);
+bool peft__expression_same(const peft__expression *a, const peft__expression *b); /* the same text with the same adapters? */
+void peft__expression_used_by(peft__expression *e, int32_t user); /* PEFT__USER_*, until it is freed */
 void peft__expression_free(peft__expression *e); /* a zeroed one is fine */
 /* The adapters in order, where they simply act one after the other with a factor each: PEFT_E_UNSUPPORTED otherwise. */
 peft_status peft__expression_flat(const peft__expression *e, const char *doing);

@@ -445,6 +445,23 @@ bool peft__adapter_probe(const char *path) {
     return peft__path_exists(file);
 }
 
+peft_status peft__adapter_with_files(peft__mem *mem, const char *dir, peft__adapter_files_fn fn, void *user) {
+    peft_status st = PEFT_OK;
+    const peft__method *method = NULL;
+    peft__optset opts = {0};
+    reader_folder f;
+    TRY(reader_open(&f, mem, dir));
+    TRY(reader_method(&f, &method));
+    TRY(peft__optset_init(&opts, mem, method->schema));
+    TRY(reader_options(&f, method, &opts));
+    const peft__adapter_files files = {f.config_path, f.tensors_path, f.config, &f.file, method, &opts, f.hub};
+    TRY(fn(user, &files));
+out:
+    peft__optset_free(&opts);
+    reader_close(&f);
+    return st;
+}
+
 static void reader_put_tensors(const reader_folder *f, peft__json_out *j) {
     peft__json_array(j);
     for (size_t i = 0; i < f->file.count; i++) {

@@ -42,6 +42,8 @@ typedef struct peft__attachment {
     const int32_t *tokens;       /* ids, one a row of it; in the adapter's arena */
 } peft__attachment;
 
+enum { PEFT__USER_SESSION = 0, PEFT__USER_JOB = 1, PEFT__USER_ROWS = 2, PEFT__USERS = 3 }; /* who pins adapters for long */
+
 /* Virtual tokens: rows [n * tasks, C] in SPACE_FIXED; n stand before each row, those of the row's task (frame.row_tasks). */
 typedef struct peft__prompt {
     peft__val rows;              /* PEFT__NONE: none */
@@ -203,6 +205,7 @@ typedef struct peft__base_info {
 /* An adapter: structure immutable once published, values written by its trainer only. Reference-counted. */
 typedef struct peft__adapter {
     atomic_int refs;             /* the set's own, and one a trainer or session that pins it */
+    atomic_int users[PEFT__USERS]; /* of these, by what they are: for whoever wants to remove it */
     peft__mem *mem;              /* borrowed from the context */
     peft__arena arena;           /* names, attachments */
     const char *name;
@@ -330,12 +333,14 @@ enum { PEFT__MAGIC_ADAPTERS = 0x41464550 };
 peft_status peft__set_create(peft_context *ctx, const peft__base_info *base, struct peft_adapters **out);
 void peft__set_retain(struct peft_adapters *s);
 void peft__set_release(struct peft_adapters *s);
-peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a); /* takes the reference on success; PEFT_E_EXISTS */
+/* Takes the reference on success; replace: one of its name goes, otherwise PEFT_E_EXISTS. */
+peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a, bool replace);
 peft_status peft__set_remove(struct peft_adapters *s, const char *name); /* PEFT_E_BUSY while pinned elsewhere */
 /* A pinned adapter (retained for the caller); PEFT_E_NOT_FOUND listing the names there are. */
 peft_status peft__set_pin(struct peft_adapters *s, const char *name, peft__adapter **out);
 /* A pinned fusion of these parts in this order; PEFT_E_NOT_FOUND naming them. */
 peft_status peft__set_pin_fusion(struct peft_adapters *s, peft__adapter *const *parts, size_t n, peft__adapter **out);
+bool peft__set_is_fusion(const peft__adapter *a, peft__adapter *const *parts, size_t n); /* of these parts? */
 size_t peft__set_count(const struct peft_adapters *s);
 const char *peft__set_name(const struct peft_adapters *s, size_t index);
 
@@ -408,6 +413,17 @@ bool peft__union_probe(const char *dir);
 peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name, const char *dir,
                              bool allow_nan, peft__adapter **out);
 peft_status peft__union_inspect(peft__mem *mem, const char *dir, peft__str *out); /* compact JSON; each part as peft__adapter_inspect */
+typedef peft_status (*peft__union_part_fn)(void *user, const char *dir);
+peft_status peft__union_each(peft__mem *mem, const char *dir, peft__union_part_fn fn, void *user); /* the folder of every part */
+/* check_files.c: what is wrong in the files of an adapter, without a base. *method: its name; NULL: not known. */
+typedef struct peft__adapter_checked {
+    const char *method;          /* static */
+    int64_t tensors, values;
+} peft__adapter_checked;
+peft_status peft__adapter_check_hf(peft__mem *mem, const peft__kernels *k, const char *dir, bool values, peft__findings *f,
+                                   peft__adapter_checked *out);
+peft_status peft__adapter_check_gguf(peft__mem *mem, const peft__kernels *k, const char *path, bool values, peft__findings *f,
+                                     peft__adapter_checked *out);
 /* format_adapterhub.c: what differs in an AdapterHub folder. */
 bool peft__hub_is(const peft__json *config);
 peft_status peft__hub_config(const peft__adapter *a, peft__str *out);

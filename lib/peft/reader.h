@@ -17,6 +17,18 @@ peft_status peft__reader_copy(const char *what, peft__mem *mem, const peft__adap
 /* Parameter i, which the file does not have under its own key: rows of new tokens in a resized head. *found false: no such. */
 peft_status peft__reader_resized(const char *what, const peft__safetensors *file, const peft__adapter *a, size_t i, bool *found);
 
+/* What an adapter's folder holds, opened and read but not yet put together: for checks without a base. */
+typedef struct peft__adapter_files {
+    const char *config_path, *tensors_path;
+    const peft__json *config;    /* an object */
+    const peft__safetensors *file;
+    const peft__method *method;
+    const peft__optset *opts;    /* what the config says, of the method's schema */
+    bool hub;                    /* of AdapterHub's library */
+} peft__adapter_files;
+typedef peft_status (*peft__adapter_files_fn)(void *user, const peft__adapter_files *files);
+peft_status peft__adapter_with_files(peft__mem *mem, const char *dir, peft__adapter_files_fn fn, void *user);
+
 /* format_hub_head.c: what AdapterHub's library has saved of the model's head beside the adapter, which becomes a union with it where
  * it is not the base's own. On failure *adapter may be NULL: it is gone. */
 peft_status peft__hub_add_head(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *dir, bool allow_nan,

@@ -1,9 +1,11 @@
 /* set.c - the adapters of one model by name.
  *
  * A set holds one reference to each of its adapters; whoever uses one pins it, which is another. Removing an adapter that is
- * pinned is refused. All changes and look-ups happen under the set's lock.
+ * pinned is refused; one that is replaced goes on for those who have pinned it. All changes and look-ups happen under the set's lock.
  *
  * Left out: which adapters act (said by the session, the job or the row), files (format_hf.c). */
+#include <stdio.h>
+
 #include "peft/method.h"
 
 peft_status peft__set_create(peft_context *ctx, const peft__base_info *base, struct peft_adapters **out) {
@@ -64,12 +66,19 @@ static peft_status set_fail_name(const struct peft_adapters *s, const char *name
     return st;
 }
 
-peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a) {
+peft_status peft__set_add(struct peft_adapters *s, peft__adapter *a, bool replace) {
     peft_status st = PEFT_OK;
+    replace = replace && !PEFT__MINIMAL;
     peft__mutex_lock(s->lock);
     if (a->name[0] == '\0') { FAIL(PEFT_E_INVALID, "the name of an adapter is empty"); }
-    if (set_index(s, a->name) < s->list.len) { FAIL(PEFT_E_EXISTS, "there is an adapter \"%s\" already", a->name); }
-    TRY(peft__vec_push(&s->list, &a));
+    size_t i = set_index(s, a->name);
+    if (i < s->list.len && !replace) { FAIL(PEFT_E_EXISTS, "there is an adapter \"%s\" already", a->name); }
+    if (i < s->list.len) {
+        peft__adapter_release(PEFT__VEC_AT(&s->list, peft__adapter *, i));
+        PEFT__VEC_AT(&s->list, peft__adapter *, i) = a;
+    } else {
+        TRY(peft__vec_push(&s->list, &a));
+    }
 out:
     peft__mutex_unlock(s->lock);
     return st;
@@ -86,6 +95,23 @@ static const peft__adapter *set_whole(const struct peft_adapters *s, const peft_
     return NULL;
 }
 
+/* Says by how many of what it is in use. */
+static peft_status set_fail_busy(const peft__adapter *a) {
+#ifdef PEFT_MINIMAL
+    return peft__fail(PEFT_E_BUSY, "adapter \"%s\" is in use", a->name);
+#else
+    static const char *const kinds[PEFT__USERS][2] = {{"session", "sessions"}, {"job of a trainer", "jobs of trainers"},
+                                                      {"branch of a session's rows", "branches of sessions' rows"}};
+    char text[160] = "";
+    for (size_t i = 0, at = 0; i < PEFT__USERS; i++) {
+        int n = atomic_load(&a->users[i]);
+        if (n <= 0) { continue; }
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s%d %s", at > 0 ? ", " : "", n, kinds[i][n > 1]);
+    }
+    return peft__fail(PEFT_E_BUSY, "adapter \"%s\" is in use by %s", a->name, text[0] != '\0' ? text : "a call that is under way");
+#endif
+}
+
 peft_status peft__set_remove(struct peft_adapters *s, const char *name) {
     peft_status st = PEFT_OK;
     peft__mutex_lock(s->lock);
@@ -99,7 +125,8 @@ peft_status peft__set_remove(struct peft_adapters *s, const char *name) {
     if (atomic_load_explicit(&list[i]->refs, memory_order_acquire) > 1) {
         const peft__adapter *whole = set_whole(s, list[i]);
         if (whole != NULL) { FAIL(PEFT_E_BUSY, "adapter \"%s\" is in use: adapter \"%s\" is made of it", name, whole->name); }
-        FAIL(PEFT_E_BUSY, "adapter \"%s\" is in use by a trainer or a session", name);
+        st = set_fail_busy(list[i]);
+        goto out;
     }
     peft__adapter_release(list[i]);
     memmove(&list[i], &list[i + 1], (s->list.len - i - 1) * sizeof *list);
@@ -140,7 +167,7 @@ out:
     return st;
 }
 
-static bool set_is_fusion(const peft__adapter *a, peft__adapter *const *parts, size_t n) {
+bool peft__set_is_fusion(const peft__adapter *a, peft__adapter *const *parts, size_t n) {
     if (a->method->combine != PEFT__COMBINE_FUSE || a->parts.len != n) { return false; }
     for (size_t i = 0; i < n; i++) {
         if (PEFT__VEC_AT(&a->parts, peft__adapter *, i) != parts[i]) { return false; }
@@ -168,7 +195,7 @@ peft_status peft__set_pin_fusion(struct peft_adapters *s, peft__adapter *const *
     peft__mutex_lock(s->lock);
     list = s->list.data;
     for (size_t i = 0; i < s->list.len && *out == NULL; i++) {
-        if (set_is_fusion(list[i], parts, n)) { *out = list[i]; }
+        if (peft__set_is_fusion(list[i], parts, n)) { *out = list[i]; }
     }
     if (*out != NULL) { peft__adapter_retain(*out); } else { st = set_fail_fusion(s, parts, n); }
     peft__mutex_unlock(s->lock);

@@ -215,6 +215,27 @@ peft_status peft__union_load(peft__mem *mem, const peft__kernels *k, const peft_
     return union_read(&r, name, dir, 0, out);
 }
 
+static peft_status union_each(peft__mem *mem, const char *dir, int32_t depth, peft__union_part_fn fn, void *user) {
+    peft_status st = PEFT_OK;
+    const char *name = NULL;
+    char *what = NULL, *path = NULL;
+    const peft__json *parts = NULL;
+    peft__arena arena;
+    peft__arena_init(&arena, mem);
+    TRY(union_open(&arena, dir, depth, &what, &parts));
+    for (size_t i = 0; i < parts->len; i++) {
+        TRY(union_part(&parts->items[i], what, dir, &arena, &name, &path));
+        TRY(peft__union_probe(path) ? union_each(mem, path, depth + 1, fn, user) : fn(user, path));
+    }
+out:
+    peft__arena_free(&arena);
+    return st;
+}
+
+peft_status peft__union_each(peft__mem *mem, const char *dir, peft__union_part_fn fn, void *user) {
+    return union_each(mem, dir, 0, fn, user);
+}
+
 /* ---- what a folder holds, without a base ------------------------------------------------------------------------------------ */
 
 static peft_status union_inspect(peft__mem *mem, const char *dir, int32_t depth, peft__str *out);

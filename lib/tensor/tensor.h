@@ -6,6 +6,7 @@
 #define PEFT_TENSOR_H
 
 #include "base/base.h"
+#include "base/findings.h"
 #include "kernels/kernels.h"
 
 typedef struct peft__weight {
@@ -55,5 +56,18 @@ float peft__f16_to_f32(uint16_t v);
  * block. PEFT_E_UNSUPPORTED for other types. */
 bool peft__can_quantise(int32_t dtype);
 peft_status peft__quantise(int32_t dtype, const float *src, int64_t n, void *dst);
+
+/* scan.c: values that are no numbers. */
+typedef struct peft__scan_result {
+    int64_t values;        /* all */
+    int64_t nans, infinities;
+    int64_t first;         /* position of the first of them; -1: none */
+    bool zeros;            /* every value is 0 */
+} peft__scan_result;
+enum { PEFT__SCAN_NAME = 1024 }; /* bytes of 'tensor "NAME"' */
+void peft__scan(const peft__kernels *k, int32_t dtype, const uint8_t *data, int64_t n, peft__scan_result *out);
+/* Adds what it found, if anything, as an error or a warning; dims: slowest first. */
+bool peft__scan_report(const peft__scan_result *r, int32_t ndim, const int64_t *dims, const char *file, const char *name, bool error,
+                       peft__findings *f);
 
 #endif

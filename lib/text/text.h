@@ -9,6 +9,7 @@
 #define PEFT_TEXT_H
 
 #include "base/base.h"
+#include "base/findings.h"
 #include "io/io.h"
 
 typedef struct peft__tokenizer peft__tokenizer;
@@ -128,6 +129,13 @@ struct peft_tokenizer {
 enum { PEFT__MAGIC_TOKENIZER = 0x54464550 };
 void peft__tokenizer_retain(struct peft_tokenizer *t);
 void peft__tokenizer_release(struct peft_tokenizer *t);
+
+/* verify.c: what is wrong in a tokenizer that opens. rows: of the model's embedding; 0: there is none. */
+peft_status peft__tokenizer_verify(const peft__tokenizer *t, const char *path, int64_t rows, peft__findings *f);
+/* The same of config.json, generation_config.json and, where t is not NULL, the tokenizer's settings: ids are below limit. */
+peft_status peft__tokenizer_verify_folder(const peft__tokenizer *t, const char *dir, int64_t limit, peft__mem *mem, peft__findings *f);
+/* A token for each byte, a mask and an end, chats as ChatML: to look at rows of data where there is no tokenizer. */
+peft_status peft__tokenizer_of_bytes(peft__mem *mem, peft__tokenizer **out);
 
 /* The object of peft_tokenizer_info_json. */
 peft_status peft__tokenizer_info(const peft__tokenizer *t, peft__str *out);

@@ -4,6 +4,7 @@
  *     params, <optimiser's states>, best, grads, method    flat vectors, F32; grads where a step is half accumulated; method:
  *                                           what it keeps between steps. Of the second adapter "params.1" and so on
  *     __metadata__ "state"                  JSON: version, adapter, method, step, position in the data order, best loss
+ *     __metadata__ "checksum"               hash of the state and of all vectors (files of release 0.1 have none)
  *
  * Of several jobs (version 2) the state is {"version", "step", "jobs": [a state each, by text], "optimizer_steps": one an adapter}.
  *
@@ -13,8 +14,8 @@
 
 #include "train/loop.h"
 
-enum { CHECKPOINT_VERSION = 2, CHECKPOINT_KINDS = 6 };
-#define CHECKPOINT_FILE "state.safetensors"
+enum { CHECKPOINT_VERSION = 2, CHECKPOINT_KINDS = 6, CHECKPOINT_PIECE = 1024 };
+#define CHECKPOINT_FILE PEFT__CHECKPOINT_FILE
 
 /* What the vectors mean: names, shapes and factors of the adapter's parts. Positive, so that JSON holds it as an integer. */
 static uint64_t checkpoint_layout_of(uint64_t h, const peft__adapter *a) {
@@ -174,6 +175,49 @@ static peft_status checkpoint_floats(void *user, void *out, size_t offset, size_
     return PEFT_OK;
 }
 
+/* ---- checksum: names and bytes in pieces, in the order of the file --------------------------------------------------------- */
+
+static uint64_t checkpoint_sum_name(uint64_t h, const char *name) { return peft__hash_str(h, name, strlen(name)); }
+
+static uint64_t checkpoint_sum_list(const checkpoint_vectors *v, const char *state) {
+    uint64_t h = checkpoint_sum_name(0, state);
+    float piece[CHECKPOINT_PIECE / sizeof(float)];
+    for (size_t i = 0; i < v->n; i++) {
+        size_t size = (size_t)v->list[i].n * sizeof(float);
+        h = checkpoint_sum_name(h, v->list[i].name);
+        for (size_t at = 0; at < size; at += sizeof piece) {
+            size_t n = PEFT__MIN(sizeof piece, size - at);
+            (void)checkpoint_floats(v->list[i].data, piece, at, n);
+            h = peft__hash_str(h, (const char *)piece, n);
+        }
+    }
+    return h;
+}
+
+static uint64_t checkpoint_sum_file(const peft__safetensors *file, const char *state) {
+    uint64_t h = checkpoint_sum_name(0, state);
+    for (size_t i = 0; i < file->count; i++) {
+        const peft__io_tensor *x = &file->tensors[i];
+        h = checkpoint_sum_name(h, x->name);
+        for (size_t at = 0; at < x->size; at += CHECKPOINT_PIECE) {
+            h = peft__hash_str(h, (const char *)x->data + at, PEFT__MIN((size_t)CHECKPOINT_PIECE, x->size - at));
+        }
+    }
+    return h;
+}
+
+static void checkpoint_sum_text(uint64_t h, char out[20]) { (void)snprintf(out, 20, "%016llx", (unsigned long long)h); }
+
+peft_status peft__checkpoint_checksum(const peft__safetensors *file, const char *state, const char *path) {
+    char text[20];
+    const peft__json *sum = peft__json_find(file->metadata, "checksum");
+    if (sum == NULL) { return PEFT_OK; }
+    checkpoint_sum_text(checkpoint_sum_file(file, state), text);
+    if (peft__json_is(sum, text)) { return PEFT_OK; }
+    return peft__fail(PEFT_E_FORMAT, "%s: its checksum is %s, and the file says %.40s: it was changed or damaged", path, text,
+                      sum->kind == PEFT__JSON_STRING ? sum->str : "something else");
+}
+
 peft_status peft__checkpoint_save(struct peft_trainer *t, const char *dir) {
     peft_status st = PEFT_OK;
     peft__mem *mem = &t->ctx->mem;
@@ -205,7 +249,9 @@ peft_status peft__checkpoint_save(struct peft_trainer *t, const char *dir) {
     checkpoint_sort(t, jobs);
     checkpoint_state(t, jobs, &state);
     TRY(peft__str_status(&state));
-    const char *metadata[] = {"format", "libpeft-checkpoint", "state", peft__str_c(&state), NULL};
+    char sum[20];
+    checkpoint_sum_text(checkpoint_sum_list(&v, peft__str_c(&state)), sum);
+    const char *metadata[] = {"format", "libpeft-checkpoint", "state", peft__str_c(&state), "checksum", sum, NULL};
     TRY(peft__dir_make(dir));
     TRY(peft__path_join(&arena, dir, CHECKPOINT_FILE, &path));
     TRY(peft__safetensors_write(mem, path, tensors, v.n, metadata));
@@ -215,14 +261,7 @@ out:
     return st;
 }
 
-typedef struct checkpoint_read { /* what the state says */
-    int64_t version, parameters, rows, tokens, seed, step, optimizer_step, epoch, position;
-    int64_t layout, data, order, accumulated_rows, state, worse;
-    const char *adapter, *method, *optimizer;
-    double best_loss, accumulated, accumulated_loss;
-} checkpoint_read;
-
-static peft_status checkpoint_parse(const peft__json *s, const char *path, checkpoint_read *r) {
+peft_status peft__checkpoint_parse(const peft__json *s, const char *path, peft__checkpoint_read *r) {
     peft_status st = PEFT_OK;
     struct { const char *key; int64_t min; int64_t *out; } ints[] = {
         {"version", 1, &r->version}, {"parameters", 0, &r->parameters}, {"rows", 0, &r->rows}, {"tokens", 0, &r->tokens},
@@ -250,7 +289,7 @@ out:
     return st;
 }
 
-static peft_status checkpoint_match(const struct peft_trainer *t, const peft__job *job, const checkpoint_read *r,
+static peft_status checkpoint_match(const struct peft_trainer *t, const peft__job *job, const peft__checkpoint_read *r,
                                     const char *path) {
     int64_t rows = job->train != NULL ? (int64_t)peft__dataset_size(job->train) : 0;
     int64_t tokens = job->train != NULL ? (int64_t)job->train->ids.len : 0;
@@ -300,7 +339,7 @@ static peft_status checkpoint_vector(const peft__safetensors *file, const char *
 
 /* One state, or those of several jobs, each checked against its job. */
 static peft_status checkpoint_read_jobs(const struct peft_trainer *t, peft__job *const *jobs, const peft__json *state, const char *path,
-                                        checkpoint_read *r) {
+                                        peft__checkpoint_read *r) {
     peft_status st = PEFT_OK;
     const peft__json *list = peft__json_find(state, "jobs");
     size_t n = list == NULL ? 1 : list->kind == PEFT__JSON_ARRAY ? list->len : 0;
@@ -308,7 +347,7 @@ static peft_status checkpoint_read_jobs(const struct peft_trainer *t, peft__job 
         FAIL(PEFT_E_SHAPE, "%s is of %zu job%s, and the trainer has %zu", path, n, n == 1 ? "" : "s", t->jobs.len);
     }
     for (size_t i = 0; i < n; i++) {
-        TRY(checkpoint_parse(list == NULL ? state : &list->items[i], path, &r[i]));
+        TRY(peft__checkpoint_parse(list == NULL ? state : &list->items[i], path, &r[i]));
         if (list != NULL && strcmp(r[i].adapter, jobs[i]->expression.text) != 0) {
             FAIL(PEFT_E_SHAPE, "%s is of a job \"%s\", and the trainer has \"%s\"", path, r[i].adapter, jobs[i]->expression.text);
         }
@@ -319,8 +358,8 @@ out:
 }
 
 /* Steps that each member's optimiser made. */
-static peft_status checkpoint_steps(const struct peft_trainer *t, const peft__json *state, const char *path, const checkpoint_read *r,
-                                    int64_t *steps /* [members] */) {
+static peft_status checkpoint_steps(const struct peft_trainer *t, const peft__json *state, const char *path,
+                                    const peft__checkpoint_read *r, int64_t *steps /* [members] */) {
     peft_status st = PEFT_OK;
     const peft__json *list = peft__json_find(state, "optimizer_steps");
     for (size_t i = 0; i < t->members.len; i++) {
@@ -335,7 +374,7 @@ out:
 }
 
 /* Nothing can fail any more. */
-static void checkpoint_take(struct peft_trainer *t, peft__job *const *jobs, const checkpoint_read *r, const int64_t *steps,
+static void checkpoint_take(struct peft_trainer *t, peft__job *const *jobs, const peft__checkpoint_read *r, const int64_t *steps,
                             const checkpoint_vectors *v, const peft__io_tensor *const *found) {
     for (size_t i = 0; i < t->members.len; i++) {
         peft__member *m = &PEFT__VEC_AT(&t->members, peft__member, i);
@@ -372,7 +411,7 @@ peft_status peft__checkpoint_load(struct peft_trainer *t, const char *dir) {
     peft__arena arena;
     peft__safetensors file;
     peft__job *jobs[PEFT__GROUPS];
-    checkpoint_read r[PEFT__GROUPS];
+    peft__checkpoint_read r[PEFT__GROUPS];
     checkpoint_vectors v = {NULL, 0};
     bool best[PEFT__GROUPS], grads = false;
     const peft__json *state = NULL;
@@ -399,6 +438,7 @@ peft_status peft__checkpoint_load(struct peft_trainer *t, const char *dir) {
     const peft__io_tensor **found = peft__arena_alloc(&arena, v.n * sizeof *found);
     if (found == NULL) { st = PEFT_E_NOMEM; goto out; }
     for (size_t i = 0; i < v.n; i++) { TRY(checkpoint_vector(&file, path, v.list[i].name, v.list[i].n, &found[i])); }
+    TRY(peft__checkpoint_checksum(&file, text->str, path)); /* last: what is wrong has a better name where it has one */
     checkpoint_take(t, jobs, r, steps, &v, found);
     if (t->jobs.len > 1) { peft__trainer_unplan(t); } /* others may be left than before */
 out:

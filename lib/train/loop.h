@@ -48,4 +48,17 @@ int64_t peft__jobs_before(const struct peft_batch *b, size_t row); /* rows of it
 /* JSON array: how each job stands. */
 void peft__jobs_json(const struct peft_trainer *t, peft__json_out *j);
 
+/* ---- checkpoint.c ------------------------------------------------------------------------------------------------------------- */
+
+#define PEFT__CHECKPOINT_FILE "state.safetensors"
+typedef struct peft__checkpoint_read { /* what the state says */
+    int64_t version, parameters, rows, tokens, seed, step, optimizer_step, epoch, position;
+    int64_t layout, data, order, accumulated_rows, state, worse;
+    const char *adapter, *method, *optimizer;
+    double best_loss, accumulated, accumulated_loss;
+} peft__checkpoint_read;
+peft_status peft__checkpoint_parse(const peft__json *s, const char *path, peft__checkpoint_read *r);
+/* PEFT_E_FORMAT where the file's checksum is not that of what it holds. A file without one is as good as any. */
+peft_status peft__checkpoint_checksum(const peft__safetensors *file, const char *state, const char *path);
+
 #endif

@@ -36,6 +36,7 @@ peft_status peft__rows_encode(struct peft_dataset *d, const char *text, size_t l
 /* ---- rows_kind.c: which task -------------------------------------------------------------------------------------------------- */
 
 bool peft__rows_templates(const struct peft_dataset *d); /* the options have one */
+bool peft__rows_known(const peft__json *row);            /* its fields are those of some task, without a template */
 peft_status peft__rows_kind(const struct peft_dataset *d, const peft__json *row, int32_t *kind);
 /* PEFT_E_FORMAT: the row has no `what`, and what rows of its task look like. */
 peft_status peft__rows_lacks(const struct peft_dataset *d, const char *what);

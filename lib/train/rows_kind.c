@@ -38,6 +38,8 @@ static int32_t kind_by_fields(const peft__json *row) {
     return sentences ? PEFT__TASK_SEQUENCE : -1;
 }
 
+bool peft__rows_known(const peft__json *row) { return kind_by_fields(row) >= 0; }
+
 bool peft__rows_templates(const struct peft_dataset *d) {
     return peft__opt_str(&d->opts, "prompt_template")[0] != '\0' || peft__opt_str(&d->opts, "completion_template")[0] != '\0';
 }

@@ -325,6 +325,10 @@ peft_status peft__trainer_gradient(struct peft_trainer *t, const char *adapter, 
 peft_status peft__trainer_evaluate(struct peft_trainer *t, struct peft_dataset *d, peft__str *out);
 peft_status peft__checkpoint_save(struct peft_trainer *t, const char *dir);
 peft_status peft__checkpoint_load(struct peft_trainer *t, const char *dir);
+/* checkpoint_check.c: what is wrong in one, without its trainer. path: the folder or the file. about: JSON of what it is of. */
+bool peft__checkpoint_probe(peft__mem *mem, const char *path);
+peft_status peft__checkpoint_check(peft__mem *mem, const peft__kernels *k, const char *path, bool values, peft__findings *f,
+                                   peft__str *about, int64_t *tensors, int64_t *numbers);
 size_t peft__trainer_peak(const struct peft_trainer *t); /* resident base + peak of the context's allocator */
 
 #endif

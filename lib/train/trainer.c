@@ -20,6 +20,10 @@ static const peft__option trainer_options[] = {
     {"class_weights", PEFT__OPT_LIST, "", 1, 0, NULL, "weights of the losses of classes, a list of numbers or balanced; unset: 1"},
     {"similarity_scale", PEFT__OPT_FLOAT, "20", 0, 1e6, NULL, "of embeddings: what cosines are multiplied by in the loss"},
     {"compute_dtype", PEFT__OPT_STR, "float32", 1, 0, PEFT__COMPUTE_TYPES, PEFT__COMPUTE_HELP},
+#ifndef PEFT_MINIMAL
+    {"activation_dtype", PEFT__OPT_STR, "float32", 1, 0, "float32|bfloat16",
+     "type in which values wait for the backward pass; bfloat16: half of the memory, rounded"},
+#endif
     {"memory_limit", PEFT__OPT_SIZE, "0", 0, 1e18, NULL, "bytes of base and all else, 0: any; activations are recomputed to fit"},
     {"eval_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "evaluate every so many steps; 0: after the last"},
     {"save_steps", PEFT__OPT_INT, "0", 0, 1e15, NULL, "write a checkpoint every so many steps; 0: after the last"},
@@ -159,6 +163,7 @@ peft_status peft__trainer_add_job(struct peft_trainer *t, const char *adapter, s
     peft__vec_init(&job.members, &t->ctx->mem, sizeof(size_t));
     peft__str_init(&job.error, &t->ctx->mem);
     TRY(peft__expression_parse(&job.expression, &t->ctx->mem, t->set, adapter));
+    peft__expression_used_by(&job.expression, PEFT__USER_JOB);
     TRY(peft__jobs_check(t, &job));
     int64_t new_tokens = peft__expression_new_tokens(&job.expression);
     job.train = train;

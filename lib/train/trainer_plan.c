@@ -111,6 +111,9 @@ static peft_status trainer_caps(struct peft_trainer *t, peft__caps *caps) {
     caps->position_shift = t->tape.position_shift;
     caps->source_virtual = t->tape.source_virtual;
     caps->bf16 = peft__compute_bf16(&t->opts, t->ctx->kernels);
+#ifndef PEFT_MINIMAL
+    caps->pack = strcmp(peft__opt_str(&t->opts, "activation_dtype"), "bfloat16") == 0;
+#endif
     if (positions > 0 && caps->max_length + added > positions) {
         FAIL(PEFT_E_SHAPE, "rows of %lld tokens%s are more than the model's %lld positions: lower max_length",
              (long long)(caps->max_length + added), added > 0 ? " with the adapter's" : "", (long long)positions);
@@ -154,8 +157,14 @@ static size_t trainer_saving(const struct peft_trainer *t) {
 
 /* What a run takes besides the present allocations, block and scratch: tables of the plan and the execution, the frame. */
 static size_t trainer_tables(const struct peft_trainer *t, const peft__caps *caps) {
-    size_t values = t->tape.values.len, steps = 3 * t->tape.ops.len;
-    return values * (3 * sizeof(size_t) + 3 * sizeof(bool)) + (size_t)t->tape.segments * (sizeof(bool) + sizeof(size_t)) +
+    size_t values = t->tape.values.len, steps = 3 * t->tape.ops.len, packed = 0;
+#ifndef PEFT_MINIMAL
+    if (caps->pack) {
+        packed = values * (sizeof(int32_t) + sizeof(size_t));
+        steps += 2 * values;
+    }
+#endif
+    return packed + values * (3 * sizeof(size_t) + 3 * sizeof(bool)) + (size_t)t->tape.segments * (sizeof(bool) + sizeof(size_t)) +
            steps * sizeof(peft__plan_step) + peft__frame_room_bytes(caps) + trainer_saving(t);
 }
 

@@ -123,6 +123,53 @@ _Static_assert(_Generic(((peft_loss_chunk *)0)->labels, const int32_t *: 1, defa
                "type of peft_loss_chunk.labels");
 
 #if UINTPTR_MAX == UINT64_MAX
+_Static_assert(sizeof(peft_row_info) == 56, "size of peft_row_info");
+_Static_assert(offsetof(peft_row_info, struct_size) == 0, "place of peft_row_info.struct_size");
+_Static_assert(offsetof(peft_row_info, id) == 4, "place of peft_row_info.id");
+_Static_assert(offsetof(peft_row_info, row) == 8, "place of peft_row_info.row");
+_Static_assert(offsetof(peft_row_info, text) == 16, "place of peft_row_info.text");
+_Static_assert(offsetof(peft_row_info, text_len) == 24, "place of peft_row_info.text_len");
+_Static_assert(offsetof(peft_row_info, ended) == 32, "place of peft_row_info.ended");
+_Static_assert(offsetof(peft_row_info, status) == 36, "place of peft_row_info.status");
+_Static_assert(offsetof(peft_row_info, logits) == 40, "place of peft_row_info.logits");
+_Static_assert(offsetof(peft_row_info, n_logits) == 48, "place of peft_row_info.n_logits");
+#elif defined(__i386__) && !defined(_WIN32)
+_Static_assert(sizeof(peft_row_info) == 40, "size of peft_row_info");
+_Static_assert(offsetof(peft_row_info, struct_size) == 0, "place of peft_row_info.struct_size");
+_Static_assert(offsetof(peft_row_info, id) == 4, "place of peft_row_info.id");
+_Static_assert(offsetof(peft_row_info, row) == 8, "place of peft_row_info.row");
+_Static_assert(offsetof(peft_row_info, text) == 16, "place of peft_row_info.text");
+_Static_assert(offsetof(peft_row_info, text_len) == 20, "place of peft_row_info.text_len");
+_Static_assert(offsetof(peft_row_info, ended) == 24, "place of peft_row_info.ended");
+_Static_assert(offsetof(peft_row_info, status) == 28, "place of peft_row_info.status");
+_Static_assert(offsetof(peft_row_info, logits) == 32, "place of peft_row_info.logits");
+_Static_assert(offsetof(peft_row_info, n_logits) == 36, "place of peft_row_info.n_logits");
+#elif UINTPTR_MAX == UINT32_MAX
+_Static_assert(sizeof(peft_row_info) == 40, "size of peft_row_info");
+_Static_assert(offsetof(peft_row_info, struct_size) == 0, "place of peft_row_info.struct_size");
+_Static_assert(offsetof(peft_row_info, id) == 4, "place of peft_row_info.id");
+_Static_assert(offsetof(peft_row_info, row) == 8, "place of peft_row_info.row");
+_Static_assert(offsetof(peft_row_info, text) == 16, "place of peft_row_info.text");
+_Static_assert(offsetof(peft_row_info, text_len) == 20, "place of peft_row_info.text_len");
+_Static_assert(offsetof(peft_row_info, ended) == 24, "place of peft_row_info.ended");
+_Static_assert(offsetof(peft_row_info, status) == 28, "place of peft_row_info.status");
+_Static_assert(offsetof(peft_row_info, logits) == 32, "place of peft_row_info.logits");
+_Static_assert(offsetof(peft_row_info, n_logits) == 36, "place of peft_row_info.n_logits");
+#else
+#error "no layout is known for pointers of this size"
+#endif
+_Static_assert(_Generic(((peft_row_info *)0)->struct_size, uint32_t: 1, default: 0),
+               "type of peft_row_info.struct_size");
+_Static_assert(_Generic(((peft_row_info *)0)->id, int32_t: 1, default: 0), "type of peft_row_info.id");
+_Static_assert(_Generic(((peft_row_info *)0)->row, int64_t: 1, default: 0), "type of peft_row_info.row");
+_Static_assert(_Generic(((peft_row_info *)0)->text, const char *: 1, default: 0), "type of peft_row_info.text");
+_Static_assert(_Generic(((peft_row_info *)0)->text_len, size_t: 1, default: 0), "type of peft_row_info.text_len");
+_Static_assert(_Generic(((peft_row_info *)0)->ended, int32_t: 1, default: 0), "type of peft_row_info.ended");
+_Static_assert(_Generic(((peft_row_info *)0)->status, int32_t: 1, default: 0), "type of peft_row_info.status");
+_Static_assert(_Generic(((peft_row_info *)0)->logits, const float *: 1, default: 0), "type of peft_row_info.logits");
+_Static_assert(_Generic(((peft_row_info *)0)->n_logits, size_t: 1, default: 0), "type of peft_row_info.n_logits");
+
+#if UINTPTR_MAX == UINT64_MAX
 _Static_assert(sizeof(peft_step_info) == 112, "size of peft_step_info");
 _Static_assert(offsetof(peft_step_info, struct_size) == 0, "place of peft_step_info.struct_size");
 _Static_assert(offsetof(peft_step_info, step) == 8, "place of peft_step_info.step");
@@ -205,6 +252,7 @@ _Static_assert(_Generic((peft_parallel_for_fn)0, void (*)(void *, int64_t, int32
 _Static_assert(_Generic((peft_progress_fn)0, int32_t (*)(void *, const peft_step_info *): 1, default: 0),
                "peft_progress_fn");
 _Static_assert(_Generic((peft_release_fn)0, void (*)(void *): 1, default: 0), "peft_release_fn");
+_Static_assert(_Generic((peft_row_fn)0, int32_t (*)(void *, const peft_row_info *): 1, default: 0), "peft_row_fn");
 _Static_assert(_Generic((peft_token_fn)0, int32_t (*)(void *, int32_t, const char *, size_t): 1, default: 0),
                "peft_token_fn");
 
@@ -252,6 +300,8 @@ _Static_assert(_Generic(&peft_batch_set_f32, peft_status (*)(peft_batch *, const
 _Static_assert(_Generic(&peft_batch_set_i32, peft_status (*)(peft_batch *, const char *, const int32_t *,
                         const int64_t *, size_t): 1, default: 0), "peft_batch_set_i32");
 _Static_assert(_Generic(&peft_build_info, const char *(*)(void): 1, default: 0), "peft_build_info");
+_Static_assert(_Generic(&peft_check_json, peft_status (*)(peft_context *, const char *, const peft_model *,
+                        const peft_options *, char *, size_t, size_t *): 1, default: 0), "peft_check_json");
 _Static_assert(_Generic(&peft_context_create, peft_status (*)(const peft_allocator *, peft_context **): 1, default: 0),
                "peft_context_create");
 _Static_assert(_Generic(&peft_context_free, void (*)(peft_context *): 1, default: 0), "peft_context_free");
@@ -348,6 +398,16 @@ _Static_assert(_Generic(&peft_session_next, peft_status (*)(peft_session *, int3
                         default: 0), "peft_session_next");
 _Static_assert(_Generic(&peft_session_outputs, peft_status (*)(peft_session *, const peft_dataset *, float *, size_t,
                         size_t *): 1, default: 0), "peft_session_outputs");
+_Static_assert(_Generic(&peft_session_row_add, peft_status (*)(peft_session *, const char *, const peft_tokenizer *,
+                        const int32_t *, size_t, const peft_options *, int64_t *): 1, default: 0),
+               "peft_session_row_add");
+_Static_assert(_Generic(&peft_session_row_add_text, peft_status (*)(peft_session *, const char *,
+                        const peft_tokenizer *, const char *, size_t, const peft_options *, int64_t *): 1, default: 0),
+               "peft_session_row_add_text");
+_Static_assert(_Generic(&peft_session_row_remove, peft_status (*)(peft_session *, int64_t): 1, default: 0),
+               "peft_session_row_remove");
+_Static_assert(_Generic(&peft_session_rows_next, peft_status (*)(peft_session *, peft_row_fn, void *, size_t *): 1,
+                        default: 0), "peft_session_rows_next");
 _Static_assert(_Generic(&peft_session_set_adapters, peft_status (*)(peft_session *, const char *): 1, default: 0),
                "peft_session_set_adapters");
 _Static_assert(_Generic(&peft_session_start, peft_status (*)(peft_session *, const peft_tokenizer *, const int32_t *,

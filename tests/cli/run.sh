@@ -120,7 +120,7 @@ train() {
 run 0 'help' --help
 run 0 'version' --version
 check 'version names the tool' grep -q '^peft [0-9]' "$tmp/out"
-for command in info train eval generate merge combine convert plan bench options; do
+for command in info check train eval generate merge combine convert plan bench options; do
     run 0 "help of $command" "$command" --help
     check "help of $command shows its usage" grep -q "^Usage: peft $command" "$tmp/out"
     error 2 '--nonsense' "$command refuses an unknown option" "$command" --nonsense
@@ -180,6 +180,24 @@ error 1 "$tmp/absent" 'info names a missing file' info "$tmp/absent"
 printf 'no model' >"$tmp/bad.gguf"
 error 1 'bad.gguf' 'info names a damaged file' info "$tmp/bad.gguf"
 
+# ---- check ---------------------------------------------------------------------------------------------------------------
+run 0 'check of a model' check "$model"
+check 'check says that there is no error' grep -q ': no errors$' "$tmp/out"
+run 0 'check --json of a model' check "$model" --json
+keys 'check --json has its keys' "$tmp/out" kind ok error_count errors warning_count warnings checked about
+run 0 'check of data' check "$tmp/train.jsonl" --model "$model"
+printf '{"input_ids":[1,2]}\n{"input_ids":[1,-2]}\n{"input_ids":3}\n{"input_ids":[1,9999999]}\n' >"$tmp/bad.jsonl"
+run 1 'check of bad data' check "$tmp/bad.jsonl" --model "$model"
+check 'it names the second line' grep -q '^error: .*bad.jsonl: line 2: .*no token id' "$tmp/out"
+check 'and goes on to the third' grep -q '^error: .*bad.jsonl: line 3: .*no array' "$tmp/out"
+check 'and knows the vocabulary' grep -q '^error: .*bad.jsonl: line 4: .*9999999 is beyond' "$tmp/out"
+check 'and counts them' grep -q '^peft: .*bad.jsonl: 3 errors$' "$tmp/err"
+run 1 'check lists as many as asked for' check "$tmp/bad.jsonl" --set max_errors=1
+check 'and says how many more' grep -q '^error: and 1 more$' "$tmp/out"
+run 1 'check of a damaged model' check "$tmp/bad.gguf"
+check 'it names the file' grep -q '^error: .*bad.gguf' "$tmp/out"
+error 1 "$tmp/absent" 'check names a missing file' check "$tmp/absent"
+
 # ---- train -------------------------------------------------------------------------------------------------------------
 error 1 'absent.jsonl' 'train names missing data' \
     train --model "$model" --data "$tmp/absent.jsonl" --out "$tmp/none"
@@ -206,6 +224,10 @@ keys 'the log has its keys' "$tmp/a.log" step loss learning_rate grad_norm token
 run 0 'info --json of an adapter' info "$tmp/a" --json
 tr -d '\n' <"$tmp/out" >"$tmp/info" && echo >>"$tmp/info"
 keys 'info --json of an adapter has its keys' "$tmp/info" kind method
+
+run 0 'check of an adapter in its base' check "$tmp/a" --model "$model"
+run 0 'check of a checkpoint' check "$tmp/a/trainer"
+check 'it says what of' grep -q '^checkpoint: default (lora, adamw, step 6)$' "$tmp/out"
 
 check 'train on two threads' train "$tmp/b" 6 --json-log "$tmp/b.log" --threads 2
 check 'two threads give the same adapter' same_adapter "$tmp/a" "$tmp/b"

@@ -56,6 +56,7 @@ int main(int argc, char **argv) {
     is("a model", peft_model_open(ctx, argv[1], NULL, &model) == PEFT_OK);
     lacks("GGUF model", peft_model_open(ctx, argv[2], NULL, &none), "GGUF files: not in this build");
     lacks("GGUF tokenizer", peft_tokenizer_open(ctx, argv[2], &tokenizer), "GGUF files: not in this build");
+    lacks("files checked", peft_check_json(ctx, argv[2], NULL, NULL, text, sizeof text, NULL), "checking files: not in this build");
     lacks("GGUF inspected", peft_inspect_json(ctx, argv[2], text, sizeof text, NULL), "GGUF files: not in this build");
     lacks("gpt2", peft_model_create_random(ctx, gpt2, strlen(gpt2), 1, &none),
           "model_type \"gpt2\" is not supported in this minimal build, expected one of \"llama\"");

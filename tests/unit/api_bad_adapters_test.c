@@ -360,7 +360,8 @@ TEST(bad_adapters_removed_while_used) {
     static bad_world w;
     static const char *const fusion[BAD_WORDS] = {"adapter \"b\" is in use: adapter \"f\" is made of it"};
     static const char *const of_union[BAD_WORDS] = {"adapter \"l\" is in use: adapter \"u\" is made of it"};
-    static const char *const session[BAD_WORDS] = {"adapter \"s\" is in use by a trainer or a session"};
+    static const char *const session[BAD_WORDS] = {"adapter \"s\" is in use by 1 session"};
+    static const char *const job[BAD_WORDS] = {"adapter \"s\" is in use by 1 job of a trainer"};
     static const char *const none[BAD_WORDS] = {"there is no adapter \"zebra\"; there are: l, s, p, b, f, u"};
     peft_session *s = NULL;
     peft_trainer *t = NULL;
@@ -373,7 +374,7 @@ TEST(bad_adapters_removed_while_used) {
     peft_session_free(s);
     CHECK_OK(peft_trainer_create(w.a, NULL, &t));
     CHECK_OK(peft_trainer_add_job(t, "s", NULL, NULL, NULL));
-    CHECK(bad_is(&w, "of a trainer", peft_adapters_remove(w.a, "s"), PEFT_E_BUSY, session));
+    CHECK(bad_is(&w, "of a trainer", peft_adapters_remove(w.a, "s"), PEFT_E_BUSY, job));
     peft_trainer_free(t);
     CHECK_OK(peft_adapters_remove(w.a, "u"));
     CHECK_OK(peft_adapters_remove(w.a, "l"));

@@ -8,7 +8,7 @@
 typedef struct cached {
     peft__kv_cache c;
     peft__real *blocks[4];                  /* k, v, cross_k, cross_v of one layer */
-    int64_t length[ATTEND_ROWS], cross_length[ATTEND_ROWS], offsets[ATTEND_ROWS + 1];
+    int64_t length[ATTEND_ROWS], prefix[ATTEND_ROWS], cross_length[ATTEND_ROWS], offsets[ATTEND_ROWS + 1];
     int32_t slots[ATTEND_ROWS];
     peft__real *q, *k, *v;                  /* of the pass */
     int64_t done[ATTEND_ROWS];              /* tokens of each row that earlier passes had */
@@ -23,12 +23,14 @@ static void cached_init(cached *x, attend *a) {
         keys = PEFT__MAX(keys, s->k_n[r]);
         x->slots[r] = (int32_t)(s->n_rows - 1 - r);
         x->cross_length[x->slots[r]] = s->k_n[r];
+        x->prefix[r] = s->prefix;
     }
     x->c.rows = s->n_rows;
     x->c.kv_dim = s->kv_heads * s->dim;
     x->c.capacity = s->prefix + most;
     x->c.cross_capacity = s->prefix + keys;
     x->c.length = x->length;
+    x->c.prefix = x->prefix;
     x->c.cross_length = x->cross_length;
     for (int32_t i = 0; i < 4; i++) {
         x->blocks[i] = attend_noise(a, x->c.rows * PEFT__MAX(x->c.capacity, x->c.cross_capacity) * x->c.kv_dim, 0, 0, (double)NAN);

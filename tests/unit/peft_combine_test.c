@@ -55,7 +55,7 @@ static peft_status combine_add(combine_world *w, const char *name, const char *m
     if (st == PEFT_OK) {
         st = peft__adapter_create(&w->s->ctx->mem, w->s->ctx->kernels, &w->s->base, name, peft__method_find(method), &o, 1, &a);
     }
-    if (st == PEFT_OK) { st = peft__set_add(w->s, a); }
+    if (st == PEFT_OK) { st = peft__set_add(w->s, a, false); }
     peft__optset_free(&o);
     return st;
 }

@@ -19,7 +19,7 @@ static peft_context *set_context(void) {
 static peft_status set_put(struct peft_adapters *s, const char *name) {
     peft__adapter *a = NULL;
     peft_status st = peft__adapter_create(&s->ctx->mem, s->ctx->kernels, &s->base, name, &peft__method_lora, NULL, 1, &a);
-    if (st == PEFT_OK) { st = peft__set_add(s, a); }
+    if (st == PEFT_OK) { st = peft__set_add(s, a, false); }
     if (st != PEFT_OK) { peft__adapter_release(a); }
     return st;
 }

@@ -16,7 +16,7 @@ does not name are options, which the library checks: libpeft.options("method:lor
 from ._adapters import Adapter, Adapters, AdapterTensors
 from ._array import Array
 from ._callbacks import Step
-from ._context import Context, Memory, context, inspect, memory
+from ._context import Context, Memory, check, context, inspect, memory
 from ._dataset import Batch, Dataset, Example
 from ._errors import (BusyError, CallbackError, CancelledError, Error, ExistsError, FileError, FormatError, InternalError,
                       InvalidError, MissingFileError, NotFoundError, NumericError, OptionError, OutOfMemoryError,
@@ -26,6 +26,7 @@ from ._hooks import LossChunk
 from ._model import Model, Raw, TensorInfo, Tensors
 from ._options import Options
 from ._schema import Option, architectures, build_info, methods, optimizers, options, schemas, status_name, version, version_string
+from ._rows import Row, RowToken
 from ._session import Pieces, Session, Token, Tokens
 from ._tokenizer import Tokenizer
 from ._trainer import Metrics, Trainer
@@ -34,9 +35,9 @@ __all__ = [
     "Adapter", "AdapterTensors", "Adapters", "Array", "Batch", "BusyError", "CallbackError", "CancelledError", "Context",
     "Dataset", "Error", "Example", "ExistsError", "FileError", "FormatError", "InternalError", "InvalidError", "LossChunk",
     "Memory", "Metrics", "MissingFileError", "Model", "NotFoundError", "NumericError", "Option", "OptionError", "Options",
-    "OutOfMemoryError", "Pieces", "Raw", "Session", "ShapeError", "Step", "TensorInfo", "Tensors", "Token", "Tokenizer",
-    "Tokens", "TooSmallError", "Trainer", "UnsupportedError", "VersionError", "__version__", "architectures", "build_info",
-    "context", "inspect", "memory", "methods", "optimizers", "options", "schemas", "status_name", "version",
+    "OutOfMemoryError", "Pieces", "Raw", "Row", "RowToken", "Session", "ShapeError", "Step", "TensorInfo", "Tensors", "Token",
+    "Tokenizer", "Tokens", "TooSmallError", "Trainer", "UnsupportedError", "VersionError", "__version__", "architectures", "build_info",
+    "check", "context", "inspect", "memory", "methods", "optimizers", "options", "schemas", "status_name", "version",
     "version_string",
 ]
 

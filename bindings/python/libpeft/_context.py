@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Any, Callable, Dict, NamedTuple, Optional, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Set
 
 from . import _ffi
 from ._calls import Path, data, integer, make, name, path, reading
 from ._handle import Handle, inner_callback
 from ._lib import lib
+
+if TYPE_CHECKING:
+    from ._model import Model
 
 _LEVELS = {"error": 1, "warning": 2, "info": 3, "debug": 4}
 _LOGGING = {1: 40, 2: 30, 3: 20, 4: 10}
@@ -152,6 +155,17 @@ class Context(Handle):
             found: Dict[str, Any] = data(lib.peft_inspect_json, ctx, raw, room=65536)
         return found
 
+    def check(self, place: Path, base: Optional[Model] = None, **options: Any) -> Dict[str, Any]:
+        """All that is wrong with what a path holds: a dict with "ok", "errors", "warnings", "kind" and more. base: the model of
+        an adapter, or that rows of data are for. Options: schema "check"."""
+        from ._handle import NoUse
+        from ._options import using
+
+        raw = path(place)
+        with self._use() as ctx, using(self, "check", options) as o, reading(raw), base._use() if base is not None else NoUse() as m:
+            found: Dict[str, Any] = data(lib.peft_check_json, ctx, raw, m, o, room=262144)
+        return found
+
     def _about(self) -> str:
         return " %d threads, %s" % (self.threads, self.isa)
 
@@ -172,6 +186,11 @@ def context() -> Context:
 def inspect(place: Path) -> Dict[str, Any]:
     """What a path holds: a dict with "kind": "model", "adapter", "tokenizer" or "data"."""
     return context().inspect(place)
+
+
+def check(place: Path, base: Optional[Model] = None, **options: Any) -> Dict[str, Any]:
+    """All that is wrong with what a path holds: see Context.check."""
+    return (base.context if base is not None else context()).check(place, base, **options)
 
 
 def memory() -> Memory:

@@ -101,6 +101,22 @@ class peft_loss_chunk(ctypes.Structure):
     ]
 
 
+class peft_row_info(ctypes.Structure):
+    """What a row among others got."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("id", c_int32),  # the token that was chosen; -1: none
+        ("row", c_int64),
+        ("text", c_char_p),  # the text that it completes, as in peft_token_fn: whole UTF-8 characters, perhaps none; NULL: no tokenizer
+        ("text_len", c_size_t),
+        ("ended", c_int32),  # not 0: nothing comes after it, and the row is gone unless it is held
+        ("status", c_int32),  # PEFT_OK, or why the row ended without a token: PEFT_E_NUMERIC, its logits had a NaN or an infinity
+        ("logits", POINTER(c_float)),  # [n_logits] what it was chosen by, repetitions penalised; NULL: nothing was
+        ("n_logits", c_size_t),  # the model's vocabulary, and the tokens that the row's adapters add
+    ]
+
+
 class peft_step_info(ctypes.Structure):
     """What a progress callback sees after each step."""
 
@@ -129,6 +145,7 @@ peft_parallel_for_fn = ctypes.CFUNCTYPE(
     None, c_void_p, c_int64, c_int32, ctypes.CFUNCTYPE(None, c_void_p, c_int64, c_int32), c_void_p)
 peft_progress_fn = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(peft_step_info))
 peft_release_fn = ctypes.CFUNCTYPE(None, c_void_p)
+peft_row_fn = ctypes.CFUNCTYPE(c_int32, c_void_p, POINTER(peft_row_info))
 peft_token_fn = ctypes.CFUNCTYPE(c_int32, c_void_p, c_int32, POINTER(c_char), c_size_t)
 
 
@@ -205,6 +222,7 @@ class Library:
         peft_batch_set_f32: Callable[[Handle, Optional[bytes], Pointer, Pointer, int], int]
         peft_batch_set_i32: Callable[[Handle, Optional[bytes], Pointer, Pointer, int], int]
         peft_build_info: Callable[[], Optional[bytes]]
+        peft_check_json: Callable[[Handle, Optional[bytes], Handle, Handle, Pointer, int, Pointer], int]
         peft_context_create: Callable[[Pointer, Pointer], int]
         peft_context_free: Callable[[Handle], None]
         peft_context_isa: Callable[[Handle], Optional[bytes]]
@@ -262,6 +280,11 @@ class Library:
         peft_session_logits: Callable[[Handle, Handle, Pointer, int, Pointer], int]
         peft_session_next: Callable[[Handle, Pointer, Pointer, int, Pointer], int]
         peft_session_outputs: Callable[[Handle, Handle, Pointer, int, Pointer], int]
+        peft_session_row_add: Callable[[Handle, Optional[bytes], Handle, Pointer, int, Handle, Pointer], int]
+        peft_session_row_add_text: Callable[[
+            Handle, Optional[bytes], Handle, Optional[bytes], int, Handle, Pointer], int]
+        peft_session_row_remove: Callable[[Handle, int], int]
+        peft_session_rows_next: Callable[[Handle, Pointer, Pointer, Pointer], int]
         peft_session_set_adapters: Callable[[Handle, Optional[bytes]], int]
         peft_session_start: Callable[[Handle, Handle, Pointer, int, Handle], int]
         peft_session_start_text: Callable[[Handle, Handle, Optional[bytes], int, Handle], int]
@@ -335,6 +358,8 @@ PROTOTYPES: Final[Dict[str, Prototype]] = {
     "peft_batch_set_i32": Prototype(c_int32, (
         c_void_p, c_char_p, POINTER(c_int32), POINTER(c_int64), c_size_t), "0.1"),
     "peft_build_info": Prototype(c_char_p, (), "0.1"),
+    "peft_check_json": Prototype(c_int32, (
+        c_void_p, c_char_p, c_void_p, c_void_p, POINTER(c_char), c_size_t, POINTER(c_size_t)), "0.1"),
     "peft_context_create": Prototype(c_int32, (POINTER(peft_allocator), POINTER(c_void_p)), "0.1"),
     "peft_context_free": Prototype(None, (c_void_p,), "0.1"),
     "peft_context_isa": Prototype(c_char_p, (c_void_p,), "0.1"),
@@ -403,6 +428,12 @@ PROTOTYPES: Final[Dict[str, Prototype]] = {
         c_void_p, POINTER(c_int32), POINTER(c_char), c_size_t, POINTER(c_size_t)), "0.1"),
     "peft_session_outputs": Prototype(c_int32, (
         c_void_p, c_void_p, POINTER(c_float), c_size_t, POINTER(c_size_t)), "0.1"),
+    "peft_session_row_add": Prototype(c_int32, (
+        c_void_p, c_char_p, c_void_p, POINTER(c_int32), c_size_t, c_void_p, POINTER(c_int64)), "0.1"),
+    "peft_session_row_add_text": Prototype(c_int32, (
+        c_void_p, c_char_p, c_void_p, c_char_p, c_size_t, c_void_p, POINTER(c_int64)), "0.1"),
+    "peft_session_row_remove": Prototype(c_int32, (c_void_p, c_int64), "0.1"),
+    "peft_session_rows_next": Prototype(c_int32, (c_void_p, peft_row_fn, c_void_p, POINTER(c_size_t)), "0.1"),
     "peft_session_set_adapters": Prototype(c_int32, (c_void_p, c_char_p), "0.1"),
     "peft_session_start": Prototype(c_int32, (c_void_p, c_void_p, POINTER(c_int32), c_size_t, c_void_p), "0.1"),
     "peft_session_start_text": Prototype(c_int32, (c_void_p, c_void_p, c_char_p, c_size_t, c_void_p), "0.1"),
@@ -459,6 +490,7 @@ STATUS_FUNCTIONS: Final = frozenset((
     "peft_batch_create",
     "peft_batch_set_f32",
     "peft_batch_set_i32",
+    "peft_check_json",
     "peft_context_create",
     "peft_context_set_isa",
     "peft_context_set_log",
@@ -494,6 +526,10 @@ STATUS_FUNCTIONS: Final = frozenset((
     "peft_session_logits",
     "peft_session_next",
     "peft_session_outputs",
+    "peft_session_row_add",
+    "peft_session_row_add_text",
+    "peft_session_row_remove",
+    "peft_session_rows_next",
     "peft_session_set_adapters",
     "peft_session_start",
     "peft_session_start_text",

@@ -17,11 +17,12 @@ from ._buffers import ints
 from ._callbacks import Run, interruptible, on_token
 from ._calls import data, make, name, utf8
 from ._dataset import Batch, Dataset, Rows, dataset_of
-from ._errors import CallbackError, Error, InvalidError
+from ._errors import BusyError, CallbackError, Error, InvalidError
 from ._handle import Handle, expect, use
 from ._lib import lib
 from ._model import Model
 from ._options import using
+from ._rows import Row, RowToken, next_tokens
 from ._tokenizer import Messages, Tokenizer
 from ._trainer import Metrics, Source, metrics_of
 from ._types import Ints
@@ -100,6 +101,7 @@ class Session(Handle):
         self._tokenizer = tokenizer if tokenizer is None else expect(tokenizer, Tokenizer, "tokenizer")
         self._current: Optional[Tokens] = None
         self._vocabulary = 0  # of the model, when it is needed
+        self._rows: Dict[int, Row] = {}  # that have not ended
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -115,7 +117,8 @@ class Session(Handle):
 
     def logits(self, rows: Union[Batch, Rows]) -> Array:
         """Logits of every token of rows (a Batch, lists of ids, or an array [rows, tokens]), end to end: float32 [tokens,
-        vocabulary]; with parallel(...) in the expression [branches, tokens, vocabulary]."""
+        vocabulary]; with parallel(...) in the expression [branches, tokens, vocabulary]. Of models with another task what their
+        head gives: [rows, labels] or [tokens, labels], one branch after the other."""
         own = None if isinstance(rows, Batch) else Batch(rows, context=self.context)
         needed = ctypes.c_size_t()
         self._current = None
@@ -127,6 +130,8 @@ class Session(Handle):
             tokens = batch.tokens
         if own is not None:
             own.close()
+        if not self.model.task.endswith("_lm"):
+            return self._of_task(out)
         branches = self._branches(out.size // max(tokens, 1))
         vocabulary = out.size // max(tokens * branches, 1)
         return out.reshape(tokens, vocabulary) if branches == 1 else out.reshape(branches, tokens, vocabulary)
@@ -158,9 +163,13 @@ class Session(Handle):
             out = Array((needed.value,))
             interruptible(lambda: lib.peft_session_outputs(s, d, out.pointer(), out.size, ctypes.byref(needed)),
                           lambda: lib.peft_session_cancel(s))
+        return self._of_task(out)
+
+    def _of_task(self, out: Array) -> Array:
+        """What a head of labels or of vectors gives, a row or token after the other."""
         info = self.model.info()
-        columns = info["hidden_size"] if info["task"] == "embedding" else info.get("num_labels", 2)
-        return out.reshape(out.size // max(int(columns), 1), int(columns))
+        columns = int(info["hidden_size"] if info["task"] == "embedding" else info.get("num_labels", 2))
+        return out.reshape(out.size // max(columns, 1), columns)
 
     def embed(self, texts: Iterable[str]) -> Array:
         """Vectors of texts, float32 [texts, hidden size]: the model's task is "embedding"."""
@@ -280,6 +289,53 @@ class Session(Handle):
     def chat_stream(self, messages: Messages, **options: Any) -> Pieces:
         """The same, piece by piece as it comes."""
         return self.stream(self.tokenizer.chat(messages), **options)
+
+    def add_row(self, prompt: Union[str, Ints], expression: Union[str, Adapter, None] = None, **options: Any) -> Row:
+        """A row to be continued together with others: one pass of the base for all, in which each has adapters of its own (None:
+        the session's; "": none) and gets what it would get alone. rows() and next_tokens() go on with them.
+
+        Options: schema "generate", without beams; hold=True keeps it for rows that begin with the same tokens, until remove().
+        """
+        wanted = expression.name if isinstance(expression, Adapter) else expression
+        raw, number = None if wanted is None else name(wanted, "expression"), ctypes.c_int64()
+        row = Row(self, wanted)
+        with self._use() as s, using(self.context, "generate", options) as o:
+            if isinstance(prompt, str):
+                text = utf8(prompt, "prompt")
+                with self.tokenizer._use() as t:
+                    lib.peft_session_row_add_text(s, raw, t, text, len(text), o, ctypes.byref(number))
+            else:
+                given = ints(prompt, "prompt")
+                with self._text_of_ids() as t:
+                    lib.peft_session_row_add(s, raw, t, given.pointer, given.n, o, ctypes.byref(number))
+        row.number = number.value
+        self._rows[row.number] = row
+        return row
+
+    def next_tokens(self) -> List[RowToken]:
+        """At most a token more for each row; rows that have ended are gone. Empty: there are no rows, or all of them are being read."""
+        with self._use() as s:
+            return interruptible(lambda: next_tokens(self, s), lambda: lib.peft_session_cancel(s))
+
+    def rows(self) -> Iterator[RowToken]:
+        """What the rows get, until all have ended; others may be added meanwhile."""
+        while self._rows:
+            yield from self.next_tokens()
+
+    def generate_together(self, prompts: Iterable[Union[str, Tuple[str, Union[str, Adapter, None]]]], **options: Any) -> List[str]:
+        """generate() for many prompts, or pairs of a prompt and its expression, in one batch; their texts in order. More than a session
+        can have at a time wait for others to end."""
+        waiting = [(p, None) if isinstance(p, str) else p for p in prompts]
+        added: List[Row] = []
+        while len(added) < len(waiting) or any(not row.ended for row in added):
+            try:
+                while len(added) < len(waiting):
+                    added.append(self.add_row(*waiting[len(added)], **options))
+            except BusyError:
+                if not self._rows:
+                    raise
+            self.next_tokens()
+        return [row.text for row in added]
 
     def cancel(self) -> None:
         """From any thread: ends the call that is under way, or else the next one, with CancelledError."""

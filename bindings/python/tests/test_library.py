@@ -67,6 +67,19 @@ def test_inspect_says_what_it_is(tmp_path):
         libpeft.inspect(tmp_path / "absent")
 
 
+def test_check_says_what_is_wrong(tmp_path):
+    good = libpeft.check(BASE)
+    assert good["ok"] and good["kind"] == "model" and good["checked"]["forward"] and good["errors"] == []
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"input_ids":[1,2]}\n{"input_ids":[1,-2]}\n{"input_ids":[1000000]}\n')
+    found = libpeft.check(rows)
+    assert [e["where"] for e in found["errors"]] == ["line 2"] and found["errors"][0]["code"] == "PEFT_E_FORMAT"
+    found = libpeft.check(rows, libpeft.Model.open(BASE), max_errors=1)
+    assert not found["ok"] and found["error_count"] == 2 and len(found["errors"]) == 1
+    with pytest.raises(FileNotFoundError):
+        libpeft.check(tmp_path / "absent")
+
+
 def test_context_settings():
     with libpeft.Context(threads=3, isa="generic") as ctx:
         assert ctx.threads == 3 and ctx.isa == "generic"

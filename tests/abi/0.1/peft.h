@@ -311,7 +311,8 @@ PEFT_API peft_status peft_adapters_add(peft_adapters *a, const char *name, const
  * before training only. [locks; since 0.1] */
 PEFT_API peft_status peft_adapters_init(peft_adapters *a, const char *name, const int32_t *ids, size_t n);
 /* Adds an adapter from a folder of Hugging Face PEFT or of AdapterHub's library, or from a LoRA file of llama.cpp (GGUF).
- * options: schema "load". Missing, surplus or mis-shaped tensors are errors by name; so are pickles, which run code.
+ * options: schema "load"; with "replace" it takes the place of one of its name, with which sessions, rows and trainers that have it
+ * go on. Missing, surplus or mis-shaped tensors are errors by name; so are pickles, which run code.
  * PEFT_E_EXISTS, PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_SHAPE, PEFT_E_IO, PEFT_E_UNSUPPORTED. [locks; since 0.1] */
 PEFT_API peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *path, const peft_options *options);
 /* Writes an adapter as the library reads it that has its method: Hugging Face PEFT, or AdapterHub for bottleneck adapters;
@@ -332,8 +333,8 @@ PEFT_API peft_status peft_adapters_combine(peft_adapters *a, const char *name, c
 PEFT_API peft_status peft_adapters_remove(peft_adapters *a, const char *name);
 /* Number of adapters. [locks; since 0.1] */
 PEFT_API size_t peft_adapters_count(const peft_adapters *a);
-/* Name of an adapter by index from 0, in the order of addition; NULL past the end. Valid until it is removed. [locks; since
- * 0.1] */
+/* Name of an adapter by index from 0, in the order of addition; NULL past the end. Valid until it is removed or
+ * replaced. [locks; since 0.1] */
 PEFT_API const char *peft_adapters_name(const peft_adapters *a, size_t index);
 /* {"name","method","parameters","bytes","sites":[...],"options":{...}} of one adapter, by the buffer rule; "init_text",
  * where it wants a text to start from that peft_adapters_init has to be given as ids. PEFT_E_NOT_FOUND. [locks; since 0.1] */
@@ -619,6 +620,38 @@ PEFT_API peft_status peft_session_start_text(peft_session *s, const peft_tokeniz
  * PEFT_E_BUFFER the same comes again. *id is -1 when there are no more. The same ids and text as in one call. PEFT_E_INVALID
  * if nothing was begun, PEFT_E_CANCELLED (another call goes on), PEFT_E_NUMERIC. [one thread; since 0.1] */
 PEFT_API peft_status peft_session_next(peft_session *s, int32_t *id, char *buf, size_t cap, size_t *needed);
+/* What a row among others got. Later versions append fields. */
+typedef struct peft_row_info {
+    uint32_t struct_size;
+    int32_t id;          /* the token that was chosen; -1: none */
+    int64_t row;
+    const char *text;    /* the text that it completes, as in peft_token_fn: whole UTF-8 characters, perhaps none; NULL: no tokenizer */
+    size_t text_len;
+    int32_t ended;       /* not 0: nothing comes after it, and the row is gone unless it is held */
+    int32_t status;      /* PEFT_OK, or why the row ended without a token: PEFT_E_NUMERIC, its logits had a NaN or an infinity */
+    const float *logits; /* [n_logits] what it was chosen by, repetitions penalised; NULL: nothing was */
+    size_t n_logits;     /* the model's vocabulary, and the tokens that the row's adapters add */
+} peft_row_info;
+/* Called for each row that got something, rows in the order of addition. Return 0 to go on, else the row ends. The pointers are valid
+ * during the call, in which the session may only be cancelled. */
+typedef int32_t (*peft_row_fn)(void *user, const peft_row_info *info);
+/* Adds a row to those that the session continues together, one pass of the base for all: with adapters of its own, an expression over
+ * the session's set as in peft_session_create (NULL: the session's; "": none), which keep acting on it as they are now though one of
+ * the name is loaded in its place. tokenizer (NULL: none) and options as for peft_session_generate, without beams; "hold": the row
+ * stays after its end, so that rows which begin with the same tokens need not read these again. *row: its number, which no other row of
+ * the session gets. A row's tokens are those that it gets alone. Errors as of both, and PEFT_E_BUSY while the session has as many rows
+ * (64), or different expressions (32), as it can have. [one thread; since 0.1] */
+PEFT_API peft_status peft_session_row_add(peft_session *s, const char *expression, const peft_tokenizer *tokenizer,
+                                          const int32_t *ids, size_t n, const peft_options *options, int64_t *row);
+/* The same from a text, encoded as by peft_session_generate_text. [one thread; since 0.1] */
+PEFT_API peft_status peft_session_row_add_text(peft_session *s, const char *expression, const peft_tokenizer *tokenizer,
+                                               const char *prompt, size_t len, const peft_options *options, int64_t *row);
+/* Takes a row out; it gets nothing any more. PEFT_E_NOT_FOUND if it has ended. [one thread; since 0.1] */
+PEFT_API peft_status peft_session_row_remove(peft_session *s, int64_t row);
+/* Goes on with all rows by at most a token each: new rows are read, as many as fit a pass, and long prompts in parts, while others go
+ * on. fn (NULL: none) gets what there is. *left (may be NULL): rows that have more to come. An error leaves the rows as they were, for
+ * another call. PEFT_E_CANCELLED, PEFT_E_NOMEM. [one thread; since 0.1] */
+PEFT_API peft_status peft_session_rows_next(peft_session *s, peft_row_fn fn, void *user, size_t *left);
 /* Asks the call that is under way, or else the next one, to end with PEFT_E_CANCELLED. Async-signal-safe. [any thread;
  * callback-safe; since 0.1] */
 PEFT_API void peft_session_cancel(peft_session *s);
@@ -629,6 +662,15 @@ PEFT_API void peft_session_cancel(peft_session *s);
  * model as peft_model_info_json, for an adapter its config and tensors. PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_IO. [any
  * thread; since 0.1] */
 PEFT_API peft_status peft_inspect_json(peft_context *ctx, const char *path, char *buf, size_t cap, size_t *needed);
+/* Verifies all that can be wrong in a model folder, GGUF file, tokenizer, adapter, data set (JSON Lines) or checkpoint, and goes on after
+ * the first error: structure, shapes and ranges; every value of every tensor; the tokenizer against its vocabulary and the model;
+ * special ids; an adapter against its config and, where `base` (NULL: none) is given, in its base; every row of data; one pass. One JSON
+ * object by the buffer rule, with "kind", "ok", "error_count", "errors" (each with "code", "file", "where" and "message"),
+ * "warning_count", "warnings", "checked" (what was looked at) and "about". Options of schema "check". What is wrong in the files is no
+ * error of this function: PEFT_E_NOT_FOUND and PEFT_E_FORMAT for a path that is nothing of these. The files are read at every call, also
+ * at one for the size. [any thread; since 0.1] */
+PEFT_API peft_status peft_check_json(peft_context *ctx, const char *path, const peft_model *base, const peft_options *options, char *buf,
+                                     size_t cap, size_t *needed);
 
 #ifdef __cplusplus
 }

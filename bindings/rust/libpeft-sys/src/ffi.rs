@@ -117,6 +117,27 @@ pub struct peft_loss_chunk {
     pub labels: *const i32,
 }
 
+/// What a row among others got. Later versions append fields.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct peft_row_info {
+    pub struct_size: u32,
+    /// the token that was chosen; -1: none
+    pub id: i32,
+    pub row: i64,
+    /// the text that it completes, as in peft_token_fn: whole UTF-8 characters, perhaps none; NULL: no tokenizer
+    pub text: *const c_char,
+    pub text_len: usize,
+    /// not 0: nothing comes after it, and the row is gone unless it is held
+    pub ended: i32,
+    /// PEFT_OK, or why the row ended without a token: PEFT_E_NUMERIC, its logits had a NaN or an infinity
+    pub status: i32,
+    /// \[n_logits\] what it was chosen by, repetitions penalised; NULL: nothing was
+    pub logits: *const f32,
+    /// the model's vocabulary, and the tokens that the row's adapters add
+    pub n_logits: usize,
+}
+
 /// What a progress callback sees after each step. Owned by the library, valid during the call; grows at its end only: a
 /// field may be read if struct_size reaches beyond it.
 #[repr(C)]
@@ -183,6 +204,10 @@ pub type peft_progress_fn =
 
 /// Told that the caller's memory is no longer in use, once, on whichever thread dropped the last reference.
 pub type peft_release_fn = Option<unsafe extern "C" fn(user: *mut c_void)>;
+
+/// Called for each row that got something, rows in the order of addition. Return 0 to go on, else the row ends. The
+/// pointers are valid during the call, in which the session may only be cancelled.
+pub type peft_row_fn = Option<unsafe extern "C" fn(user: *mut c_void, info: *const peft_row_info) -> i32>;
 
 /// A token as it is chosen: its id and the text that it completes: whole UTF-8 characters, perhaps none, and as they
 /// are bytes of which the model makes no character; NULL without a tokenizer. Return 0 to go on.
@@ -316,8 +341,9 @@ unsafe extern "C" {
     ) -> peft_status;
 
     /// Adds an adapter from a folder of Hugging Face PEFT or of AdapterHub's library, or from a LoRA file of llama.cpp
-    /// (GGUF). options: schema "load". Missing, surplus or mis-shaped tensors are errors by name; so are pickles, which
-    /// run code. PEFT_E_EXISTS, PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_SHAPE, PEFT_E_IO, PEFT_E_UNSUPPORTED.
+    /// (GGUF). options: schema "load"; with "replace" it takes the place of one of its name, with which sessions, rows
+    /// and trainers that have it go on. Missing, surplus or mis-shaped tensors are errors by name; so are pickles,
+    /// which run code. PEFT_E_EXISTS, PEFT_E_NOT_FOUND, PEFT_E_FORMAT, PEFT_E_SHAPE, PEFT_E_IO, PEFT_E_UNSUPPORTED.
     ///
     /// Call from: any thread; the handle orders changes; since 0.1.
     pub fn peft_adapters_load(
@@ -340,7 +366,8 @@ unsafe extern "C" {
         options: *const peft_options,
     ) -> peft_status;
 
-    /// Name of an adapter by index from 0, in the order of addition; NULL past the end. Valid until it is removed.
+    /// Name of an adapter by index from 0, in the order of addition; NULL past the end. Valid until it is removed or
+    /// replaced.
     ///
     /// Call from: any thread; the handle orders changes; since 0.1.
     pub fn peft_adapters_name(a: *const peft_adapters, index: usize) -> *const c_char;
@@ -462,6 +489,26 @@ unsafe extern "C" {
     ///
     /// Call from: any thread; callback-safe; since 0.1.
     pub fn peft_build_info() -> *const c_char;
+
+    /// Verifies all that can be wrong in a model folder, GGUF file, tokenizer, adapter, data set (JSON Lines) or
+    /// checkpoint, and goes on after the first error: structure, shapes and ranges; every value of every tensor; the
+    /// tokenizer against its vocabulary and the model; special ids; an adapter against its config and, where `base`
+    /// (NULL: none) is given, in its base; every row of data; one pass. One JSON object by the buffer rule, with
+    /// "kind", "ok", "error_count", "errors" (each with "code", "file", "where" and "message"), "warning_count",
+    /// "warnings", "checked" (what was looked at) and "about". Options of schema "check". What is wrong in the files is
+    /// no error of this function: PEFT_E_NOT_FOUND and PEFT_E_FORMAT for a path that is nothing of these. The files are
+    /// read at every call, also at one for the size.
+    ///
+    /// Call from: any thread; since 0.1.
+    pub fn peft_check_json(
+        ctx: *mut peft_context,
+        path: *const c_char,
+        base: *const peft_model,
+        options: *const peft_options,
+        buf: *mut c_char,
+        cap: usize,
+        needed: *mut usize,
+    ) -> peft_status;
 
     /// Makes a context. alloc: where all its memory comes from, copied; NULL for malloc. It starts with as many threads
     /// as the process has CPUs, the best instruction set and no log. PEFT_E_INVALID for an allocator without functions.
@@ -974,6 +1021,55 @@ unsafe extern "C" {
         needed: *mut usize,
     ) -> peft_status;
 
+    /// Adds a row to those that the session continues together, one pass of the base for all: with adapters of its own,
+    /// an expression over the session's set as in peft_session_create (NULL: the session's; "": none), which keep
+    /// acting on it as they are now though one of the name is loaded in its place. tokenizer (NULL: none) and options
+    /// as for peft_session_generate, without beams; "hold": the row stays after its end, so that rows which begin with
+    /// the same tokens need not read these again. \*row: its number, which no other row of the session gets. A row's
+    /// tokens are those that it gets alone. Errors as of both, and PEFT_E_BUSY while the session has as many rows (64),
+    /// or different expressions (32), as it can have.
+    ///
+    /// Call from: one thread at a time for each handle; since 0.1.
+    pub fn peft_session_row_add(
+        s: *mut peft_session,
+        expression: *const c_char,
+        tokenizer: *const peft_tokenizer,
+        ids: *const i32,
+        n: usize,
+        options: *const peft_options,
+        row: *mut i64,
+    ) -> peft_status;
+
+    /// The same from a text, encoded as by peft_session_generate_text.
+    ///
+    /// Call from: one thread at a time for each handle; since 0.1.
+    pub fn peft_session_row_add_text(
+        s: *mut peft_session,
+        expression: *const c_char,
+        tokenizer: *const peft_tokenizer,
+        prompt: *const c_char,
+        len: usize,
+        options: *const peft_options,
+        row: *mut i64,
+    ) -> peft_status;
+
+    /// Takes a row out; it gets nothing any more. PEFT_E_NOT_FOUND if it has ended.
+    ///
+    /// Call from: one thread at a time for each handle; since 0.1.
+    pub fn peft_session_row_remove(s: *mut peft_session, row: i64) -> peft_status;
+
+    /// Goes on with all rows by at most a token each: new rows are read, as many as fit a pass, and long prompts in
+    /// parts, while others go on. fn (NULL: none) gets what there is. \*left (may be NULL): rows that have more to
+    /// come. An error leaves the rows as they were, for another call. PEFT_E_CANCELLED, PEFT_E_NOMEM.
+    ///
+    /// Call from: one thread at a time for each handle; since 0.1.
+    pub fn peft_session_rows_next(
+        s: *mut peft_session,
+        r#fn: peft_row_fn,
+        user: *mut c_void,
+        left: *mut usize,
+    ) -> peft_status;
+
     /// Other adapters, or the same with other factors, from now on: a new expression over the set that the session was
     /// created with (NULL or "": the base alone). What was cached is forgotten. On an error the session is as before.
     /// Errors as peft_session_create.
@@ -1270,7 +1366,7 @@ unsafe extern "C" {
 }
 
 /// Names of all functions, sorted.
-pub const FUNCTIONS: [&str; 109] = [
+pub const FUNCTIONS: [&str; 114] = [
     "peft_adapters_add",
     "peft_adapters_combine",
     "peft_adapters_count",
@@ -1295,6 +1391,7 @@ pub const FUNCTIONS: [&str; 109] = [
     "peft_batch_set_f32",
     "peft_batch_set_i32",
     "peft_build_info",
+    "peft_check_json",
     "peft_context_create",
     "peft_context_free",
     "peft_context_isa",
@@ -1348,6 +1445,10 @@ pub const FUNCTIONS: [&str; 109] = [
     "peft_session_logits",
     "peft_session_next",
     "peft_session_outputs",
+    "peft_session_row_add",
+    "peft_session_row_add_text",
+    "peft_session_row_remove",
+    "peft_session_rows_next",
     "peft_session_set_adapters",
     "peft_session_start",
     "peft_session_start_text",
@@ -1398,6 +1499,16 @@ const _: () = {
     assert!(core::mem::offset_of!(peft_loss_chunk, data_rows) == 48);
     assert!(core::mem::offset_of!(peft_loss_chunk, tokens) == 56);
     assert!(core::mem::offset_of!(peft_loss_chunk, labels) == 64);
+    assert!(core::mem::size_of::<peft_row_info>() == 56);
+    assert!(core::mem::offset_of!(peft_row_info, struct_size) == 0);
+    assert!(core::mem::offset_of!(peft_row_info, id) == 4);
+    assert!(core::mem::offset_of!(peft_row_info, row) == 8);
+    assert!(core::mem::offset_of!(peft_row_info, text) == 16);
+    assert!(core::mem::offset_of!(peft_row_info, text_len) == 24);
+    assert!(core::mem::offset_of!(peft_row_info, ended) == 32);
+    assert!(core::mem::offset_of!(peft_row_info, status) == 36);
+    assert!(core::mem::offset_of!(peft_row_info, logits) == 40);
+    assert!(core::mem::offset_of!(peft_row_info, n_logits) == 48);
     assert!(core::mem::size_of::<peft_step_info>() == 112);
     assert!(core::mem::offset_of!(peft_step_info, struct_size) == 0);
     assert!(core::mem::offset_of!(peft_step_info, step) == 8);
@@ -1431,6 +1542,16 @@ const _: () = {
     assert!(core::mem::offset_of!(peft_loss_chunk, data_rows) == 32);
     assert!(core::mem::offset_of!(peft_loss_chunk, tokens) == 36);
     assert!(core::mem::offset_of!(peft_loss_chunk, labels) == 40);
+    assert!(core::mem::size_of::<peft_row_info>() == 40);
+    assert!(core::mem::offset_of!(peft_row_info, struct_size) == 0);
+    assert!(core::mem::offset_of!(peft_row_info, id) == 4);
+    assert!(core::mem::offset_of!(peft_row_info, row) == 8);
+    assert!(core::mem::offset_of!(peft_row_info, text) == 16);
+    assert!(core::mem::offset_of!(peft_row_info, text_len) == 20);
+    assert!(core::mem::offset_of!(peft_row_info, ended) == 24);
+    assert!(core::mem::offset_of!(peft_row_info, status) == 28);
+    assert!(core::mem::offset_of!(peft_row_info, logits) == 32);
+    assert!(core::mem::offset_of!(peft_row_info, n_logits) == 36);
     assert!(core::mem::size_of::<peft_step_info>() == 112);
     assert!(core::mem::offset_of!(peft_step_info, struct_size) == 0);
     assert!(core::mem::offset_of!(peft_step_info, step) == 8);

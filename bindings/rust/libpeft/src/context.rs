@@ -8,6 +8,8 @@ use libpeft_sys as ffi;
 use crate::border::{c_path, c_text, check, enter, hook, static_text, text};
 use crate::error::{Error, Result, Status};
 use crate::handle::{Owned, Shared};
+use crate::model::Model;
+use crate::options::Options;
 use crate::parallel::{self, Work};
 
 /// How much a message matters.
@@ -221,6 +223,25 @@ impl Context {
         // SAFETY: the context is valid, the path ends with a NUL, the buffer is as long as its length says.
         text(4096, |buf, cap, needed| unsafe {
             ffi::peft_inspect_json(self.as_ptr(), path.as_ptr(), buf, cap, needed)
+        })
+    }
+
+    /// All that is wrong with what a path holds, as a JSON object with `"ok"`, `"errors"` and `"warnings"`. `base`: the model of an
+    /// adapter, or that rows of data are for. Options: schema `"check"`.
+    pub fn check(
+        &self,
+        path: impl AsRef<Path>,
+        base: Option<&Model>,
+        options: impl Into<Options>,
+    ) -> Result<String> {
+        enter()?;
+        let path = c_path(path.as_ref())?;
+        let base = base.map_or(std::ptr::null(), |m| m.as_ptr().cast_const());
+        options.into().with(self, "check", |o| {
+            // SAFETY: the handles are valid or NULL, the path ends with a NUL, the buffer is as long as its length says.
+            text(1 << 18, |buf, cap, needed| unsafe {
+                ffi::peft_check_json(self.as_ptr(), path.as_ptr(), base, o, buf, cap, needed)
+            })
         })
     }
 }

@@ -14,15 +14,17 @@ use crate::gate::{Gate, Pass, Turn};
 use crate::handle::{Owned, Slot};
 use crate::model::Model;
 use crate::options::Options;
+use crate::rows::RowToken;
 use crate::tokenizer::Tokenizer;
 use crate::trainer::Canceller;
 
 /// Inference with a model and adapters. One thread at a time uses it; any number of sessions share a model and a set.
 pub struct Session {
     slot: Arc<Slot<ffi::peft_session>>,
-    raw: Owned<ffi::peft_session>,
+    pub(crate) raw: Owned<ffi::peft_session>,
+    pub(crate) row_tokens: Vec<RowToken>, // that no call has returned yet
     adapters: Option<Adapters>,
-    model: Model, // after `raw`: its context has what C calls back
+    pub(crate) model: Model, // after `raw`: its context has what C calls back
 }
 
 /// A token as it is chosen: its id, and the text that it completes, of whole characters, perhaps none. Bytes that are no
@@ -64,7 +66,8 @@ impl Session {
                 ffi::peft_session_create(model.as_ptr(), set, expression.as_ptr(), o, out)
             })?;
             let slot = Slot::new(&raw, ffi::peft_session_cancel);
-            Ok(Session { slot, raw, adapters: adapters.cloned(), model: model.clone() })
+            let row_tokens = Vec::new();
+            Ok(Session { slot, raw, row_tokens, adapters: adapters.cloned(), model: model.clone() })
         })
     }
 
@@ -72,7 +75,7 @@ impl Session {
         self.adapters.as_ref().map(|a| a.gate().as_ref())
     }
 
-    fn turn(&self) -> Option<Pass<'_>> {
+    pub(crate) fn turn(&self) -> Option<Pass<'_>> {
         self.gate().map(|g| g.turn(Turn::Read))
     }
 

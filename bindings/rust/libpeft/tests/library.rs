@@ -175,5 +175,7 @@ fn data_sets_hold_what_is_trained() {
     refused(d.load_jsonl(folder.path("none.jsonl")), Status::NotFound, "none.jsonl");
     assert_eq!(d.len(), 5);
     assert!(ctx.inspect(folder.path("rows.jsonl")).unwrap().contains("\"data\""));
+    assert!(ctx.check(folder.path("rows.jsonl"), None, ()).unwrap().contains("\"ok\":true"));
+    assert!(ctx.check(folder.path("bad.jsonl"), None, [("max_errors", 1)]).unwrap().contains("line 2"));
     refused(Dataset::new(&ctx, None, [("max_lenght", 8)]), Status::Key, "max_length");
 }
