@@ -23,6 +23,7 @@ from sides import Side, cpu, quiet_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build"))
 sys.path.insert(0, os.path.join(ROOT, "tests", "peers"))
 RANK, ALPHA, RATE = 16, 32, 1e-4
 BATCHES = {"1 x 512": "one row of 512 tokens", "8 x 60": "8 rows of e2e-nlg"}
@@ -179,7 +180,7 @@ def report(files, rows, args, load):
 
 def roofline(files, threads):
     """One `peft bench` as lines of a table: each op's time beside what the machine could do."""
-    tool = os.environ.get("PEFT", os.path.join(ROOT, "build", "peft"))
+    tool = os.environ.get("PEFT", os.path.join(BUILD, "peft"))
     done = subprocess.run([tool, "bench", "--model", files["folder"], "--threads", str(threads), "--set", "r=%d" % RANK, "--set",
                            "target_modules=all-linear", "--json"], stdout=subprocess.PIPE, check=True)
     b = json.loads(done.stdout)
