@@ -54,6 +54,7 @@ peft__base_info peft__base_of_model(struct peft_model *m);
 /* Writes the model that the adapters make of their base. to_gguf: else a Hugging Face folder. */
 peft_status peft__merge_write(struct peft_model *m, const peft__expression *e, int32_t dtype, bool to_gguf, const char *path);
 
+const char *peft__status_name(peft_status status); /* library.c: what peft_status_name says */
 /* session.c: is it one, and not running? */
 peft_status peft__session_check(const peft_session *s);
 /* A prompt's ids: what its text says, after the BOS that the tokenizer adds unless the text has it already. No EOS: the

@@ -5,7 +5,7 @@
 #define LIBRARY_TEXT_(x) #x
 #define LIBRARY_TEXT(x)  LIBRARY_TEXT_(x)
 
-const char *peft_status_name(peft_status status) {
+const char *peft__status_name(peft_status status) {
     static const char *const names[] = {
         "PEFT_OK",          "PEFT_E_INVALID",     "PEFT_E_NOMEM",     "PEFT_E_IO",
         "PEFT_E_FORMAT",    "PEFT_E_UNSUPPORTED", "PEFT_E_NOT_FOUND", "PEFT_E_EXISTS",
@@ -15,6 +15,8 @@ const char *peft_status_name(peft_status status) {
     };
     return status <= 0 && status > -(peft_status)PEFT__COUNT(names) ? names[-status] : "PEFT_E_?";
 }
+
+const char *peft_status_name(peft_status status) { return peft__status_name(status); }
 
 const char *peft_last_error(void) {
     return peft__fail_text();

@@ -70,7 +70,7 @@ static void verify_put_list(peft__json_out *j, const char *key, const peft__vec 
         peft__json_object(j);
         if (codes) {
             peft__json_key(j, "code");
-            peft__json_put_text(j, peft_status_name(x->code));
+            peft__json_put_text(j, peft__status_name(x->code));
         }
         peft__json_key(j, "file");
         peft__json_put_text(j, x->file);
