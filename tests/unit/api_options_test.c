@@ -1,6 +1,20 @@
 /* api_options_test.c - option sets by key, as JSON, and the JSON of schemas. */
 #include "api_kit.h"
 
+/* Keys that a minimal library has not. */
+#ifdef PEFT_MINIMAL
+#define OPTIONS_MORE           ""
+#define OPTIONS_REPLACE        ""
+#define OPTIONS_REPLACE_SCHEMA ""
+#else
+#define OPTIONS_MORE \
+    "\"num_beams\":1,\"length_penalty\":1.0,\"early_stopping\":\"false\",\"task_id\":-1,\"hold\":false,"
+#define OPTIONS_REPLACE ",\"replace\":false"
+#define OPTIONS_REPLACE_SCHEMA                                                                                    \
+    ",{\"key\":\"replace\",\"type\":\"bool\",\"default\":false,\"min\":null,\"max\":null,\"choices\":null,"            \
+    "\"help\":\"take the place of an adapter of the same name; who uses that one goes on with it\"}"
+#endif
+
 static peft_context *options_ctx(void) {
     peft_context *ctx = NULL;
     return peft_context_create(NULL, &ctx) == PEFT_OK ? ctx : NULL;
@@ -37,8 +51,8 @@ TEST(api_options_setters_check_key_type_and_range) {
     CHECK_OK(peft_options_set_str(o, "stop", "[\"\\n\", \"User:\"]"));
     CHECK_STR(options_json(o),
               "{\"max_new_tokens\":5,\"temperature\":0.5,\"top_k\":40,\"top_p\":1.0,\"min_p\":0.0,"
-              "\"repetition_penalty\":1.0,\"seed\":0,\"stop\":[\"\\n\",\"User:\"],\"num_beams\":1,"
-              "\"length_penalty\":1.0,\"early_stopping\":\"false\",\"task_id\":-1,\"hold\":false,\"ignore_eos\":true}");
+              "\"repetition_penalty\":1.0,\"seed\":0,\"stop\":[\"\\n\",\"User:\"]," OPTIONS_MORE
+              "\"ignore_eos\":true}");
     CHECK_STATUS(peft_options_set_int(o, "max_new_token", 5), PEFT_E_KEY);
     CHECK_ERROR_HAS("did you mean \"max_new_tokens\"");
     CHECK_STATUS(peft_options_set_float(o, "temperature", -1), PEFT_E_KEY);
@@ -126,10 +140,10 @@ TEST(api_options_get_json_buffer_rule) {
     size_t needed = 0;
     CHECK_OK(peft_options_create(ctx, "load", &o));
     CHECK_STATUS(peft_options_get_json(o, NULL, 0, &needed), PEFT_E_BUFFER);
-    CHECK_INT(needed, sizeof "{\"allow_nan\":false,\"replace\":false}");
+    CHECK_INT(needed, sizeof "{\"allow_nan\":false" OPTIONS_REPLACE "}");
     CHECK_STATUS(peft_options_get_json(o, text, needed - 1, NULL), PEFT_E_BUFFER);
     CHECK_OK(peft_options_get_json(o, text, needed, NULL));
-    CHECK_STR(text, "{\"allow_nan\":false,\"replace\":false}");
+    CHECK_STR(text, "{\"allow_nan\":false" OPTIONS_REPLACE "}");
     CHECK_STATUS(peft_options_get_json(o, NULL, 9, &needed), PEFT_E_INVALID);
     CHECK_INT(needed, 0);
     CHECK_STATUS(peft_options_get_json(NULL, text, sizeof text, &needed), PEFT_E_INVALID);
@@ -166,9 +180,7 @@ TEST(api_schema_json) {
     CHECK_OK(peft_schema_json("load", text, sizeof text, NULL));
     CHECK_STR(text,
               "[{\"key\":\"allow_nan\",\"type\":\"bool\",\"default\":false,\"min\":null,\"max\":null,\"choices\":null,"
-              "\"help\":\"accept weights that are NaN or infinite\"},"
-              "{\"key\":\"replace\",\"type\":\"bool\",\"default\":false,\"min\":null,\"max\":null,\"choices\":null,"
-              "\"help\":\"take the place of an adapter of the same name; who uses that one goes on with it\"}]");
+              "\"help\":\"accept weights that are NaN or infinite\"}" OPTIONS_REPLACE_SCHEMA "]");
     CHECK_OK(peft_schema_json("model", text, sizeof text, NULL));
     CHECK(strstr(text, "\"default\":\"mmap\",\"min\":null,\"max\":null,\"choices\":[\"mmap\",\"copy\"]") != NULL);
     CHECK_OK(peft_schema_json("generate", text, sizeof text, NULL));
