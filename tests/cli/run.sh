@@ -191,7 +191,7 @@ run 1 'check of bad data' check "$tmp/bad.jsonl" --model "$model"
 check 'it names the second line' grep -q '^error: .*bad.jsonl: line 2: .*no token id' "$tmp/out"
 check 'and goes on to the third' grep -q '^error: .*bad.jsonl: line 3: .*no array' "$tmp/out"
 check 'and knows the vocabulary' grep -q '^error: .*bad.jsonl: line 4: .*9999999 is beyond' "$tmp/out"
-check 'and counts them' grep -q '^peft: .*bad.jsonl: 3 errors$' "$tmp/err"
+check 'and counts them' grep -q '^peft: .*bad.jsonl: 3 errors' "$tmp/err"
 run 1 'check lists as many as asked for' check "$tmp/bad.jsonl" --set max_errors=1
 check 'and says how many more' grep -q '^error: and 1 more$' "$tmp/out"
 run 1 'check of a damaged model' check "$tmp/bad.gguf"
