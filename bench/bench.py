@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from sides import Side, cpu, quiet_environment
+from sides import Side, cpu, publish, quiet_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -233,11 +233,7 @@ def main():
     files = prepare()
     rows = [compare(files, batch, int(n), args) for batch in BATCHES for n in args.threads.split(",")]
     text = report(files, rows, args, load) + rooflines(files, args)
-    print(text)
-    if not args.quick:
-        os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-        with open(args.out, "w", encoding="utf-8") as f:
-            f.write(text)
+    publish(text, None if args.quick else args.out)
 
 
 if __name__ == "__main__":

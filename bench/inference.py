@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from sides import Side, cpu, quiet_environment
+from sides import Side, cpu, publish, quiet_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -141,10 +141,7 @@ def main():
                 rows[t, threads] = compare(os.path.join(top, t + ".gguf"), threads, args.turns)
                 print(t, threads, rows[t, threads], file=sys.stderr)
     text = report(rows, args, load)
-    print(text)
-    if not args.quick:
-        with open(args.out, "w", encoding="utf-8") as f:
-            f.write(text)
+    publish(text, None if args.quick else args.out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from sides import Side, cpu, quiet_environment
+from sides import Side, cpu, publish, quiet_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -226,10 +226,7 @@ def main():
             print(name, found["ratios"][name], file=sys.stderr)
         found["lengths"] = lengths(top, files, args)
     text = report(found, args, load)
-    print(text)
-    if not args.quick:
-        with open(args.out, "w", encoding="utf-8") as f:
-            f.write(text)
+    publish(text, None if args.quick else args.out)
 
 
 if __name__ == "__main__":

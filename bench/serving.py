@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 
-from sides import cpu, quiet_environment
+from sides import cpu, publish, quiet_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -137,9 +137,7 @@ def main():
             "- libpeft %s; %d passes of each, in turns; medians, and the medians of neighbouring passes' ratios" % (
                 libpeft.version_string(), args.passes), ""]
     text += table + [""] + thousand(libpeft, folder) + [""] + beginning(libpeft, folder)
-    with open(args.out, "w", encoding="utf-8") as f:
-        f.write("\n".join(text) + "\n")
-    print("\n".join(text))
+    publish("\n".join(text) + "\n", args.out)
 
 
 if __name__ == "__main__":

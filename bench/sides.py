@@ -48,3 +48,12 @@ def cpu():
     except (OSError, StopIteration):
         model = platform.processor() or "unknown CPU"
     return "%s, %d CPUs, %s" % (model, os.cpu_count() or 1, platform.system())
+
+
+def publish(text, path):
+    """Prints a page and, with a path, writes it there."""
+    print(text)
+    if path is not None:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)

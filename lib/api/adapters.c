@@ -135,6 +135,14 @@ out:
     return st;
 }
 
+peft_status peft__adapters_read(const peft_adapters *a, const char *name, const char *path, bool allow_nan, peft__adapter **out) {
+    peft__mem *mem = &a->ctx->mem;
+    const peft__kernels *k = a->ctx->kernels;
+    if (peft__gguf_probe(path)) { return peft__adapter_load_gguf(mem, k, &a->base, name, path, allow_nan, out); }
+    if (peft__union_probe(path)) { return peft__union_load(mem, k, &a->base, name, path, allow_nan, out); }
+    return peft__adapter_load_hf(mem, k, &a->base, name, path, allow_nan, out);
+}
+
 peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *path, const peft_options *options) {
     peft_status st = PEFT_OK;
     peft__optset own = {0};
@@ -143,14 +151,7 @@ peft_status peft_adapters_load(peft_adapters *a, const char *name, const char *p
     TRY(adapters_check_new(a, name));
     TRY(peft__check_text(path, "path"));
     TRY(peft__pick_options(options, &a->ctx->mem, &peft__schema_load, &own, &o));
-    bool allow_nan = peft__opt_bool(o, "allow_nan");
-    if (peft__gguf_probe(path)) {
-        TRY(peft__adapter_load_gguf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
-    } else if (peft__union_probe(path)) {
-        TRY(peft__union_load(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
-    } else {
-        TRY(peft__adapter_load_hf(&a->ctx->mem, a->ctx->kernels, &a->base, name, path, allow_nan, &made));
-    }
+    TRY(peft__adapters_read(a, name, path, peft__opt_bool(o, "allow_nan"), &made));
     TRY(adapters_put(a, made, !PEFT__MINIMAL && peft__opt_bool(o, "replace")));
 out:
     peft__optset_free(&own);

@@ -49,6 +49,8 @@ peft_status peft__dtype_option(const peft__optset *o, int32_t *out); /* "dtype":
 
 /* Initial values that need the base's keys and values: those that it computes for random tokens. */
 peft_status peft__adapters_start(const peft_adapters *a, peft__adapter *x);
+/* An adapter of a file or folder, for the set, which does not have it yet. */
+peft_status peft__adapters_read(const peft_adapters *a, const char *name, const char *path, bool allow_nan, peft__adapter **out);
 /* What adapters know of their base. Borrowed from the model. */
 peft__base_info peft__base_of_model(struct peft_model *m);
 /* Writes the model that the adapters make of their base. to_gguf: else a Hugging Face folder. */

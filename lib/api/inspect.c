@@ -107,11 +107,6 @@ out:
 
 /* ---- which of them ------------------------------------------------------------------------------------------------------- */
 
-static bool inspect_ends(const char *path, const char *tail) {
-    size_t n = strlen(path), m = strlen(tail);
-    return n >= m && strcmp(path + n - m, tail) == 0;
-}
-
 static peft_status inspect_path(peft_context *ctx, const char *path, peft__str *out) {
     bool dir = peft__path_is_dir(path);
     if (!dir && !peft__path_exists(path)) { return peft__fail(PEFT_E_NOT_FOUND, "%s: no such file or folder", path); }
@@ -120,7 +115,7 @@ static peft_status inspect_path(peft_context *ctx, const char *path, peft__str *
     if (peft__adapter_probe_gguf(&ctx->mem, path)) { return peft__adapter_inspect_gguf(&ctx->mem, path, out); }
     if (peft__model_probe(path)) { return inspect_model(ctx, path, out); }
     if (peft__tokenizer_probe(path)) { return inspect_tokenizer(ctx, path, out); }
-    if (inspect_ends(path, ".gguf")) { return inspect_model(ctx, path, out); } /* which says what is wrong with it */
+    if (peft__text_ends(path, ".gguf")) { return inspect_model(ctx, path, out); } /* which says what is wrong with it */
     if (dir) {
         return peft__fail(PEFT_E_FORMAT,
                           "%s: neither a model (config.json and model.safetensors), nor an adapter "

@@ -21,17 +21,12 @@ const peft__schema peft__schema_check = {"check", verify_options, PEFT__COUNT(ve
 
 /* ---- which of them ------------------------------------------------------------------------------------------------------- */
 
-static bool verify_ends(const char *path, const char *tail) {
-    size_t n = strlen(path), m = strlen(tail);
-    return n >= m && strcmp(path + n - m, tail) == 0;
-}
-
 /* A folder that has only a config, and a file that only its name tells. */
 static bool verify_is_model(peft__mem *mem, const char *path, bool dir) {
     peft__arena a;
     char *config = NULL;
     if (peft__model_probe(path)) { return true; }
-    if (!dir) { return verify_ends(path, ".gguf"); }
+    if (!dir) { return peft__text_ends(path, ".gguf"); }
     peft__arena_init(&a, mem);
     bool found = peft__path_join(&a, path, "config.json", &config) == PEFT_OK && peft__path_exists(config);
     peft__arena_free(&a);
@@ -50,7 +45,7 @@ static peft_status verify_path(peft__verify *v, const char *path) {
         return peft__checkpoint_check(mem, v->ctx->kernels, path, v->weights, &v->f, &v->about, &v->tensors, &v->values);
     }
     if (peft__model_probe(path)) { return peft__verify_model(v, path); }
-    if (peft__tokenizer_probe(path) && !verify_ends(path, ".gguf")) { return peft__verify_tokenizer(v, path); }
+    if (peft__tokenizer_probe(path) && !peft__text_ends(path, ".gguf")) { return peft__verify_tokenizer(v, path); }
     if (verify_is_model(&probe, path, dir)) { return peft__verify_model(v, path); } /* which says what is wrong with it */
     if (dir) {
         return peft__fail(PEFT_E_FORMAT,

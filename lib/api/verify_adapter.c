@@ -4,22 +4,13 @@
  * Left out: what a base's own files would say; the check of a model does that. */
 #include "api/verify.h"
 
-/* Values that are no numbers have been named already. */
-static peft_status verify_adapter_load(peft__verify *v, const char *path, bool gguf, const peft__base_info *base, peft__adapter **out) {
-    peft__mem *mem = &v->ctx->mem;
-    const peft__kernels *k = v->ctx->kernels;
-    if (gguf) { return peft__adapter_load_gguf(mem, k, base, "checked", path, true, out); }
-    if (peft__union_probe(path)) { return peft__union_load(mem, k, base, "checked", path, true, out); }
-    return peft__adapter_load_hf(mem, k, base, "checked", path, true, out);
-}
-
-static peft_status verify_adapter_base(peft__verify *v, const char *path, bool gguf) {
+static peft_status verify_adapter_base(peft__verify *v, const char *path) {
     peft_status st = PEFT_OK;
     struct peft_adapters *set = NULL;
     peft__adapter *made = NULL;
     peft__base_info base = peft__base_of_model(v->base);
     TRY(peft__set_create(v->ctx, &base, &set));
-    st = verify_adapter_load(v, path, gguf, &set->base, &made);
+    st = peft__adapters_read(set, "checked", path, true, &made); /* values that are no numbers have been named already */
     if (st == PEFT_OK) {
         TRY(peft__set_add(set, made, false));
         made = NULL;
@@ -52,7 +43,7 @@ peft_status peft__verify_adapter(peft__verify *v, const char *path, bool gguf) {
     peft__json_key(&j, "base");
     peft__json_put_text(&j, v->base != NULL ? v->base->path : NULL);
     peft__json_object_end(&j);
-    if (v->base != NULL && seen.method != NULL) { TRY(verify_adapter_base(v, path, gguf)); }
+    if (v->base != NULL && seen.method != NULL) { TRY(verify_adapter_base(v, path)); }
 out:
     return st;
 }

@@ -54,50 +54,30 @@ void peft__pack_choose(const peft__tape *t, peft__plan *p, const peft__aliases *
 typedef struct pack_job {
     peft__real *reals;
     uint16_t *halves;
+    const peft__kernels *k;
 } pack_job;
-
-static uint32_t pack_bits(float v) {
-    uint32_t u;
-    memcpy(&u, &v, sizeof u);
-    return u;
-}
-
-static float pack_float(uint32_t u) {
-    float v;
-    memcpy(&v, &u, sizeof v);
-    return v;
-}
-
-static uint16_t pack_round(float v) {
-    uint32_t u = pack_bits(v), rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
-    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 64u : rounded); /* a NaN stays one */
-}
 
 static void pack_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const pack_job *job = (const pack_job *)arg;
     int64_t i = begin;
     (void)worker;
     for (; i + PACK_PIECE <= end; i += PACK_PIECE) {
-        for (int64_t j = 0; j < PACK_PIECE; j++) { job->halves[i + j] = pack_round((float)job->reals[i + j]); }
+        for (int64_t j = 0; j < PACK_PIECE; j++) { job->halves[i + j] = peft__f32_to_bf16((float)job->reals[i + j]); }
     }
-    for (; i < end; i++) { job->halves[i] = pack_round((float)job->reals[i]); }
+    for (; i < end; i++) { job->halves[i] = peft__f32_to_bf16((float)job->reals[i]); }
 }
 
 static void pack_back_rows(void *arg, int64_t begin, int64_t end, int32_t worker) {
     const pack_job *job = (const pack_job *)arg;
-    int64_t i = begin;
     (void)worker;
-    for (; i + PACK_PIECE <= end; i += PACK_PIECE) {
-        for (int64_t j = 0; j < PACK_PIECE; j++) { job->reals[i + j] = (peft__real)pack_float((uint32_t)job->halves[i + j] << 16); }
-    }
-    for (; i < end; i++) { job->reals[i] = (peft__real)pack_float((uint32_t)job->halves[i] << 16); }
+    job->k->dequant(PEFT_DTYPE_BF16, job->halves + begin, end - begin, job->reals + begin);
 }
 
 void peft__pack_step(peft__exec *x, const peft__plan_step *s) {
     bool back = s->phase == PEFT__PHASE_UNPACK;
     peft__val v = peft__tape_op(x->tape, s->op)->out[0];
     if (back) { x->backward_place[v] = true; }
-    pack_job job = {peft__exec_data(x, v), (uint16_t *)(void *)(x->block + x->plan->packed_place[v])};
+    pack_job job = {peft__exec_data(x, v), (uint16_t *)(void *)(x->block + x->plan->packed_place[v]), x->run.k};
     int64_t n = peft__exec_rows(x, v) * peft__tape_value(x->tape, v)->cols;
     peft__rows(&x->run, n, PACK_GRAIN, back ? pack_back_rows : pack_rows, &job);
 }

@@ -91,6 +91,11 @@ bool peft__path_is_dir(const char *path) {
     return peft__sys_stat(path, &info) && info.kind == PEFT__SYS_FOLDER;
 }
 
+bool peft__text_ends(const char *text, const char *tail) {
+    size_t n = strlen(text), m = strlen(tail);
+    return n >= m && strcmp(text + n - m, tail) == 0;
+}
+
 const char *peft__path_name(const char *path) {
     const char *name = path;
     for (const char *p = path; *p != '\0'; p++) {

@@ -45,22 +45,26 @@ static void findings_put(peft__findings *f, bool error, peft_status code, const 
     if (f->st == PEFT_OK) { f->st = peft__vec_push(list, &x); }
 }
 
-void peft__finding_error(peft__findings *f, peft_status code, const char *file, const char *where, const char *fmt, ...) {
+PEFT__PRINTF(6, 0)
+static void findings_print(peft__findings *f, bool error, peft_status code, const char *file, const char *where, const char *fmt,
+                           va_list args) {
     char text[FINDINGS_TEXT];
+    int n = vsnprintf(text, sizeof text, fmt, args);
+    findings_put(f, error, code, file, where, n < 0 ? "" : text);
+}
+
+void peft__finding_error(peft__findings *f, peft_status code, const char *file, const char *where, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, args);
+    findings_print(f, true, code, file, where, fmt, args);
     va_end(args);
-    findings_put(f, true, code, file, where, n < 0 ? "" : text);
 }
 
 void peft__finding_warn(peft__findings *f, const char *file, const char *where, const char *fmt, ...) {
-    char text[FINDINGS_TEXT];
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, args);
+    findings_print(f, false, PEFT_OK, file, where, fmt, args);
     va_end(args);
-    findings_put(f, false, PEFT_OK, file, where, n < 0 ? "" : text);
 }
 
 /* 'tensor "x"' or 'key "x"', where the text names one first. */

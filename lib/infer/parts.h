@@ -12,6 +12,7 @@ peft_status peft__session_check_whole(const struct peft_session *s, int64_t n);
 int64_t peft__session_max_rows(const struct peft_session *s); /* of a pass */
 /* Of row r of a batch that names tasks; the option's otherwise (r -1: in any case). */
 int32_t peft__session_task(const struct peft_session *s, int64_t r);
+int64_t peft__session_taken(const struct peft_session *s, int32_t group); /* positions that the adapters take of a row of the group */
 /* Most tokens of a row of a group. */
 peft_status peft__session_limit(const struct peft_session *s, int32_t group, int64_t *most);
 /* Records the session anew for rows that divide among these expressions, [n] of at least 1; what is cached of them stays. On failure

@@ -35,7 +35,7 @@ static const int32_t *pass_types(struct peft_session *s, const int32_t *ids, con
  * virtual tokens before each, unless they go on (`begun`); a row's first token (virtual or not) has position behind[r], NULL: 0.
  * Wanted are the logits of each row's last tokens, at most `n_logits` a row. */
 static peft__frame pass_frame(struct peft_session *s, const int32_t *ids, const int64_t *in, int64_t *out, const int32_t *groups,
-                                 int64_t n_rows, bool begun, const int64_t *behind, int64_t n_logits) {
+                              int64_t n_rows, bool begun, const int64_t *behind, int64_t n_logits) {
     static const uint64_t keys[PEFT__SESSION_ROWS]; /* of dropout, which is training's */
     peft__frame f;
     memset(&f, 0, sizeof f);
@@ -66,16 +66,18 @@ static peft__frame pass_frame(struct peft_session *s, const int32_t *ids, const 
 /* Room in the cache for what the pass adds to its rows; the positions of their tokens before it. */
 static peft_status pass_room(struct peft_session *s, const peft__pass *p, bool begun, int64_t *behind) {
     int64_t rows = 0, need = 0;
-    for (int64_t r = 0; r < p->n_rows; r++) { rows = PEFT__MAX(rows, p->slots[r] + 1); }
-    peft_status st = peft__session_cache_grow(s, rows, 1);
-    if (st != PEFT_OK) { return st; }
     for (int64_t r = 0; r < p->n_rows; r++) {
-        int64_t *prefix = &s->cache.prefix[p->slots[r]], group = p->groups[r];
-        if (!begun) { *prefix = s->tape.group_prefix[group]; }
-        behind[r] = begun ? s->cache.length[p->slots[r]] - *prefix : 0;
-        need = PEFT__MAX(need, *prefix + behind[r] + (begun ? 0 : s->tape.group_tokens[group]) + p->in[r + 1] - p->in[r]);
+        int32_t slot = p->slots[r], group = p->groups[r];
+        int64_t prefix = begun ? s->cache.prefix[slot] : s->tape.group_prefix[group];
+        behind[r] = begun ? s->cache.length[slot] - prefix : 0;
+        need = PEFT__MAX(need, prefix + behind[r] + (begun ? 0 : s->tape.group_tokens[group]) + p->in[r + 1] - p->in[r]);
+        rows = PEFT__MAX(rows, slot + 1);
     }
-    return peft__session_cache_grow(s, rows, need);
+    peft_status st = peft__session_cache_grow(s, rows, need);
+    for (int64_t r = 0; st == PEFT_OK && !begun && r < p->n_rows; r++) {
+        s->cache.prefix[p->slots[r]] = s->tape.group_prefix[p->groups[r]];
+    }
+    return st;
 }
 
 peft_status peft__session_pass(struct peft_session *s, const peft__pass *p, float *logits, int64_t n_logits) {
@@ -120,7 +122,7 @@ peft_status peft__session_advance_rows(struct peft_session *s, const int32_t *id
 
 void peft__session_row_begins(struct peft_session *s, int64_t n) {
     peft__session_rewind(s);
-    s->whole = n > 0 ? n + s->tape.group_tokens[s->group] + s->tape.group_shift[s->group] : 0;
+    s->whole = n > 0 ? n + peft__session_taken(s, s->group) : 0;
 }
 
 peft_status peft__session_check_whole(const struct peft_session *s, int64_t n) {

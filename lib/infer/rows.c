@@ -43,10 +43,8 @@ struct peft__rows {
     peft__vec branches;  /* rows_branch *, in the order of groups where recorded */
     bool recorded;       /* the session has these branches */
     int64_t next;        /* id of the next row */
-    int32_t *ids;        /* owned, [chunk]: of a pass */
-    int64_t ids_room;
-    float *logits;       /* owned, [logits_room]: of the rows that have got some in this call */
-    size_t logits_room;
+    peft__vec ids;       /* int32_t, room for [chunk]: of a pass */
+    peft__vec logits;    /* float, room for [rows, vocab]: of the rows that have got some in this call */
     int64_t logits_rows; /* so many rows */
 };
 
@@ -152,13 +150,12 @@ static void rows_rest(struct peft__rows *b) {
 
 void peft__rows_free(struct peft__rows *b) {
     if (b == NULL) { return; }
-    peft__mem *mem = &b->s->ctx->mem;
     for (size_t i = 0; i < b->list.len; i++) { rows_row_free(b, rows_at(b, i)); }
     for (size_t i = 0; i < b->branches.len; i++) { rows_branch_free(b, rows_branch_at(b, i)); }
     peft__vec_free(&b->list);
     peft__vec_free(&b->branches);
-    peft__free(mem, b->ids, (size_t)b->ids_room * sizeof *b->ids);
-    peft__free(mem, b->logits, b->logits_room * sizeof *b->logits);
+    peft__vec_free(&b->ids);
+    peft__vec_free(&b->logits);
     struct peft_session *s = b->s;
     peft_context *ctx = s->ctx;
     peft__ctx_retain(ctx); /* outlives the session that has it */
@@ -178,6 +175,8 @@ static peft_status rows_make(struct peft_session *s) {
     b->next = 1;
     peft__vec_init(&b->list, mem, sizeof(rows_row *));
     peft__vec_init(&b->branches, mem, sizeof(rows_branch *));
+    peft__vec_init(&b->ids, mem, sizeof(int32_t));
+    peft__vec_init(&b->logits, mem, sizeof(float));
     s->batch = b;
     return PEFT_OK;
 out:
@@ -272,21 +271,9 @@ typedef struct rows_part { /* a row's share of a pass */
 
 /* Room for a call's ids and logits. */
 static peft_status rows_room(struct peft__rows *b) {
-    struct peft_session *s = b->s;
-    peft__mem *mem = &s->ctx->mem;
-    size_t need = b->list.len * (size_t)s->vocab;
     b->logits_rows = 0;
-    if (b->ids_room < s->chunk) {
-        peft__free(mem, b->ids, (size_t)b->ids_room * sizeof *b->ids);
-        b->ids = peft__alloc(mem, (size_t)s->chunk * sizeof *b->ids);
-        b->ids_room = b->ids != NULL ? s->chunk : 0;
-    }
-    if (b->logits_room < need) {
-        peft__free(mem, b->logits, b->logits_room * sizeof *b->logits);
-        b->logits = peft__alloc(mem, need * sizeof *b->logits);
-        b->logits_room = b->logits != NULL ? need : 0;
-    }
-    return b->ids == NULL || b->logits == NULL ? PEFT_E_NOMEM : PEFT_OK;
+    peft_status st = peft__vec_reserve(&b->ids, (size_t)b->s->chunk);
+    return st == PEFT_OK ? peft__vec_reserve(&b->logits, b->list.len * (size_t)b->s->vocab) : st;
 }
 
 /* Rows of one branch stand together, so that its matrices are passed once. */
@@ -304,20 +291,21 @@ static peft_status rows_pass(struct peft__rows *b, rows_part *parts, int64_t n, 
     struct peft_session *s = b->s;
     int64_t in[PEFT__SESSION_ROWS + 1] = {0};
     int32_t slots[PEFT__SESSION_ROWS], groups[PEFT__SESSION_ROWS], tasks[PEFT__SESSION_ROWS];
-    float *logits = b->logits + b->logits_rows * s->vocab;
+    int32_t *ids = b->ids.data;
+    float *logits = (float *)b->logits.data + b->logits_rows * s->vocab;
     rows_by_group(parts, n);
     for (int64_t i = 0; i < n; i++) {
         const rows_row *r = parts[i].r;
         in[i + 1] = in[i] + parts[i].n;
-        memcpy(b->ids + in[i], (const int32_t *)r->g.history.data + r->read, (size_t)parts[i].n * sizeof *b->ids);
+        memcpy(ids + in[i], (const int32_t *)r->g.history.data + r->read, (size_t)parts[i].n * sizeof *ids);
         slots[i] = r->slot;
         groups[i] = r->g.group;
         tasks[i] = r->task;
-        if (!last) { s->whole = r->n + s->tape.group_tokens[groups[i]] + s->tape.group_shift[groups[i]]; }
+        if (!last) { s->whole = r->n + peft__session_taken(s, groups[i]); }
         s->source.ids = r->source;
         s->source.n = r->n_source;
     }
-    const peft__pass p = {.ids = b->ids, .in = in, .slots = slots, .groups = groups, .tasks = tasks, .n_rows = n};
+    const peft__pass p = {.ids = ids, .in = in, .slots = slots, .groups = groups, .tasks = tasks, .n_rows = n};
     peft_status st = peft__session_pass(s, &p, logits, last ? 1 : 0);
     s->whole = 0;
     if (st != PEFT_OK) { return st; }

@@ -31,18 +31,22 @@ const peft__schema peft__schema_session = {"session", session_options, PEFT__COU
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
-/* Positions that the adapters take of a row of the group; -1: of any, the most. Of branches for rows of their own the least. */
-static int64_t session_taken(const struct peft_session *s, int32_t group) {
+int64_t peft__session_taken(const struct peft_session *s, int32_t group) {
+    return s->tape.group_tokens[group] + s->tape.group_shift[group];
+}
+
+/* The same of any row: the most. Of branches for rows of their own the least, as each row has a limit of its own. */
+static int64_t session_taken_of_any(const struct peft_session *s) {
     int64_t least = INT64_MAX;
-    if (group >= 0) { return s->tape.group_tokens[group] + s->tape.group_shift[group]; }
     if (PEFT__MINIMAL || s->branches == 0) { return s->tape.virtual_tokens + s->tape.position_shift; }
-    for (int32_t g = 0; g < s->branches; g++) { least = PEFT__MIN(least, session_taken(s, g)); }
+    for (int32_t g = 0; g < s->branches; g++) { least = PEFT__MIN(least, peft__session_taken(s, g)); }
     return least;
 }
 
 /* What a row may have: the model's positions less those that the adapters take. */
 static peft_status session_most(const struct peft_session *s, int32_t group, int64_t *out) {
-    int64_t most = s->model->config.max_positions, asked = peft__opt_int(&s->opts, "max_length"), taken = session_taken(s, group);
+    int64_t most = s->model->config.max_positions, asked = peft__opt_int(&s->opts, "max_length"),
+            taken = group >= 0 ? peft__session_taken(s, group) : session_taken_of_any(s);
     if (most > 0 && most <= taken) {
         return peft__fail(PEFT_E_SHAPE, "the adapters take %lld positions, and the model has %lld", (long long)taken,
                           (long long)most);

@@ -34,6 +34,7 @@ enum { /* activation functions, for act and glu */
 };
 
 enum { PEFT__TILE_ROWS = 8, PEFT__TILE_COLS = 64 }; /* upper bounds of mr and nr over all tables */
+enum { PEFT__NARROW_ROWS = 16 }; /* most rows for narrow */
 
 typedef struct peft__kernels {
     const char *name;   /* "generic", "avx2", "avx512", "avx512bf16", "neon", "blas" */
@@ -57,7 +58,7 @@ typedef struct peft__kernels {
     /* sums[r][j] goes on with its chain of FMAs: + a[r lda + i] * rows[j][i], i = 0 .. n-1 in order, r < m, j < 4 lane; rows[j] points
      * to n elements of the type, n a multiple of its block; a row of sums has PEFT__TILE_COLS. What tile makes of a panel, in the same
      * bits, without the panel. As many bytes as are read are asked for from `next` on, wherever that is: what the following calls
-     * will read. False: not for so many rows of this type (also asked with n = 0 and no rows); for 16 at most. May be NULL. */
+     * will read. False: not for so many rows of this type (also asked with n = 0 and no rows). May be NULL. */
     bool (*narrow)(int32_t dtype, const peft__real *a, int64_t lda, int64_t m, const uint8_t *const *rows, int64_t n,
                    const uint8_t *next, peft__real *sums);
 

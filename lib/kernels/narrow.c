@@ -13,7 +13,7 @@
 #include "kernels/gemm.h"
 #include "kernels/generic/generic.h"
 
-enum { NARROW_ROWS = 16, NARROW_VECS = 4 };
+enum { NARROW_VECS = 4 };
 
 typedef struct narrow_job {
     const peft__run *run;
@@ -25,7 +25,7 @@ typedef struct narrow_job {
 
 bool peft__narrow_fits(const peft__run *run, const peft__gemm_args *g) {
     peft__real none[PEFT__TILE_COLS];
-    return g->m <= NARROW_ROWS && run->k->narrow != NULL && g->b.trans && !g->a_trans && g->alpha == 1 &&
+    return g->m <= PEFT__NARROW_ROWS && run->k->narrow != NULL && g->b.trans && !g->a_trans && g->alpha == 1 &&
            (g->b.dtype != PEFT__DTYPE_REAL || peft__gemm_plain(&g->b)) &&
            run->k->narrow(g->b.dtype, g->a, g->lda, g->m, NULL, 0, NULL, none);
 }
@@ -48,7 +48,7 @@ static void narrow_put(const narrow_job *job, int64_t j0, int64_t cols, peft__re
 static void narrow_columns(const narrow_job *job, int64_t j0, int64_t cols) {
     const peft__gemm_args *g = job->args;
     const uint8_t *rows[PEFT__TILE_COLS];
-    peft__real sums[NARROW_ROWS][PEFT__TILE_COLS];
+    peft__real sums[PEFT__NARROW_ROWS][PEFT__TILE_COLS];
     const int64_t at = g->b.first / job->block.elems * job->block.bytes;
     const uint8_t *next = peft__gemm_stored_row(&g->b, PEFT__MIN(j0 + job->width, g->n - 1)) + at; /* of the columns that follow */
     for (int64_t j = 0; j < job->width; j++) {

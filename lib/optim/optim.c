@@ -43,6 +43,13 @@ const peft__optim_kind *peft__optim_at(size_t index) {
     return index < PEFT__COUNT(optim_kinds) ? optim_kinds[index] : NULL;
 }
 
+const peft__optim_kind *peft__optim_find(const char *name) {
+    for (size_t i = 0; i < PEFT__COUNT(optim_kinds); i++) {
+        if (strcmp(optim_kinds[i]->name, name) == 0) { return optim_kinds[i]; }
+    }
+    return NULL;
+}
+
 size_t peft__optim_bytes(const peft__optim_kind *kind, int64_t n) {
     return (size_t)kind->states * (size_t)n * sizeof(peft__real);
 }
@@ -58,9 +65,7 @@ peft_status peft__optim_create(peft__optim *o, peft__mem *mem, const peft__optse
     peft_status st = PEFT_OK;
     const char *name = peft__opt_str(opts, "optimizer");
     memset(o, 0, sizeof *o);
-    for (size_t i = 0; i < PEFT__COUNT(optim_kinds); i++) {
-        if (strcmp(optim_kinds[i]->name, name) == 0) { o->kind = optim_kinds[i]; }
-    }
+    o->kind = peft__optim_find(name);
     if (o->kind == NULL) { FAIL(PEFT_E_KEY, "option \"optimizer\" is \"%s\", expected adamw, sgd or lion", name); }
     o->mem = mem;
     peft__vec_init(&o->segments, mem, sizeof(peft__optim_segment));

@@ -40,6 +40,7 @@ typedef struct peft__optim {
 
 extern const peft__schema peft__schema_optimizer;
 const peft__optim_kind *peft__optim_at(size_t index); /* NULL past the end */
+const peft__optim_kind *peft__optim_find(const char *name); /* NULL: there is none */
 
 /* opts: schema "optimizer". default_lr stands in for a learning rate of 0. total_steps: length of the schedule,
  * 0: unknown, the rate then stays at its peak. */

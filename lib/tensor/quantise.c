@@ -52,12 +52,6 @@ uint16_t peft__f32_to_f16(float v) {
     return (uint16_t)(sign | h);
 }
 
-uint16_t peft__f32_to_bf16(float v) {
-    uint32_t u = quant_bits(v);
-    if ((u & 0x7fffffffu) > 0x7f800000u) { return (uint16_t)(u >> 16 | 64u); } /* a quiet NaN stays one */
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
-}
-
 float peft__f16_to_f32(uint16_t v) {
     uint32_t sign = (uint32_t)(v & 0x8000u) << 16, exp = v >> 10 & 0x1fu, mant = v & 0x3ffu;
     if (exp == 0x1f) { return quant_float(sign | 0x7f800000u | mant << 13); }

@@ -49,7 +49,11 @@ void peft__weight_read(const peft__kernels *k, const peft__weight *w, peft__real
 
 /* float <-> half and bfloat16, round to nearest even. */
 uint16_t peft__f32_to_f16(float v);
-uint16_t peft__f32_to_bf16(float v);
+static inline uint16_t peft__f32_to_bf16(float v) { /* here, for loops that become vectors */
+    uint32_t u;
+    memcpy(&u, &v, sizeof u);
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 64u /* a quiet NaN stays one */ : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
 float peft__f16_to_f32(uint16_t v);
 
 /* quantise.c: rows of floats to a stored type (F32, F16, BF16, Q8_0, Q4_0, Q4_1), for merged models. n a multiple of the

@@ -9,11 +9,6 @@ static const char tokenizer_found_in[] = "a folder with tokenizer.json, tokenize
                                          "files; or a GGUF file";
 static const char *const tokenizer_models[] = {"tokenizer.model", "spiece.model", "spm.model"};
 
-static bool tokenizer_ends(const char *path, const char *tail) {
-    size_t n = strlen(path), k = strlen(tail);
-    return n >= k && strcmp(path + n - k, tail) == 0;
-}
-
 /* dir/name if there is such a file, else NULL in *out. */
 static peft_status tokenizer_file_in(peft__arena *a, const char *dir, const char *name, char **out) {
     peft_status st = peft__path_join(a, dir, name, out);
@@ -60,9 +55,9 @@ static peft_status tokenizer_open_file(peft__mem *mem, peft__arena *a, const cha
         TRY(peft__path_join(a, dir, "vocab.json", &vocab));
         TRY(peft__path_join(a, dir, "merges.txt", &merges));
         TRY(peft__tokenizer_open_gpt2(mem, vocab, merges, dir, out));
-    } else if (tokenizer_ends(name, ".model")) {
+    } else if (peft__text_ends(name, ".model")) {
         TRY(peft__tokenizer_open_spm(mem, path, dir, out));
-    } else if (tokenizer_ends(name, ".json")) {
+    } else if (peft__text_ends(name, ".json")) {
         TRY(peft__tokenizer_open_json(mem, path, dir, out));
     } else if (strcmp(name, "vocab.txt") == 0) {
         TRY(peft__tokenizer_open_bert(mem, path, dir, out));
@@ -99,7 +94,7 @@ bool peft__tokenizer_probe(const char *path) {
         for (size_t i = 0; i < PEFT__COUNT(names); i++) {
             if (strcmp(name, names[i]) == 0) { return peft__path_exists(path); }
         }
-        return peft__path_exists(path) && (tokenizer_ends(name, ".model") || peft__gguf_probe(path));
+        return peft__path_exists(path) && (peft__text_ends(name, ".model") || peft__gguf_probe(path));
     }
     size_t len = strlen(path);
     for (size_t i = 0; i < PEFT__COUNT(names) - 1; i++) {

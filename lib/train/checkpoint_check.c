@@ -37,15 +37,8 @@ bool peft__checkpoint_probe(peft__mem *mem, const char *path) {
 
 /* ---- the state -------------------------------------------------------------------------------------------------------------- */
 
-static const peft__optim_kind *checkpoint_check_optimizer(const char *name) {
-    for (size_t i = 0; peft__optim_at(i) != NULL; i++) {
-        if (strcmp(peft__optim_at(i)->name, name) == 0) { return peft__optim_at(i); }
-    }
-    return NULL;
-}
-
 static void checkpoint_check_job(checkpoint_check *c, const peft__checkpoint_read *r) {
-    if (checkpoint_check_optimizer(r->optimizer) == NULL) {
+    if (peft__optim_find(r->optimizer) == NULL) {
         peft__finding_error(c->f, PEFT_E_UNSUPPORTED, c->path, "key \"optimizer\"", "there is no optimizer \"%s\"", r->optimizer);
     }
     if (r->parameters == 0) { peft__finding_error(c->f, PEFT_E_FORMAT, c->path, "key \"parameters\"", "it is 0: nothing is trained"); }
@@ -101,7 +94,7 @@ static const char *checkpoint_check_kind(const checkpoint_check *c, const char *
         if (strlen(kinds[i]) == n && memcmp(kinds[i], tail, n) == 0) { return kinds[i]; }
     }
     for (size_t j = 0; j < c->n; j++) {
-        const peft__optim_kind *kind = checkpoint_check_optimizer(c->jobs[j].optimizer);
+        const peft__optim_kind *kind = peft__optim_find(c->jobs[j].optimizer);
         for (int32_t s = 0; kind != NULL && s < kind->states; s++) {
             if (strlen(kind->state_names[s]) == n && memcmp(kind->state_names[s], tail, n) == 0) { return kind->state_names[s]; }
         }
@@ -158,7 +151,7 @@ static void checkpoint_check_vector(checkpoint_check *c, const peft__kernels *k,
     if (strcmp(kind, "params") == 0) {
         *parameters += t->dims[0];
         for (size_t j = 0; j < (c->several ? 0 : c->n); j++) {
-            const peft__optim_kind *o = checkpoint_check_optimizer(c->jobs[j].optimizer);
+            const peft__optim_kind *o = peft__optim_find(c->jobs[j].optimizer);
             for (int32_t s = 0; o != NULL && s < o->states; s++) {
                 if (checkpoint_check_find(c, o->state_names[s], owner, len) != NULL) { continue; }
                 peft__finding_error(c->f, PEFT_E_NOT_FOUND, c->path, where, "the optimizer's \"%s\" of it is missing", o->state_names[s]);

@@ -32,15 +32,8 @@ typedef struct bad_world {
 } bad_world;
 
 static peft_status bad_add(bad_world *w, const char *name, const char *method, const char *options) {
-    peft_status st = PEFT_OK;
-    peft_options *o = NULL;
-    char schema[64];
-    (void)snprintf(schema, sizeof schema, "method:%s", method);
-    if (options != NULL) { TRY(api_options(w->ctx, schema, options, &o)); }
-    TRY(peft_adapters_add(w->a, name, method, o, 5));
-out:
-    peft_options_free(o);
-    return st;
+    const char *const what[2] = {method, options};
+    return api_adapter(w->ctx, w->a, name, what, 5, 0);
 }
 
 static peft_status bad_logits(bad_world *w, const char *name, float *out) {

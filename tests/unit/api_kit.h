@@ -99,6 +99,21 @@ out:
     return st;
 }
 
+/* Adds an adapter of a method with options (NULL: none) and shakes it; size 0: as it is. */
+static inline peft_status api_adapter(peft_context *ctx, peft_adapters *a, const char *name, const char *const method[2], uint64_t seed,
+                                      float size) {
+    peft_status st = PEFT_OK;
+    peft_options *o = NULL;
+    char schema[64];
+    (void)snprintf(schema, sizeof schema, "method:%s", method[0]);
+    if (method[1] != NULL) { TRY(api_options(ctx, schema, method[1], &o)); }
+    TRY(peft_adapters_add(a, name, method[0], o, seed));
+    if (size > 0) { TRY(api_shake(a, name, size)); }
+out:
+    peft_options_free(o);
+    return st;
+}
+
 static inline peft_status api_fill(peft_adapters *a, const char *name, const char *tensor, size_t n,
                                    const float *values) {
     static const float zeros[4096];

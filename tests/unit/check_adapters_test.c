@@ -5,17 +5,9 @@
 
 /* Adds a method's adapter and saves it; NULL options: defaults. */
 static peft_status check_save(check_kit *k, const char *name, const char *method, const char *options, const char *path) {
-    peft_status st = PEFT_OK;
-    peft_options *o = NULL;
-    char schema[64];
-    (void)snprintf(schema, sizeof schema, "method:%s", method);
-    if (options != NULL) { TRY(api_options(k->ctx, schema, options, &o)); }
-    TRY(peft_adapters_add(k->a, name, method, o, 1));
-    TRY(api_shake(k->a, name, 0.1F));
-    TRY(peft_adapters_save(k->a, name, path, NULL));
-out:
-    peft_options_free(o);
-    return st;
+    const char *const what[2] = {method, options};
+    peft_status st = api_adapter(k->ctx, k->a, name, what, 1, 0.1F);
+    return st == PEFT_OK ? peft_adapters_save(k->a, name, path, NULL) : st;
 }
 
 TEST(check_adapters_good) {

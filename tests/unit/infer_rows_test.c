@@ -1,20 +1,13 @@
 /* infer_rows_test.c - rows that are continued together: each gets the tokens and the very logits that it gets alone. */
+#include "methods_kit.h"
 #include "api_kit.h"
 
 enum { ROWS_MOST = 40, ROWS_TOKENS = 24, ROWS_WIDE = 20 }; /* ROWS_WIDE: logits of a row at most */
 
-/* Every method, with options where its defaults do not fit 2 small layers. */
+/* Beside methods_all: another length, new tokens, several tasks. */
 static const char *const rows_methods[][2] = {
-    {"lora", "{'r':2}"}, {"lora", "{'r':3,'use_dora':true}"}, {"lora_fa", "{'r':2}"}, {"vera", "{'r':4}"}, {"loha", "{'r':2}"},
-    {"lokr", "{'r':2}"}, {"ia3", "{}"}, {"ln_tuning", "{}"}, {"bitfit", "{}"}, {"head", "{}"}, {"full", "{}"},
-    {"houlsby", "{'reduction_factor':4}"}, {"pfeiffer", "{'reduction_factor':4}"}, {"parallel", "{}"},
-    {"houlsby_inv", "{'reduction_factor':4}"}, {"compacter", "{'reduction_factor':2,'phm_dim':2}"},
-    {"prompt", "{'num_virtual_tokens':3}"}, {"ptuning", "{'num_virtual_tokens':2,'encoder_hidden_size':6}"},
-    {"prefix", "{'num_virtual_tokens':3}"}, {"ptuning_v2", "{'num_virtual_tokens':2}"}, {"prefix", "{'num_virtual_tokens':5}"},
-    {"adalora", "{'init_r':3,'target_r':2,'tinit':0,'tfinal':1}"}, {"oft", "{'oft_block_size':4,'r':0}"},
-    {"boft", "{'boft_block_size':4}"}, {"trainable_tokens", "{'token_indices':[1,5]}"},
-    {"trainable_tokens", "{'token_indices':[2],'num_new_tokens':2}"},
-    {"multitask_prompt", "{'num_virtual_tokens':2,'num_tasks':2,'num_ranks':1}"}, {"mam", "{'prefix_length':2,'bottleneck_size':5}"},
+    {"prefix", "{'num_virtual_tokens':5}"}, {"trainable_tokens", "{'token_indices':[2],'num_new_tokens':2}"},
+    {"multitask_prompt", "{'num_virtual_tokens':2,'num_tasks':2,'num_ranks':1}"},
 };
 
 typedef struct rows_seen { /* what a row got */
@@ -74,19 +67,6 @@ static void rows_close(rows_world *w) {
     peft_model_free(w->m);
     peft_context_free(w->ctx);
     CHECK_INT(w->host.now, 0);
-}
-
-static peft_status rows_adapter(rows_world *w, const char *name, const char *const method[2], uint64_t seed) {
-    peft_status st = PEFT_OK;
-    peft_options *o = NULL;
-    char schema[64];
-    (void)snprintf(schema, sizeof schema, "method:%s", method[0]);
-    TRY(api_options(w->ctx, schema, method[1], &o));
-    TRY(peft_adapters_add(w->a, name, method[0], o, seed));
-    TRY(api_shake(w->a, name, 0.2F));
-out:
-    peft_options_free(o);
-    return st;
 }
 
 /* A prompt of n ids, which begins with `common` ids that all have. */
@@ -163,8 +143,8 @@ static void rows_all_methods(const char *config, int32_t threads) {
     static const char *const more[] = {
         "", "m6", "stack(m6, m0)", "stack(m0, m6)", "0.5 * m0", "0.5 * m0, m6", "0.5 * m6, m0", "average(m0, m4)", "average(m0, m6)",
         "average(m6:3, m0)", "average(m0, m1), m6", "m0, m11", "average(m11, m12)", "m16, m18", "m18", "m18, m0", "m19, m18",
-        "split(m0:3, m11)", "m7, m6, m0", "m25"};
-    enum { METHODS = PEFT__COUNT(rows_methods) };
+        "split(m0:3, m11)", "m7, m6, m0", "m27"};
+    enum { COMMON = PEFT__COUNT(methods_all), METHODS = COMMON + PEFT__COUNT(rows_methods) };
     rows_world w;
     char names[ROWS_MOST][32];
     const char *expressions[ROWS_MOST];
@@ -172,7 +152,7 @@ static void rows_all_methods(const char *config, int32_t threads) {
     CHECK_OK(rows_open(&w, config, "{'chunk':64}", threads));
     for (size_t i = 0; i < METHODS; i++) {
         (void)snprintf(names[i], sizeof names[i], "m%zu", i);
-        peft_status st = rows_adapter(&w, names[i], rows_methods[i], 5 + i);
+        peft_status st = api_adapter(w.ctx, w.a, names[i], i < COMMON ? methods_all[i] : rows_methods[i - COMMON], 5 + i, 0.2F);
         if (st != PEFT_E_UNSUPPORTED && st != PEFT_E_NOT_FOUND) { CHECK_OK(st); }
         if (st == PEFT_OK) { expressions[n++] = names[i]; }
     }
@@ -196,8 +176,8 @@ TEST(infer_rows_prefix_of_two_branches) {
     rows_world w;
     int32_t ids[4][8];
     CHECK_OK(rows_open(&w, API_LLAMA, "{'chunk':64}", 1));
-    CHECK_OK(rows_adapter(&w, "x", lora, 1));
-    CHECK_OK(rows_adapter(&w, "p", prefix, 2));
+    CHECK_OK(api_adapter(w.ctx, w.a, "x", lora, 1, 0.2F));
+    CHECK_OK(api_adapter(w.ctx, w.a, "p", prefix, 2, 0.2F));
     for (size_t i = 0; i < 4; i++) {
         rows_prompt(i, 0, 3 + (int64_t)i, ids[i]);
         CHECK_OK(rows_add(&w, texts[i], ids[i], 3 + i, options));
@@ -217,9 +197,9 @@ TEST(infer_rows_join_and_leave) {
     int32_t ids[ROWS_MOST][32];
     size_t lens[ROWS_MOST], left = 0, at[ROWS_MOST];
     CHECK_OK(rows_open(&w, API_LLAMA, "{'chunk':7}", 2));
-    CHECK_OK(rows_adapter(&w, "x", lora, 1));
-    CHECK_OK(rows_adapter(&w, "y", lora, 2));
-    CHECK_OK(rows_adapter(&w, "p", prefix, 3));
+    CHECK_OK(api_adapter(w.ctx, w.a, "x", lora, 1, 0.2F));
+    CHECK_OK(api_adapter(w.ctx, w.a, "y", lora, 2, 0.2F));
+    CHECK_OK(api_adapter(w.ctx, w.a, "p", prefix, 3, 0.2F));
     for (size_t i = 0; i < 20; i++) { at[i] = i / 3 * 2; }
     for (size_t call = 0; call < 60; call++) { /* chunk 7: at most 7 rows; longer prompts come in parts */
         while (w.n < 20 && at[w.n] <= call) {
@@ -251,7 +231,7 @@ TEST(infer_rows_share_a_beginning) {
     int32_t ids[6][32];
     size_t left = 0;
     CHECK_OK(rows_open(&w, API_LLAMA, "{}", 1));
-    CHECK_OK(rows_adapter(&w, "p", prompt, 3));
+    CHECK_OK(api_adapter(w.ctx, w.a, "p", prompt, 3, 0.2F));
     rows_prompt(0, 20, 20, ids[0]);
     CHECK_OK(rows_add(&w, "p", ids[0], 20, "{'max_new_tokens':0,'hold':true}"));
     for (size_t i = 1; i < 6; i++) { /* one begins otherwise, two are without the adapter: they are read at once */
@@ -337,8 +317,8 @@ TEST(infer_rows_a_nan_ends_its_row) {
     int32_t ids[3] = {4, 2, 3};
     float bad[API_HIDDEN * 2];
     CHECK_OK(rows_open(&w, API_LLAMA, "{}", 1));
-    CHECK_OK(rows_adapter(&w, "x", lora, 1));
-    CHECK_OK(rows_adapter(&w, "y", lora, 2));
+    CHECK_OK(api_adapter(w.ctx, w.a, "x", lora, 1, 0.2F));
+    CHECK_OK(api_adapter(w.ctx, w.a, "y", lora, 2, 0.2F));
     for (size_t i = 0; i < PEFT__COUNT(bad); i++) { bad[i] = NAN; }
     CHECK_OK(peft_adapters_tensor_write(w.a, "y", "model.layers.1.self_attn.q_proj.lora_A.weight", bad, PEFT__COUNT(bad)));
     CHECK_OK(rows_add(&w, "x", ids, 3, "{'max_new_tokens':4,'ignore_eos':true}"));
@@ -361,8 +341,8 @@ TEST(infer_rows_go_on_with_what_was_replaced) {
     peft_options *o = NULL;
     size_t left = 0;
     CHECK_OK(rows_open(&w, API_LLAMA, "{}", 1));
-    CHECK_OK(rows_adapter(&w, "x", lora, 1));
-    CHECK_OK(rows_adapter(&w, "y", lora, 2));
+    CHECK_OK(api_adapter(w.ctx, w.a, "x", lora, 1, 0.2F));
+    CHECK_OK(api_adapter(w.ctx, w.a, "y", lora, 2, 0.2F));
     CHECK_OK(peft_adapters_save(w.a, "y", folder, NULL));
     CHECK_STATUS(peft_adapters_load(w.a, "x", folder, NULL), PEFT_E_EXISTS);
     CHECK_OK(rows_add(&w, "x", ids, 5, "{'max_new_tokens':6,'ignore_eos':true}"));
@@ -394,8 +374,8 @@ TEST(infer_rows_refused) {
     rows_world w;
     int32_t ids[3] = {4, 2, 3}, beyond[2] = {1, API_VOCAB};
     CHECK_OK(rows_open(&w, API_LLAMA, "{'max_length':9}", 1));
-    CHECK_OK(rows_adapter(&w, "x", lora, 1));
-    CHECK_OK(rows_adapter(&w, "t", tokens, 1));
+    CHECK_OK(api_adapter(w.ctx, w.a, "x", lora, 1, 0.2F));
+    CHECK_OK(api_adapter(w.ctx, w.a, "t", tokens, 1, 0.2F));
     CHECK_OK(rows_add(&w, "x", ids, 3, "{'max_new_tokens':4,'ignore_eos':true}"));
     CHECK_STATUS(rows_add(&w, "z", ids, 3, "{}"), PEFT_E_NOT_FOUND);
     CHECK_ERROR_HAS("no adapter \"z\"");
@@ -424,8 +404,8 @@ TEST(infer_rows_no_memory) {
         rows_world w;
         size_t failed = 0;
         CHECK_OK(rows_open(&w, API_LLAMA, "{}", 1));
-        CHECK_OK(rows_adapter(&w, "x", lora, 1));
-        CHECK_OK(rows_adapter(&w, "p", prefix, 1));
+        CHECK_OK(api_adapter(w.ctx, w.a, "x", lora, 1, 0.2F));
+        CHECK_OK(api_adapter(w.ctx, w.a, "p", prefix, 1, 0.2F));
         w.host.fail_at = w.host.calls + at;
         for (size_t i = 0; i < 3; i++) {
             const char *e = i == 0 ? "x" : i == 1 ? "p" : "";

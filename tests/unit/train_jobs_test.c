@@ -1,4 +1,5 @@
 /* train_jobs_test.c - several jobs in one trainer: each adapter learns as it would alone, whatever stands beside it. */
+#include "methods_kit.h"
 #include "train_kit.h"
 
 #define JOBS_BERT                                                                                                     \
@@ -8,19 +9,6 @@
     "\"pad_token_id\":0,\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}"
 
 enum { JOBS_STEPS = 3, JOBS_VALUES = 1 << 14, JOBS_MOST = 8 };
-
-/* Every method, with options where its defaults do not fit 2 small layers. */
-static const char *const jobs_methods[][2] = {
-    {"lora", "{'r':2}"}, {"lora", "{'r':3,'use_dora':true,'lora_dropout':0.2}"}, {"lora_fa", "{'r':2}"}, {"vera", "{'r':4}"},
-    {"loha", "{'r':2}"}, {"lokr", "{'r':2}"}, {"ia3", "{}"}, {"ln_tuning", "{}"}, {"bitfit", "{}"}, {"head", "{}"}, {"full", "{}"},
-    {"houlsby", "{'reduction_factor':4}"}, {"pfeiffer", "{'reduction_factor':4,'adapter_drop':2}"}, {"parallel", "{}"},
-    {"houlsby_inv", "{'reduction_factor':4}"}, {"compacter", "{'reduction_factor':2,'phm_dim':2}"},
-    {"prompt", "{'num_virtual_tokens':3}"}, {"ptuning", "{'num_virtual_tokens':2,'encoder_hidden_size':6}"},
-    {"prefix", "{'num_virtual_tokens':3}"}, {"ptuning_v2", "{'num_virtual_tokens':2}"},
-    {"adalora", "{'init_r':3,'target_r':2,'tinit':0,'tfinal':1}"}, {"oft", "{'oft_block_size':4,'r':0}"},
-    {"boft", "{'boft_block_size':4}"}, {"trainable_tokens", "{'token_indices':[1,5]}"},
-    {"multitask_prompt", "{'num_virtual_tokens':2,'num_tasks':1,'num_ranks':1}"}, {"mam", "{'prefix_length':2,'bottleneck_size':5}"},
-};
 
 typedef struct jobs_world { /* a model and adapters "m0", "m1", ... with data of their own */
     api_host host;
@@ -63,16 +51,8 @@ static void jobs_close(jobs_world *w) {
 }
 
 static peft_status jobs_adapter(jobs_world *w, const char *name, const char *const method[2], uint64_t seed) {
-    peft_status st = PEFT_OK;
-    peft_options *o = NULL;
-    char schema[64];
-    (void)snprintf(schema, sizeof schema, "method:%s", method[0]);
-    TRY(api_options(w->ctx, schema, method[1], &o));
-    TRY(peft_adapters_add(w->a, name, method[0], o, seed));
-    if (strcmp(method[0], "full") != 0 && strcmp(method[0], "head") != 0) { TRY(api_shake(w->a, name, 0.05F)); }
-out:
-    peft_options_free(o);
-    return st;
+    bool shaken = strcmp(method[0], "full") != 0 && strcmp(method[0], "head") != 0;
+    return api_adapter(w->ctx, w->a, name, method, seed, shaken ? 0.05F : 0);
 }
 
 static peft_status jobs_trainer(jobs_world *w, const char *options) {
@@ -120,8 +100,8 @@ static peft_status jobs_pair(const char *config, size_t a, size_t b, const char 
     jobs_world w;
     TRY(jobs_open(&w, config, 1));
     bool both = only == NULL;
-    TRY(jobs_adapter(&w, "a", jobs_methods[a], 5));
-    TRY(jobs_adapter(&w, "b", jobs_methods[b], 6));
+    TRY(jobs_adapter(&w, "a", methods_all[a], 5));
+    TRY(jobs_adapter(&w, "b", methods_all[b], 6));
     TRY(jobs_trainer(&w, both ? "{'max_steps':3,'batch_size':4}" : "{'max_steps':3,'batch_size':2}"));
     if (both || only[0] == 'b') { TRY(jobs_add(&w, "b", 1, JOBS_MOST, JOBS_RATE)); }
     if (both || only[0] == 'a') { TRY(jobs_add(&w, "a", 0, JOBS_MOST, JOBS_RATE)); }
@@ -144,7 +124,7 @@ static double jobs_away(const float *x, const float *y, size_t n) {
 }
 
 static void jobs_all_pairs(const char *config, size_t from, size_t by) {
-    enum { N = PEFT__COUNT(jobs_methods) };
+    enum { N = PEFT__COUNT(methods_all) };
     static float alone[N][2][JOBS_VALUES], together[2][JOBS_VALUES], unused[JOBS_VALUES];
     static size_t count[N][2];
     int bad = 0;
@@ -162,7 +142,7 @@ static void jobs_all_pairs(const char *config, size_t from, size_t by) {
         peft_status st = jobs_pair(config, a, b, NULL, out, n);
         double away = fmax(jobs_away(alone[a][0], out[0], n[0]), jobs_away(alone[b][1], out[1], n[1]));
         if (st == PEFT_OK && away < 1e-5 && n[0] == count[a][0] && n[1] == count[b][1]) { continue; }
-        fprintf(stderr, "%s and %s: %.3g %s\n", jobs_methods[a][0], jobs_methods[b][0], away,
+        fprintf(stderr, "%s and %s: %.3g %s\n", methods_all[a][0], methods_all[b][0], away,
                 st == PEFT_OK ? "" : peft_last_error());
         bad++;
     }

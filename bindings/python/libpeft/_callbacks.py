@@ -61,8 +61,8 @@ def _step(info: Any) -> Step:
 
 
 class Run:
-    """with Run(function) as run: the library may be given run.number as `user`. function: called with a Step, or with the
-    id and the text of a token; what it raises, or a signal's handler does meanwhile, is raised when the block ends."""
+    """with Run(function) as run: the library may be given run.number as `user`. function: called with a Step, with the
+    id and the text of a token, or with what a row got; what it raises, or a signal's handler does meanwhile, is raised when the block ends."""
 
     def __init__(self, function: Optional[Callable[..., Any]] = None) -> None:
         self._function = function
@@ -134,30 +134,33 @@ _numbers = itertools.count(1)
 _runs: Dict[int, Run] = {}
 
 
-def _step_made(user: int, info: Any) -> int:
+def _call(user: int, arguments: Callable[[], Tuple[Any, ...]]) -> int:
+    """The run's function, with what the callback was given; 0 to go on."""
     run = _runs.get(user)
     if run is None:
         return 1
     try:
-        return run.call(_step(info))
+        return run.call(*arguments())
     except BaseException as error:
         run.error = run.error or error
         return 1
+
+
+def _step_made(user: int, info: Any) -> int:
+    return _call(user, lambda: (_step(info),))
 
 
 def _token_chosen(user: int, token: int, text: Any, size: int) -> int:
-    run = _runs.get(user)
-    if run is None:
-        return 1
-    try:
-        return run.call(token, ctypes.string_at(text, size).decode("utf-8", "replace") if text else "")
-    except BaseException as error:
-        run.error = run.error or error
-        return 1
+    return _call(user, lambda: (token, ctypes.string_at(text, size).decode("utf-8", "replace") if text else ""))
+
+
+def _row_got(user: int, info: Any) -> int:
+    return _call(user, lambda: (info,))
 
 
 on_step = _ffi.peft_progress_fn(_step_made)
 on_token = _ffi.peft_token_fn(_token_chosen)
+on_row = _ffi.peft_row_fn(_row_got)
 
 # ---- memory that the library borrows ------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 from . import _ffi
-from ._callbacks import _numbers
+from ._callbacks import Run, on_row
 from ._errors import NotFoundError
 from ._lib import lib
 
@@ -60,50 +60,30 @@ class RowToken(NamedTuple):
     """Nothing comes after it."""
 
 
-class _Pass:
-    """One call of peft_session_rows_next; found by the number that is its `user`."""
-
-    def __init__(self, rows: Dict[int, Row]) -> None:
-        self.rows = rows
-        self.found: List[RowToken] = []
-        self.number = next(_numbers)
-
-    def take(self, info: Any) -> None:
-        read = info.contents
-        row = self.rows.get(read.row)
-        if row is None:
-            return
-        text = ctypes.string_at(read.text, read.text_len).decode("utf-8", "replace") if read.text else ""
-        if read.id >= 0:
-            row.ids.append(read.id)
-        row.text += text
-        row.ended = bool(read.ended)
-        if read.status != _ffi.PEFT_OK:
-            row.error = "the row's logits had a NaN or an infinity"
-        self.found.append(RowToken(row, read.id if read.id >= 0 else None, text, row.ended))
-
-
-_passes: Dict[int, _Pass] = {}
-
-
-def _row_got(user: int, info: Any) -> int:
-    now = _passes.get(user)
-    if now is not None:
-        now.take(info)
-    return 0
-
-
-_on_row = _ffi.peft_row_fn(_row_got)
+def _take(info: Any, rows: Dict[int, Row], found: List[RowToken]) -> None:
+    """Notes what one row got."""
+    read = info.contents
+    row = rows.get(read.row)
+    if row is None:
+        return
+    text = ctypes.string_at(read.text, read.text_len).decode("utf-8", "replace") if read.text else ""
+    if read.id >= 0:
+        row.ids.append(read.id)
+    row.text += text
+    row.ended = bool(read.ended)
+    if read.status != _ffi.PEFT_OK:
+        row.error = "the row's logits had a NaN or an infinity"
+    found.append(RowToken(row, read.id if read.id >= 0 else None, text, row.ended))
 
 
 def next_tokens(session: Session, s: int) -> List[RowToken]:
     """A pass for all rows."""
-    now = _Pass(session._rows)
-    _passes[now.number] = now
+    found: List[RowToken] = []
     try:
-        lib.peft_session_rows_next(s, _on_row, now.number, None)
+        with Run(lambda info: _take(info, session._rows, found)) as run:
+            lib.peft_session_rows_next(s, on_row, run.number, None)
     finally:
-        del _passes[now.number]
-        for row in [token.row for token in now.found if token.ended]:
-            session._rows.pop(row.number, None)
-    return now.found
+        for token in found:
+            if token.ended:
+                session._rows.pop(token.row.number, None)
+    return found
