@@ -152,7 +152,7 @@ def lengths(top, files, args):
 
 
 def starts(files, args):
-    """Seconds from a process's start to its end after one forward pass: ours, and theirs."""
+    """Seconds from a process's start to its end after one forward pass: ours, and theirs; and of an import."""
     ours = lambda base: [TOOL, "generate", "--model", files[base], "--prompt", "Hello", "--max-new", "1"]
     out = {}
     theirs = [sys.executable, "-c", THEIRS, files["F32"], str(args.threads)]
@@ -163,6 +163,10 @@ def starts(files, args):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             times.append(time.perf_counter() - begun)
         out[name] = statistics.median(times[1:])  # the first brings the files into the page cache
+    os.environ["PYTHONPATH"] = os.path.join(ROOT, "bindings", "python")
+    program = "import time; begun = time.perf_counter(); import libpeft; print(time.perf_counter() - begun)"
+    seconds = [float(subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout) for _ in range(10)]
+    out["`import libpeft` in a Python that runs"] = statistics.median(seconds)
     return out
 
 
@@ -193,7 +197,7 @@ def report(found, args, load):
     for n, top, kept, speed, wanted in found["lengths"]:
         out.append("| %d | %.0f | %.0f | %.0f | %.0f | %.0f |" % (n, top / MIB, kept / MIB, kept / n / 1024, speed, wanted))
     out += ["", "## Start", "", "From a process's start to its end after one forward pass, files in the page cache.", "",
-            "| process | seconds |", "|---|---|"] + ["| %s | %.2f |" % item for item in found["starts"].items()]
+            "| process | seconds |", "|---|---|"] + ["| %s | %.3f |" % item for item in found["starts"].items()]
     return "\n".join(out) + "\n"
 
 
@@ -212,6 +216,7 @@ def main():
     if args.worker:
         return worker(json.loads(args.worker))
     quiet_environment()
+    os.environ.setdefault("LIBPEFT_LIBRARY", os.path.join(BUILD, "libpeft.so"))
     args.turns = 1 if args.quick else args.turns
     load, found = os.getloadavg()[0], {"peaks": {}, "ratios": {}}
     with tempfile.TemporaryDirectory() as top:

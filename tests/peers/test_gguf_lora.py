@@ -72,7 +72,7 @@ def written():
                 expected = hf.logits(theirs, row)
                 close("%s: %d tokens in llama.cpp" % (title, len(row)), llama_logits(cpp, row), expected,
                       2e-3 if title == "GPT-2" else 1e-5)  # whose GELU is a table of half-precision numbers
-                close("%s: %d tokens back" % (title, len(row)), peftlib.Session(model, adapters, "b").logits(row), expected, 1e-5)
+                close("%s: %d tokens back" % (title, len(row)), peftlib.Session(model, adapters, "b").logits(row), expected, 2e-5)
                 change = float(np.abs(llama_logits(plain, row) - expected).max())
                 check("%s: it changes the model" % title, change > 0.05, "%.2g" % change)
             info = ctx.inspect(top + "/a.gguf")
