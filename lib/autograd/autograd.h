@@ -79,7 +79,8 @@ enum { /* flags of an op kind */
     PEFT__OPF_PASS0 = 8,    /* d in[0] may take d out[0]'s memory: it is the same, or computed in place */
     PEFT__OPF_PASS1 = 16,   /* the same of in[1] */
     PEFT__OPF_LOSS = 32,    /* has no output; computes loss and gradient in one go at the start of the backward pass */
-    PEFT__OPF_SOLE = 64     /* overwrites its inputs' gradients: it must be their only consumer */
+    PEFT__OPF_SOLE = 64,    /* overwrites its inputs' gradients: it must be their only consumer */
+    PEFT__OPF_APART = 128   /* forward with a group: reads no other group's rows, writes none of in[0]'s, and has no scratch */
 };
 
 typedef struct peft__op_kind {
@@ -419,6 +420,7 @@ typedef struct peft__frame {
 typedef struct peft__plan_step {
     int32_t op;
     int32_t phase;               /* PEFT__PHASE_* */
+    int32_t together;            /* steps from this on that groups may run beside each other (together.c), itself included; 0: none */
 } peft__plan_step;
 enum { PEFT__PHASE_FORWARD = 0, PEFT__PHASE_REBUILD = 1, PEFT__PHASE_BACKWARD = 2 };
 enum { PEFT__PHASE_PACK = 3, PEFT__PHASE_UNPACK = 4 }; /* of the op's first output (pack.c) */
@@ -477,6 +479,7 @@ struct peft__exec {
     bool training;               /* of the run in progress */
 #ifndef PEFT_MINIMAL
     struct peft__profile *profile; /* borrowed (profile.h); NULL: nothing is measured */
+    peft__pool *alone;             /* owned, of one thread: for what runs on a thread of run.pool */
 #endif
 };
 peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,

@@ -24,16 +24,25 @@ peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t
     x->scratch = peft__alloc(mem, p->op_scratch_bytes);
     x->grad_written = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
     x->backward_place = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
+#ifndef PEFT_MINIMAL
+    TRY(peft__pool_create(mem, 1, &x->alone));
+#endif
     if (x->block == NULL || x->run.scratch == NULL || x->scratch == NULL || x->grad_written == NULL ||
         x->backward_place == NULL) {
-        peft__exec_free(x);
         st = PEFT_E_NOMEM;
     }
+#ifndef PEFT_MINIMAL
+out:
+#endif
+    if (st != PEFT_OK) { peft__exec_free(x); }
     return st;
 }
 
 void peft__exec_free(peft__exec *x) {
     if (x->mem == NULL) { return; }
+#ifndef PEFT_MINIMAL
+    peft__pool_free(x->alone);
+#endif
     peft__free(x->mem, x->block, x->plan->block_bytes);
     peft__free(x->mem, x->run.scratch, x->plan->scratch_bytes);
     peft__free(x->mem, x->scratch, x->plan->op_scratch_bytes);
@@ -148,6 +157,12 @@ peft_status peft__exec_run(peft__exec *x, peft__frame *frame, bool backward) {
         if (goes_on && exec_is_before(x->tape, peft__tape_op(x->tape, s->op))) { continue; }
         if (backward && loss && s->phase == PEFT__PHASE_FORWARD) { continue; } /* done with its gradient, in one go */
         if (!backward && s->phase != PEFT__PHASE_FORWARD) { continue; }        /* nothing waits for a backward pass */
+#ifndef PEFT_MINIMAL
+        if (s->together > 0 && peft__exec_together(x, s)) {
+            i += s->together - 1;
+            continue;
+        }
+#endif
         exec_measured(x, s);
     }
 #ifndef PEFT_MINIMAL

@@ -122,7 +122,7 @@ static double linear_flops(const peft__tape *t, const peft__op *op, const peft__
     return (in->needs_grad ? f : 0) + (peft__op_trained(t, op->param[LINEAR_W]) ? f : 0);
 }
 
-static const peft__op_kind linear_kind = {"linear", 0, linear_reads, linear_forward, linear_backward, linear_flops, NULL};
+static const peft__op_kind linear_kind = {"linear", PEFT__OPF_APART, linear_reads, linear_forward, linear_backward, linear_flops, NULL};
 
 peft__val peft__op_linear(peft__tape *t, peft__val x, const peft__weight *w, const peft__real *b, int32_t w_param,
                           int32_t b_param, int64_t out) {
@@ -196,7 +196,7 @@ static double product_flops(const peft__tape *t, const peft__op *op, const peft_
     return backward ? 2 * f : f;
 }
 
-static const peft__op_kind product_kind = {"add_product", PEFT__OPF_INPLACE0 | PEFT__OPF_PASS0, product_reads,
+static const peft__op_kind product_kind = {"add_product", PEFT__OPF_INPLACE0 | PEFT__OPF_PASS0 | PEFT__OPF_APART, product_reads,
                                            product_forward, product_backward, product_flops, NULL};
 
 peft__val peft__op_add_product(peft__tape *t, peft__val y, peft__val h, int32_t b_param, double scale) {

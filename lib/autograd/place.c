@@ -125,10 +125,12 @@ static void place_kept(peft__plan *p, const peft__tape *t, const place_piece *da
     }
 }
 
-/* What lives when. */
+/* What lives when. Ops that may run at the same time live as one. */
 static void place_steps(const peft__plan *p, const peft__tape *t, const peft__aliases *al, place_lives *L, place_piece *loss) {
+    int64_t first = 0, last = -1;
     for (int64_t s = 0; s < p->n_steps; s++) {
         const peft__op *op = peft__tape_op(t, p->steps[s].op);
+        if (p->steps[s].together > 0) { first = s, last = s + p->steps[s].together - 1; }
         if ((op->kind->flags & PEFT__OPF_LOSS) != 0) { place_touch(loss, s); }
 #ifndef PEFT_MINIMAL
         if (p->steps[s].phase >= PEFT__PHASE_PACK) {
@@ -139,7 +141,9 @@ static void place_steps(const peft__plan *p, const peft__tape *t, const peft__al
         if (p->steps[s].phase == PEFT__PHASE_BACKWARD) {
             place_backward(t, p, al, L, s, op);
         } else {
-            place_forward(p, al, L, s, op, p->steps[s].phase == PEFT__PHASE_REBUILD);
+            bool rebuild = p->steps[s].phase == PEFT__PHASE_REBUILD;
+            place_forward(p, al, L, s <= last ? first : s, op, rebuild);
+            place_forward(p, al, L, s <= last ? last : s, op, rebuild);
         }
     }
 }

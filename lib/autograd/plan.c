@@ -128,7 +128,7 @@ typedef struct plan_build {
 } plan_build;
 
 static peft_status plan_push(plan_build *b, int32_t op, int32_t phase) {
-    peft__plan_step s = {op, phase};
+    peft__plan_step s = {op, phase, 0};
     return peft__vec_push(&b->steps, &s);
 }
 
@@ -206,6 +206,9 @@ static peft_status plan_schedule(plan_build *b) {
     plan_pack_less(b);
     b->p->steps = b->steps.data;
     b->p->n_steps = (int64_t)b->steps.len;
+#ifndef PEFT_MINIMAL
+    peft__plan_together(b->p, t, b->al);
+#endif
 out:
     return st;
 }

@@ -22,6 +22,9 @@ void peft__plan_alias(const peft__tape *t, peft__aliases *al);
 void peft__pack_choose(const peft__tape *t, peft__plan *p, const peft__aliases *al);
 size_t peft__pack_bytes(const peft__tape *t, const peft__caps *caps, peft__val v);
 void peft__pack_step(peft__exec *x, const peft__plan_step *s);
+/* together.c: marks the steps that groups may run beside each other; runs those that begin with s so, false: not these. */
+void peft__plan_together(peft__plan *p, const peft__tape *t, const peft__aliases *al);
+bool peft__exec_together(peft__exec *x, const peft__plan_step *s);
 #endif
 /* Fills place, rebuilt_place, grad_place and block_bytes from steps and dropped. */
 peft_status peft__plan_place(peft__plan *p, const peft__tape *t, const peft__aliases *al);
