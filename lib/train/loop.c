@@ -493,16 +493,21 @@ static void loop_finish(struct peft_trainer *t) {
     if (any && left) { peft__trainer_unplan(t); }
 }
 
-/* What follows a step: evaluations, a checkpoint, calls of the host. */
+/* What follows a step: evaluations, calls of the host, a checkpoint. In this order, so that a log that the calls write has all steps
+ * of a checkpoint; all calls and the checkpoint, even if one of them ends the run. */
 static peft_status loop_after(struct peft_trainer *t, double seconds) {
-    peft_status st = PEFT_OK;
+    peft_status st = PEFT_OK, said = PEFT_OK;
     bool last = true;
     for (size_t i = 0; i < t->n_active; i++) {
         TRY(loop_evaluate(t, t->active[i]));
         last = last && (t->step >= t->active[i]->max_steps || t->active[i]->stop);
     }
+    for (size_t i = 0; i < t->n_active && t->progress != NULL; i++) {
+        st = loop_progress(t, t->active[i], seconds);
+        said = said == PEFT_OK ? st : said;
+    }
     TRY(loop_save(t, last));
-    for (size_t i = 0; i < t->n_active && t->progress != NULL; i++) { TRY(loop_progress(t, t->active[i], seconds)); }
+    st = said;
 out:
     return st;
 }

@@ -3,14 +3,14 @@
 #
 #   TORTURE_KILLS=200   kills of `peft train` at random instants, each resumed; ends must be equal byte for byte
 #   TORTURE_SEED=1      of the instants and the damage
-#   TORTURE_SHARD=1     a sample for CI: 10 kills, every 29th allocation, a tenth of the damage
+#   TORTURE_SHARD=1     a sample for CI: 40 kills, every 29th allocation, a tenth of the damage
 #
 # PEFT, BUILD and CC come from the Makefile.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build} PEFT=${PEFT:-build/peft} CC=${CC:-cc} SEED=${TORTURE_SEED:-1}
 KILLS=${TORTURE_KILLS:-200} STRIDE=1 DAMAGE=1200
-if [ "${TORTURE_SHARD:-0}" != 0 ]; then KILLS=10 STRIDE=29 DAMAGE=120; fi
+if [ "${TORTURE_SHARD:-0}" != 0 ]; then KILLS=40 STRIDE=29 DAMAGE=120; fi
 passed=0 failed=0
 work=$(mktemp -d "${TMPDIR:-/tmp}/libpeft-torture-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -57,35 +57,51 @@ for arch in llama gpt2; do
     done
 done
 
-# ---- kill -9 ----
+# ---- kill -9: every method, and several adapters at once ----
 
 RANDOM=$SEED
 train() { # DIR METHOD OUT [options]
-    local dir=$1 method=$2 out=$3
+    local dir=$1 method=$2 out=$3 work=(--data "$1/rows.jsonl" --method "$2" --set max_steps=60 --set learning_rate=1e-3)
     shift 3
-    exec "$PEFT" train --model "$dir/model" --data "$dir/rows.jsonl" --method "$method" --out "$out" --quiet --threads 2 \
-        --set max_steps=60 --set batch_size=4 --set save_steps=1 --set learning_rate=1e-3 "$@"
+    case $method in
+        jobs) work=(--jobs "$dir/jobs.json") ;;
+        compacter*) work+=(--set reduction_factor=4) ;; # their default suits wider models
+        trainable_tokens) work+=(--set token_indices=1,3,5) ;;
+        union) work+=(--adapter b="$dir/b" --adapter c="$dir/c" --set parts=b,c) ;;
+        fusion) work+=(--adapter b="$dir/b" --adapter c="$dir/c" --set adapters=b,c) ;;
+    esac
+    exec "$PEFT" train --model "$dir/model" --out "$out" --quiet --threads 2 --json-log "$out.log" \
+        --set batch_size=4 --set save_steps=1 "${work[@]}" "$@"
 }
 
-# All of the result but the state, by content.
+# Two adapters of other methods, with their own rates and numbers of steps; two bottlenecks that a union or a fusion is made of.
+more_of() { # DIR
+    local dir=$1 name
+    for name in b c; do (train "$dir" pfeiffer "$dir/$name" --set max_steps=2 --set seed=${#name}) || return; done
+    cat >"$dir/jobs.json" <<JOBS
+{"jobs": [{"name": "a", "method": "lora", "data": "$dir/rows.jsonl", "options": {"max_steps": 40, "learning_rate": 1e-3}},
+          {"name": "b", "method": "pfeiffer", "data": "$dir/rows.jsonl", "share": 2, "options": {"max_steps": 60, "learning_rate": 2e-3}}]}
+JOBS
+}
+
+# All of the result but the state, by content; and the log but for times and memory.
 digest() {
-    (cd "$1" && find . -type f ! -path './trainer/*' ! -name '*.tmp-*' | LC_ALL=C sort | while read -r f; do cksum "$f"; done)
+    (cd "$1" && find . -type f ! -path '*trainer/*' ! -name '*.tmp-*' | LC_ALL=C sort | while read -r f; do cksum "$f"; done)
+    sed -E 's/"[a-z_]*(second|time|memory|bytes)[a-z_]*": ?[0-9.e+-]+,? ?//g' "$1.log"
 }
 
-kill_round() { # DIR METHOD: one run, killed again and again until it comes to its end
-    local dir=$1 method=$2 out=$work/killed whole=$work/whole-$3-$2 more=() pid rc
-    if [ ! -d "$whole" ]; then
-        local start=$EPOCHREALTIME
-        (train "$dir" "$method" "$whole") || { echo "FAIL the undisturbed run of $3 $method"; failed=$((failed + 1)); return 1; }
-        span=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
-    fi
-    rm -rf "$out"
+kill_round() { # DIR METHOD ARCH MOST: one run, killed up to MOST times, until it comes to its end
+    local dir=$1 method=$2 out=$work/killed whole=$work/whole-$3-$2 most=$((kills + $4)) more=() pid rc
+    local start=$EPOCHREALTIME
+    (train "$dir" "$method" "$whole") || { echo "FAIL the undisturbed run of $3 $method"; failed=$((failed + 1)); return 1; }
+    local span=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
+    rm -rf "$out" "$out.log"
     while :; do
         more=()
         [ -f "$out/trainer/state.safetensors" ] && more=(--resume)
         (train "$dir" "$method" "$out" "${more[@]}") 2> "$work/stderr" &
         pid=$!
-        if [ $kills -lt "$KILLS" ]; then
+        if [ $kills -lt "$KILLS" ] && [ $kills -lt $most ]; then
             local ms=$(((RANDOM * 32768 + RANDOM) % (span * 2 / 3 + 20)))
             sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
             kill -9 $pid 2> /dev/null && kills=$((kills + 1))
@@ -98,19 +114,27 @@ kill_round() { # DIR METHOD: one run, killed again and again until it comes to i
         else
             echo "FAIL kill $3 $method, after $kills kills: exit $rc, $(head -c 300 "$work/stderr")"
             failed=$((failed + 1))
-            return 1
+            diff <(digest "$whole") <(digest "$out") | head -n 5
         fi
+        rm -rf "$whole" "$whole.log"
         return 0
     done
 }
 
-kills=0 span=1000
-while [ $kills -lt "$KILLS" ]; do
-    for arch in llama gpt2; do
-        for method in lora full; do
-            [ $kills -lt "$KILLS" ] && { kill_round "$work/$arch" $method $arch || break 3; }
-        done
-    done
+# Methods by turns from one that the seed chooses, after those that most runs are of; some have nothing to train on some models.
+kills=0
+mapfile -t methods < <("$torture" methods)
+for arch in llama gpt2; do more_of "$work/$arch" || failed=$((failed + 1)); done
+for ((i = 0; kills < KILLS; i++)); do
+    case $((i % ${#methods[@]})) in
+        0) method=lora ;;
+        1) method=full ;;
+        2) method=jobs ;;
+        *) method=${methods[(i + SEED * 7) % ${#methods[@]}]} ;;
+    esac
+    arch=$([ $(((i % ${#methods[@]} + i / ${#methods[@]}) % 2)) = 0 ] && echo llama || echo gpt2)
+    [ "$arch $method" = "llama bitfit" ] && continue
+    kill_round "$work/$arch" "$method" "$arch" 2
 done
 echo "$kills kills"
 
