@@ -327,7 +327,7 @@ TEST(kernels_bf16_gemm_awkward_sizes) {
     static const int32_t types[] = {PEFT_DTYPE_F32, PEFT_DTYPE_BF16, PEFT_DTYPE_F16};
     peft__mem *mem = runner_mem();
     peft__rng r = {.key = 11};
-    for (int32_t i = 0; i < 200; i++) {
+    for (int32_t i = 0; i < (runner_few() ? 60 : 200); i++) {
         bf16_case t = {.alpha = i % 3 == 0 ? 0.3 : 1, .dtype = types[peft__rng_below(&r, 3)]};
         t.m = m[peft__rng_below(&r, PEFT__COUNT(m))];
         t.n = n[peft__rng_below(&r, PEFT__COUNT(n))];

@@ -42,13 +42,6 @@ typedef struct effect_side {        /* one of the two that a line compares */
 
 static effect_world effect_w;
 
-/* A disk that is not waited for: a save's time is mostly fsync's. */
-static int64_t effect_disk_read(int fd, void *data, size_t size) { return peft__sys_read(fd, data, size); }
-static int64_t effect_disk_write(int fd, const void *data, size_t size) { return peft__sys_write(fd, data, size); }
-static int effect_disk_sync(int fd) { return fd < 0; }
-static int effect_disk_rename(const char *from, const char *to) { return peft__sys_rename(from, to); }
-static const peft__file_ops effect_disk = {effect_disk_read, effect_disk_write, effect_disk_sync, effect_disk_rename};
-
 /* JSON with ' for " and folders for $name. */
 static void effect_expand(const char *from, char *out, size_t cap) {
     size_t n = 0;
@@ -323,7 +316,6 @@ static peft_status effect_begin(void) {
     peft_status st = PEFT_OK;
     memset(&effect_w, 0, sizeof effect_w);
     effect_w.dir = runner_tmpdir();
-    peft__file_set_ops(&effect_disk);
     TRY(peft_context_create(NULL, &effect_w.ctx));
     TRY(peft_context_set_threads(effect_w.ctx, 1));
     TRY(peft__model_random(effect_w.ctx, EFFECT_LLAMA, strlen(EFFECT_LLAMA), 3, 0.2, &effect_w.llama));
@@ -334,7 +326,6 @@ out:
 }
 
 static void effect_end(void) {
-    peft__file_set_ops(NULL);
     peft_model_free(effect_w.llama);
     peft_model_free(effect_w.gpt2);
     peft_context_free(effect_w.ctx);

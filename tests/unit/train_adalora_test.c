@@ -52,7 +52,6 @@ TEST(train_adalora_goes_on_from_a_checkpoint) {
     train_spec s = {.method = "adalora", .adapter = ADALORA_SET ",'lora_dropout':0.2}", .trainer = ADALORA_TRAINER};
     peft__real *whole = NULL;
     train_log log;
-    train_fast_disk(true);
     CHECK_OK(train_whole(&s, &whole, &log));
     for (int64_t at = 1; at < 14; at++) {
         train_kit k;
@@ -69,7 +68,6 @@ TEST(train_adalora_goes_on_from_a_checkpoint) {
         CHECK_MEM(train_values(&k), whole, train_bytes(&k));
         train_end(&k);
     }
-    train_fast_disk(false);
     free(whole);
 }
 

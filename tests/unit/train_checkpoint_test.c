@@ -6,7 +6,6 @@
 
 /* Stops after step `at`, saves, and loads into another trainer that goes on: as if nothing had been. */
 static void checkpoint_goes_on(const train_spec *s, int64_t at) {
-    train_fast_disk(true);
     train_kit k;
     peft__real *whole = NULL;
     train_log log;
@@ -31,7 +30,6 @@ static void checkpoint_goes_on(const train_spec *s, int64_t at) {
     free(middle);
     free(whole);
     train_end(&k);
-    train_fast_disk(false);
     CHECK_INT(k.host.now, 0);
 }
 
@@ -252,7 +250,6 @@ TEST(train_checkpoint_damaged) {
     CHECK_OK(train_begin(&k, &s));
     CHECK_OK(peft_trainer_run(k.t));
     peft__real *before = train_copy(&k);
-    train_fast_disk(true);
     CHECK_STATUS(peft_trainer_checkpoint_load(k.t, dir), PEFT_E_NOT_FOUND);
     CHECK_ERROR_HAS(path);
     for (size_t i = 0; i < PEFT__COUNT(checkpoint_damage); i++) {
@@ -274,7 +271,6 @@ TEST(train_checkpoint_damaged) {
     }
     CHECK_OK(peft_trainer_checkpoint_save(k.t, dir));
     CHECK_OK(peft_trainer_checkpoint_load(k.t, dir));
-    train_fast_disk(false);
     free(before);
     train_end(&k);
     CHECK_INT(k.host.now, 0);
@@ -305,7 +301,7 @@ static int checkpoint_rename(const char *from, const char *to) {
 
 /* Each write, sync and rename of a save fails once. The old state is whole until the new one is. */
 TEST(train_checkpoint_on_a_failing_disk) {
-    static const peft__file_ops ops = {train_disk_read, checkpoint_write, checkpoint_sync, checkpoint_rename};
+    static const peft__file_ops ops = {peft__sys_read, checkpoint_write, checkpoint_sync, checkpoint_rename};
     train_kit k;
     train_spec s = {0};
     const char *dir = runner_tmpdir(), *path = runner_path(dir, "state.safetensors");

@@ -503,7 +503,6 @@ TEST(train_jobs_go_on_from_a_checkpoint) {
     jobs_world w;
     size_t n = 0, m;
     int32_t more = 0;
-    train_fast_disk(true);
     CHECK_OK(jobs_resumable(&w, false, ""));
     CHECK_OK(peft_trainer_run(w.t));
     for (size_t i = 0; i < 3; i++) { n += jobs_values(&w, jobs_names[i], whole + n); }
@@ -534,7 +533,6 @@ TEST(train_jobs_go_on_from_a_checkpoint) {
     CHECK_STATUS(peft_trainer_checkpoint_load(w.t, dir), PEFT_E_SHAPE);
     CHECK_ERROR_HAS("is of a job \"c\", and the trainer has \"b\"");
     jobs_close(&w);
-    train_fast_disk(false);
 }
 
 TEST(train_jobs_in_a_callers_loop) {

@@ -177,25 +177,6 @@ static inline peft_status train_whole(const train_spec *s, peft__real **values, 
     return st;
 }
 
-static inline int64_t train_disk_read(int fd, void *data, size_t size) {
-    return peft__sys_read(fd, data, size);
-}
-static inline int64_t train_disk_write(int fd, const void *data, size_t size) {
-    return peft__sys_write(fd, data, size);
-}
-static inline int train_disk_sync(int fd) {
-    return fd < 0;
-}
-static inline int train_disk_rename(const char *from, const char *to) {
-    return peft__sys_rename(from, to);
-}
-
-/* A disk that is not waited for (true), or the system again: many saves take their time in fsync. */
-static inline void train_fast_disk(bool fast) {
-    static const peft__file_ops ops = {train_disk_read, train_disk_write, train_disk_sync, train_disk_rename};
-    peft__file_set_ops(fast ? &ops : NULL);
-}
-
 /* Number behind "key": in a JSON text; NAN: not there. */
 static inline double train_number(const char *json, const char *key) {
     char name[64];

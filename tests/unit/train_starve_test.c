@@ -64,7 +64,6 @@ static void starve_all(const train_spec *s) {
     const char *dir = runner_tmpdir();
     size_t calls = 0, again = 0, unmet = 0;
     bool met = false;
-    train_fast_disk(true);
     CHECK(starve_once(s, dir, 0, &values, &calls, &met));
     CHECK(calls > 50);
     for (size_t n = 1; n <= calls; n++) {
@@ -72,7 +71,6 @@ static void starve_all(const train_spec *s) {
         unmet += !met;
     }
     CHECK(unmet <= calls / 20); /* a few allocations are no loss: what they were for has another way */
-    train_fast_disk(false);
     free(values);
 }
 
