@@ -137,7 +137,7 @@ static double seq2seq_worst(seq2seq_run *c) {
     if (peft__trainer_plan(c->trainer) != PEFT_OK || isnan(seq2seq_loss(c))) { return (double)NAN; }
     for (size_t m = 0; m < job->members.len; m++) {
         const peft__member *x = peft__trainer_member(c->trainer, job, m);
-        int64_t n = x->adapter->n_trainable, step = (n + SEQ2SEQ_SOME - 1) / SEQ2SEQ_SOME;
+        int64_t some = runner_few() ? SEQ2SEQ_SOME / 4 : SEQ2SEQ_SOME, n = x->adapter->n_trainable, step = (n + some - 1) / some;
         if (isnan(seq2seq_loss(c)) || n > (int64_t)PEFT__COUNT(grads)) { return (double)NAN; }
         memcpy(grads, x->grads, (size_t)n * sizeof *grads);
         for (int64_t i = 0; i < n; i++) { top = fmax(top, fabs(grads[i])); }
