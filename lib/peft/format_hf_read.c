@@ -30,7 +30,8 @@ static peft_status reader_set_json(peft__optset *opts, const char *key, const pe
     if (!container && node->kind != PEFT__JSON_STRING) {
         FAIL(PEFT_E_KEY, "key \"%s\" is neither a list, an object nor a text", key);
     }
-    if (container && node->len == 0) { goto out; }
+    bool list = peft__schema_find(opts->schema, key)->type == PEFT__OPT_LIST;
+    if (container && node->len == 0 && !(list && node->kind == PEFT__JSON_OBJECT)) { goto out; } /* nothing is the default */
     peft__json_begin(&j, &text, 0);
     peft__json_put_node(&j, node);
     TRY(peft__str_status(&text));

@@ -164,6 +164,13 @@ static peft_status json_tok_check(const peft__json *root, const char *what, cons
     if (added != NULL && added->kind != PEFT__JSON_ARRAY) {
         FAIL(PEFT_E_FORMAT, "%s: \"added_tokens\" is no list", what);
     }
+    static const char *const steps[] = {"normalizer", "pre_tokenizer", "post_processor", "decoder"};
+    for (size_t i = 0; i < PEFT__COUNT(steps); i++) {
+        const peft__json *step = peft__json_find(root, steps[i]);
+        if (step != NULL && step->kind != PEFT__JSON_NULL && step->kind != PEFT__JSON_OBJECT) {
+            FAIL(PEFT_E_FORMAT, "%s: \"%s\" is no object", what, steps[i]);
+        }
+    }
     bool bytes = peft__tok_json_has(peft__json_find(root, "pre_tokenizer"), "ByteLevel") ||
                  peft__tok_json_has(peft__json_find(root, "decoder"), "ByteLevel");
     *kind = unigram ? PEFT__TOK_UNIGRAM : wordpiece ? PEFT__TOK_WORDPIECE : bytes ? PEFT__TOK_BYTES : PEFT__TOK_SPM;

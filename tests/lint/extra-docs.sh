@@ -6,9 +6,10 @@
 #   ```sh, first line     is executed with `set -eu`, in the page's order; its paths are those of the project's root
 #     `# runs`
 #   ```python, the same   is executed by $PEFT_DOCS_PYTHON (transformers, peft, llama-cpp-python); not run, and said, without
+#   docs/peft.1           is what tools/man.sh makes of the tool's help
 #   ```text help COMMAND  is what `peft COMMAND --help` prints; COMMAND is `peft` for the tool's own help
 #
-# With --write the help blocks are filled in instead, and nothing is checked.
+# With --write the help blocks and the manual page are filled in instead, and nothing is checked.
 # Blocks run in a copy of the project's root whose build/ is the page's own, so that nothing here is written to.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -165,7 +166,12 @@ for page in "$@"; do
         [ -f "$block" ] && check_block "$page" "${block%.kind}"
     done
 done
-[ -z "$write" ] || exit $bad
+sh tools/man.sh "$build/peft" >"$tmp/peft.1" || complain "tools/man.sh failed"
+if [ -n "$write" ]; then
+    cmp -s "$tmp/peft.1" docs/peft.1 || cat "$tmp/peft.1" >docs/peft.1
+    exit $bad
+fi
+cmp -s "$tmp/peft.1" docs/peft.1 || complain "docs/peft.1 is not what the tool's help says: tests/lint/extra-docs.sh --write"
 echo "docs: $ran blocks ran"
 [ "$unrun" -eq 0 ] || echo "docs: $unrun Python blocks were not run: set PEFT_DOCS_PYTHON to a Python with transformers and peft"
 exit $bad
