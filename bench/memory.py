@@ -73,7 +73,7 @@ def training(job):
     adapters = libpeft.Model.open(job["path"], context=libpeft.Context(threads=job["threads"])).adapters()
     adapters.add("a", "lora", **ADAPTER)
     trainer = libpeft.Trainer(adapters, [{"input_ids": row(job["tokens"])}], adapter="a", batch_size=1, max_steps=10**6,
-                              learning_rate=1e-4, lr_scheduler_type="constant", **job["options"])
+                              learning_rate=1e-4, lr_scheduler_type="constant", max_length=job["tokens"], **job["options"])
     steps = iter(trainer)
     return lambda: next(steps), trainer.plan()
 
@@ -111,7 +111,7 @@ def peak(top, path, tokens, options, threads):
     data = os.path.join(top, "rows-%d.jsonl" % tokens)
     with open(data, "w", encoding="utf-8") as f:
         f.write(json.dumps({"input_ids": row(tokens)}) + "\n")
-    sets = dict(ADAPTER, batch_size=1, max_steps=1, **options)
+    sets = dict(ADAPTER, batch_size=1, max_steps=1, max_length=tokens, **options)
     process = subprocess.Popen([TOOL, "train", "--model", path, "--data", data, "--out", os.path.join(top, "adapter"), "--threads",
                                 str(threads), "--quiet"] + [a for k, v in sets.items() for a in ("--set", "%s=%s" % (k, v))])
     _, status, used = os.wait4(process.pid, 0)
