@@ -1,4 +1,4 @@
-/* args.c - reads the command line by a command's table: --name VALUE, --name=VALUE, flags, one argument without a name.
+/* args.c - reads the command line by a command's table: --name VALUE, --name=VALUE, flags, arguments without a name.
  * "--" ends the options. Short options other than -h do not exist. */
 #include "tool.h"
 
@@ -6,9 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool args_is_path(const arg_spec *row) {
+    return row->kind == ARG_PATH || row->kind == ARG_PATHS;
+}
+
 static const arg_spec *args_find(const arg_spec *table, const char *name, size_t len) {
     for (const arg_spec *row = table; row->name != NULL; row++) {
-        if (row->kind != ARG_PATH && strlen(row->name) == len && memcmp(row->name, name, len) == 0) { return row; }
+        if (!args_is_path(row) && strlen(row->name) == len && memcmp(row->name, name, len) == 0) { return row; }
     }
     return NULL;
 }
@@ -17,7 +21,7 @@ static int args_unknown(const char *command, const arg_spec *table, const char *
     const char *nearest = NULL;
     size_t best = 4; /* further away than this is no typing error */
     for (const arg_spec *row = table; row->name != NULL; row++) {
-        size_t distance = row->kind == ARG_PATH ? best : tool_distance(name, row->name);
+        size_t distance = args_is_path(row) ? best : tool_distance(name, row->name);
         if (distance < best) {
             best = distance;
             nearest = row->name;
@@ -36,6 +40,16 @@ static void args_put_text(tool_args *out, const arg_spec *row, const char *value
 static void args_put_flag(tool_args *out, const arg_spec *row) {
     bool *field = (bool *)(void *)((char *)out + row->offset);
     *field = true;
+}
+
+static const arg_list *args_list(const tool_args *args, const arg_spec *row) {
+    return (const arg_list *)(const void *)((const char *)args + row->offset);
+}
+
+static void args_put_item(tool_args *out, const arg_spec *row, const char *value) {
+    arg_list *list = (arg_list *)(void *)((char *)out + row->offset);
+    list->text = tool_resize(list->text, (list->count + 1) * sizeof *list->text);
+    list->text[list->count++] = value;
 }
 
 static int args_put_setting(tool_args *out, const arg_spec *row, const char *value) {
@@ -71,6 +85,10 @@ static int args_put_path(const char *command, const arg_spec *table, const char 
             args_put_text(out, row, value);
             return TOOL_OK;
         }
+        if (row->kind == ARG_PATHS) {
+            args_put_item(out, row, value);
+            return TOOL_OK;
+        }
     }
     return tool_usage("%s does not know what to do with '%s'", command, value);
 }
@@ -99,14 +117,22 @@ static int args_put_option(const char *command, const arg_spec *table, int argc,
         args_put_text(out, row, value);
         return TOOL_OK;
     }
+    if (row->kind == ARG_LIST) {
+        args_put_item(out, row, value);
+        return TOOL_OK;
+    }
     return args_put_setting(out, row, value);
+}
+
+static bool args_is_there(const tool_args *args, const arg_spec *row) {
+    if (row->kind == ARG_PATHS || row->kind == ARG_LIST) { return args_list(args, row)->count > 0; }
+    const char *const *field = (const char *const *)(const void *)((const char *)args + row->offset);
+    return *field != NULL;
 }
 
 static int args_check_required(const char *command, const arg_spec *table, const tool_args *out) {
     for (const arg_spec *row = table; row->name != NULL; row++) {
-        if (!row->required) { continue; }
-        const char *const *field = (const char *const *)(const void *)((const char *)out + row->offset);
-        if (*field == NULL) {
+        if (row->required && !args_is_there(out, row)) {
             return tool_usage("%s needs %s%s%s; see 'peft %s --help'", command, row->name,
                               row->metavar != NULL ? " " : "", row->metavar != NULL ? row->metavar : "", command);
         }
@@ -138,6 +164,8 @@ void args_free(tool_args *args) {
     free(args->settings);
     for (size_t i = 0; i < args->named_count; i++) { free(args->named[i].key); }
     free(args->named);
+    free(args->paths.text);
+    free(args->samples.text);
 }
 
 void args_print_help(const arg_spec *table) {

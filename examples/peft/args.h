@@ -12,6 +12,12 @@ typedef struct tool_setting {
     const char *option; /* what the user typed: "--set" or "--top-k" */
 } tool_setting;
 
+/* Texts of an option or argument that may be given several times. */
+typedef struct arg_list {
+    const char **text; /* owned list of borrowed texts; NULL: none */
+    size_t count;
+} arg_list;
+
 /* Everything that any command takes; absent text is NULL. Pointers borrow from argv unless said otherwise. */
 typedef struct tool_args {
     const char *path; /* the argument without a name: PATH of info, SCHEMA of options */
@@ -19,7 +25,9 @@ typedef struct tool_args {
     const char *method, *init, *json_log, *threads;
     const char *prompt, *prompts, *weights;
     const char *seq, *batch, *seconds;
-    bool json, resume, chat, quiet, help;
+    const char *report;
+    bool json, resume, chat, quiet, plot, help;
+    arg_list paths, samples; /* LOG of report; --sample-prompt */
     tool_setting *settings; /* owned, in the order of the command line */
     size_t setting_count;
     tool_setting *named;    /* the same of ARG_NAMED and ARG_ADAPTER: adapters by name */
@@ -33,11 +41,13 @@ typedef enum arg_kind {
     ARG_SET,  /* appends a setting from key=value */
     ARG_NAMED, /* appends to `named` from name=value */
     ARG_ADAPTER, /* the same; without a name it is "default" */
-    ARG_PATH  /* the argument without a name; text at offset */
+    ARG_PATH, /* the argument without a name; text at offset */
+    ARG_PATHS, /* all arguments without a name; list at offset */
+    ARG_LIST  /* appends to the list at offset */
 } arg_kind;
 
 typedef struct arg_spec {
-    const char *name;    /* "--model"; for ARG_PATH what help calls it */
+    const char *name;    /* "--model"; for ARG_PATH and ARG_PATHS what help calls it */
     const char *metavar; /* "PATH"; NULL for flags */
     arg_kind kind;
     bool required;
@@ -56,6 +66,8 @@ typedef struct arg_spec {
     { "--compose", "TEXT", ARG_TEXT, false, offsetof(tool_args, compose), NULL, \
       "how they act together, as in 'stack(a, 0.5 * b)' (default: one after the other)" }
 #define ARG_ROW_PATH(name, required, help) { name, NULL, ARG_PATH, required, offsetof(tool_args, path), NULL, help }
+#define ARG_ROW_PATHS(name, field, help) { name, NULL, ARG_PATHS, true, offsetof(tool_args, field), NULL, help }
+#define ARG_ROW_LIST(name, metavar, field, help) { name, metavar, ARG_LIST, false, offsetof(tool_args, field), NULL, help }
 #define ARG_ROW_SET { "--set", "KEY=VALUE", ARG_SET, false, 0, NULL, "set an option of the library; repeatable (see 'peft options')" }
 #define ARG_ROW_TASK \
     ARG_ROW_KEY("--task", "NAME", "task", "what the model is asked for, such as sequence_classification (see 'peft options model')"), \

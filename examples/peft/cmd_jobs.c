@@ -9,8 +9,11 @@
  *
  * Leaves out: unions and whole models as jobs (the library says so of the latter). */
 #include "jobs_file.h"
+#include "plot.h"
 #include "pretty.h"
 #include "progress.h"
+#include "report.h"
+#include "run_record.h"
 #include "system.h"
 #include "table.h"
 #include "tool.h"
@@ -24,6 +27,8 @@ typedef struct jobs_part { /* an adapter of the file: a shared one, or a job's o
     char *schema;              /* owned: "method:lora"; NULL for one that is loaded */
     tool_options options;      /* of its method; of a job also optimizer and dataset */
     peft_dataset *data, *eval; /* of a job */
+    tool_text record;          /* for the log: what the job is, until that is written */
+    plot plot;
 } jobs_part;
 
 typedef struct jobs {
@@ -34,6 +39,7 @@ typedef struct jobs {
     size_t count, first;  /* parts; the first job among them */
     peft_trainer *trainer;
     char *checkpoint;     /* owned: OUT/trainer */
+    char *log_path;       /* owned; NULL: no log */
     json_doc plan;        /* peft_trainer_plan_json, read anew when the run is over */
     char **expressions;   /* owned: of each job, as the library writes it */
     progress_jobs progress;
@@ -267,6 +273,7 @@ static int jobs_open(jobs *j, const tool_args *args, const char *checkpoint) {
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
         if (given[i] != NULL) { return tool_usage("%s is of one adapter: with --jobs the file says it of each", others[i]); }
     }
+    if (args->samples.count > 0) { return tool_usage("--sample-prompt is of one adapter: 'peft generate' shows what each of --jobs says"); }
     if (args->named_count > 0) { return tool_usage("--adapter is of one adapter: with --jobs the file has \"adapters\""); }
     DO(jobs_file_read(args->jobs, &j->file));
     j->first = j->file.adapter_count;
@@ -298,6 +305,7 @@ static void jobs_close(jobs *j) {
         peft_dataset_free(j->parts[i].eval);
         settings_free(&j->parts[i].options);
         free(j->parts[i].schema);
+        free(j->parts[i].record.text);
     }
     for (size_t i = 0; i < jobs_number(j) && j->expressions != NULL; i++) { free(j->expressions[i]); }
     free(j->expressions);
@@ -308,6 +316,7 @@ static void jobs_close(jobs *j) {
     free(j->args.settings);
     jobs_file_free(&j->file);
     free(j->checkpoint);
+    free(j->log_path);
 }
 
 /* ---- Training ------------------------------------------------------------------------------------------------------------- */
@@ -320,7 +329,12 @@ static int32_t jobs_progress(void *user, const peft_step_info *info) {
     j->seconds = info->seconds;
     j->peak_bytes = info->peak_bytes;
     progress_jobs_step(&j->progress, i, info);
-    j->callback_rc = step_log_write(&j->log, info, j->parts[j->first + i].entry->name);
+    jobs_part *part = &j->parts[j->first + i];
+    plot_add(&part->plot, info->step, info->loss, info->eval_loss);
+    int rc = step_log_write(&j->log, info, part->entry->name, part->record.text);
+    free(part->record.text);
+    part->record = (tool_text){NULL, 0, 0};
+    j->callback_rc = rc;
     return j->callback_rc != TOOL_OK; /* an interruption has cancelled the run, which ends when all jobs have shown this step */
 }
 
@@ -422,9 +436,30 @@ static int jobs_stop(jobs *j, const tool_args *args, int rc) {
     return rc;
 }
 
+static int jobs_write_records(jobs *j) {
+    int rc = TOOL_OK;
+    for (size_t i = j->first; i < j->count && j->log_path != NULL; i++) {
+        jobs_part *part = &j->parts[i];
+        const run_record record = {.run = &j->run, .args = &j->args, .trainer = j->trainer, .adapter = part->entry->name,
+                                   .own = &part->options, .data = part->entry->data, .eval = part->entry->eval,
+                                   .rows = part->data, .held = part->eval, .job = i - j->first};
+        DO(run_record_write(&record, &part->record));
+    }
+out:
+    return rc;
+}
+
+static void jobs_plot(const jobs *j) {
+    for (size_t i = j->first; i < j->count && j->args.plot && j->parts != NULL; i++) {
+        const progress *p = &j->progress.lines[i - j->first];
+        plot_print(&j->parts[i].plot, stderr, j->parts[i].entry->name, system_columns(), p->unicode, p->colour);
+    }
+}
+
 static int jobs_run(jobs *j, const tool_args *args) {
     int rc = TOOL_OK;
     if (args->resume) { TRY(peft_trainer_checkpoint_load(j->trainer, j->checkpoint)); }
+    DO(jobs_write_records(j));
     TRY(peft_trainer_set_progress(j->trainer, jobs_progress, j));
     interrupt_watch(j->trainer, NULL);
     j->status = peft_trainer_run(j->trainer);
@@ -452,14 +487,17 @@ int jobs_train(const tool_args *args) {
     jobs j = {.step = 0};
     bool made = false;
     j.checkpoint = tool_join(args->out, "/", "trainer");
+    DO(report_begin(args, &j.log_path));
     DO(jobs_open(&j, args, j.checkpoint));
     made = !system_exists(args->out);
     DO(tool_make_folder(args->out));
     if (!system_may_write(args->out)) { DO(tool_fail("the folder %s is read-only", args->out)); }
-    DO(step_log_open(&j.log, args->json_log, args->resume));
+    DO(step_log_open(&j.log, j.log_path, args->resume));
     DO(jobs_run(&j, args));
 out:
+    jobs_plot(&j);
     if (step_log_close(&j.log) != TOOL_OK && rc == TOOL_OK) { rc = TOOL_FAILED; }
+    if (j.step > 0 && report_end(args, j.log_path) != TOOL_OK && rc == TOOL_OK) { rc = TOOL_FAILED; }
     jobs_close(&j);
     if (made && rc != TOOL_OK) { system_remove_folder(args->out); /* only succeeds where the run left nothing in it */ }
     return rc;

@@ -1,6 +1,10 @@
 /* cmd_train.c - `peft train` and `peft plan`: both set a run up in the same way; plan then only asks what it would need. */
+#include "plot.h"
 #include "pretty.h"
+#include "probe.h"
 #include "progress.h"
+#include "report.h"
+#include "run_record.h"
 #include "system.h"
 #include "tool.h"
 
@@ -18,6 +22,10 @@ typedef struct train {
     char *schema[TRAIN_METHODS];       /* owned: "method:<method>" */
     size_t method_count;
     char *checkpoint;          /* owned: OUT/trainer */
+    char *log_path;            /* owned; NULL: no log */
+    tool_text record, before;  /* for the log: what the run is, until that is written; samples before it */
+    int64_t probe_every;       /* steps between two looks at the gradients; 0: none */
+    plot plot;
     peft_dataset *data, *eval; /* eval: NULL without --eval */
     peft_trainer *trainer;
     progress progress;
@@ -140,6 +148,10 @@ static int train_open(train *t, const tool_args *args, const char *checkpoint_di
     if (!labels_first) { DO(run_load_data(&t->run, args->data, &t->data)); }
     if (args->eval != NULL) { DO(run_load_data(&t->run, args->eval, &t->eval)); }
     DO(train_add_adapters(t, args));
+    if (args->samples.count > 0 && !args->resume && checkpoint_dir == t->checkpoint) {
+        DO(probe_samples(&t->run, args, args->init != NULL ? RUN_ADAPTER : NULL, &t->before));
+        peft_context_memory_reset_peak(t->run.ctx);
+    }
     TRY(peft_trainer_create(t->run.adapters, settings_of(&t->run.options, "trainer"), &t->trainer));
     DO(train_add_job(t, args));
 out:
@@ -154,6 +166,9 @@ static void train_close(train *t) {
     run_close(&t->run);
     for (size_t i = 0; i < t->method_count; i++) { free(t->schema[i]); }
     free(t->checkpoint);
+    free(t->log_path);
+    free(t->record.text);
+    free(t->before.text);
     free(t->methods);
 }
 
@@ -165,7 +180,8 @@ static int32_t train_progress(void *user, const peft_step_info *info) {
     t->last = *info;
     t->last.job = NULL; /* the text lives only during the call */
     progress_step(&t->progress, info);
-    t->callback_rc = step_log_write(&t->log, info, NULL);
+    plot_add(&t->plot, info->step, info->loss, info->eval_loss);
+    t->callback_rc = step_log_write(&t->log, info, NULL, t->steps == 1 ? t->record.text : NULL);
     return t->callback_rc != TOOL_OK || interrupt_code() != 0;
 }
 
@@ -243,14 +259,87 @@ out:
     return rc;
 }
 
+/* What the log says beside the steps, as far as it is known before the first. */
+static int train_write_head(train *t, const tool_args *args) {
+    int rc = TOOL_OK;
+    const run_record record = {.run = &t->run, .args = args, .trainer = t->trainer, .adapter = RUN_ADAPTER,
+                               .data = args->data, .eval = args->eval, .rows = t->data, .held = t->eval};
+    if (t->log_path == NULL) { goto out; }
+    DO(run_record_write(&record, &t->record));
+    if (t->before.len > 0) { DO(step_log_record(&t->log, 0, "samples", t->before.text)); }
+out:
+    return rc;
+}
+
+/* Ten looks at most, and a twentieth of the steps: they cost as much as steps. */
+static int train_plan_probes(train *t) {
+    int rc = TOOL_OK;
+    char *text = NULL;
+    json_doc doc = {NULL, NULL};
+    READ_TEXT(text, peft_trainer_plan_json, t->trainer);
+    const json_value *steps = json_parse(&doc, text, strlen(text)) ? json_get(&doc.values[0], "max_steps") : NULL;
+    int64_t n = steps != NULL && steps->number >= 1.0 && steps->number < 1e15 ? (int64_t)steps->number : 1;
+    int64_t looks = n / 20 < 1 ? 1 : n / 20 > 10 ? 10 : n / 20;
+    t->probe_every = (n + looks - 1) / looks;
+out:
+    json_free(&doc);
+    free(text);
+    return rc;
+}
+
+static int train_probe(train *t, int64_t step) {
+    int rc = TOOL_OK;
+    tool_text text = {NULL, 0, 0};
+    const char *one = RUN_ADAPTER;
+    bool several = t->method_count > 1;
+    probe_gradients(&t->run, t->trainer, t->data, several ? t->method : &one, several ? t->method_count : 1, &text);
+    if (text.len > 0) { rc = step_log_record(&t->log, step, "gradients", text.text); }
+    free(text.text);
+    return rc;
+}
+
+/* peft_trainer_run, which makes the same steps, but for the looks between them. */
+static int train_steps(train *t, const tool_args *args, peft_status *status) {
+    int rc = TOOL_OK;
+    int32_t more = 1;
+    if (t->probe_every == 0) {
+        *status = peft_trainer_run(t->trainer);
+        return rc;
+    }
+    if (!args->resume) { DO(train_probe(t, 0)); }
+    for (*status = PEFT_OK; *status == PEFT_OK && more;) {
+        int64_t before = t->steps;
+        *status = peft_trainer_step(t->trainer, &more);
+        if (*status != PEFT_OK || t->steps == before || (more && t->last.step % t->probe_every != 0)) { continue; }
+        DO(train_probe(t, t->last.step));
+    }
+out:
+    return rc;
+}
+
+static int train_samples_after(train *t, const tool_args *args) {
+    int rc = TOOL_OK;
+    tool_text text = {NULL, 0, 0};
+    if (args->samples.count == 0 || t->steps == 0) { return TOOL_OK; }
+    DO(probe_samples(&t->run, args, args->compose != NULL ? args->compose : RUN_ADAPTER, &text));
+    DO(step_log_record(&t->log, t->last.step, "samples", text.text));
+out:
+    free(text.text);
+    return rc;
+}
+
 static int train_run(train *t, const tool_args *args) {
     int rc = TOOL_OK;
+    peft_status status = PEFT_OK;
     if (args->resume) { TRY(peft_trainer_checkpoint_load(t->trainer, t->checkpoint)); }
+    DO(train_write_head(t, args));
+    if (args->report != NULL) { DO(train_plan_probes(t)); }
     TRY(peft_trainer_set_progress(t->trainer, train_progress, t));
     interrupt_watch(t->trainer, NULL);
-    peft_status status = peft_trainer_run(t->trainer);
+    DO(train_steps(t, args, &status));
     progress_end(&t->progress);
     if (status == PEFT_OK) {
+        DO(train_samples_after(t, args));
         DO(train_save(t, args));
         DO(train_summary(t, args->out));
     } else if (interrupt_code() != 0 && (status == PEFT_E_CANCELLED || status == PEFT_E_CALLBACK)) {
@@ -274,14 +363,17 @@ static int train_main(const tool_args *args) {
     if (args->data == NULL) { return tool_usage("train needs --data FILE or --jobs FILE; see 'peft train --help'"); }
     t.checkpoint = tool_join(args->out, "/", "trainer");
     progress_init(&t.progress, args->quiet);
+    DO(report_begin(args, &t.log_path));
     DO(train_open(&t, args, t.checkpoint));
     made = !system_exists(args->out);
     DO(tool_make_folder(args->out));
     if (!system_may_write(args->out)) { DO(tool_fail("the folder %s is read-only", args->out)); }
-    DO(step_log_open(&t.log, args->json_log, args->resume));
+    DO(step_log_open(&t.log, t.log_path, args->resume));
     DO(train_run(&t, args));
 out:
+    if (args->plot) { plot_print(&t.plot, stderr, NULL, system_columns(), t.progress.unicode, t.progress.colour); }
     if (step_log_close(&t.log) != TOOL_OK && rc == TOOL_OK) { rc = TOOL_FAILED; }
+    if (t.steps > 0 && report_end(args, t.log_path) != TOOL_OK && rc == TOOL_OK) { rc = TOOL_FAILED; }
     train_close(&t);
     if (made && rc != TOOL_OK) { system_remove_folder(args->out); /* only succeeds where the run left nothing in it */ }
     return rc;
@@ -326,6 +418,9 @@ static const arg_spec train_args[] = {
     ARG_ROW_TEXT("--out", "DIR", out, true, "folder for the adapter (of --jobs: folders in it); what --resume needs is in DIR/trainer"),
     ARG_ROW_FLAG("--resume", resume, "go on from the state in DIR/trainer"),
     ARG_ROW_TEXT("--json-log", "FILE", json_log, false, "write one JSON object a step"),
+    ARG_ROW_TEXT("--report", "FILE", report, false, "write a page about the run, HTML; without --json-log the log is DIR/log.jsonl"),
+    ARG_ROW_LIST("--sample-prompt", "TEXT", samples, "for log and page: what the model makes of it, before and after; repeatable"),
+    ARG_ROW_FLAG("--plot", plot, "show the curve of losses at the end"),
     ARG_ROW_FLAG("--quiet", quiet, "show no progress"),
     ARG_ROW_HELP,
     ARG_ROW_END,
@@ -336,6 +431,9 @@ static const arg_spec plan_args[] = {
     ARG_ROW_TEXT("--out", "DIR", out, false, "accepted, so that a train command can be planned; nothing is written"),
     ARG_ROW_FLAG("--resume", resume, "accepted, and without effect"),
     ARG_ROW_TEXT("--json-log", "FILE", json_log, false, "accepted, and without effect"),
+    ARG_ROW_TEXT("--report", "FILE", report, false, "accepted, and without effect"),
+    ARG_ROW_LIST("--sample-prompt", "TEXT", samples, "accepted, and without effect"),
+    ARG_ROW_FLAG("--plot", plot, "accepted, and without effect"),
     ARG_ROW_FLAG("--quiet", quiet, "accepted, and without effect"),
     ARG_ROW_FLAG("--json", json, "print the plan as one JSON object"),
     ARG_ROW_HELP,

@@ -12,7 +12,7 @@
 
 static const tool_command *const main_commands[] = {
     &command_info,    &command_check,   &command_train, &command_eval,  &command_generate, &command_merge,
-    &command_combine, &command_convert, &command_plan,  &command_bench, &command_options,
+    &command_combine, &command_convert, &command_plan,  &command_bench, &command_report,   &command_options,
     NULL,
 };
 

@@ -183,7 +183,7 @@ bool json_parse_at(json_doc *doc, const char *text, size_t len, int *line) {
     json_space(&r);
     doc->values->line = r.line;
     bool good = json_read(&r, doc->values, 0);
-    json_space(&r);
+    if (r.p <= doc->text + len) { json_space(&r); } /* what fails at the NUL has passed it */
     *line = r.line;
     if (!good || r.p != doc->text + len) {
         json_free(doc);

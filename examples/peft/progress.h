@@ -35,15 +35,17 @@ void progress_jobs_step(progress_jobs *p, size_t i, const peft_step_info *info);
 void progress_jobs_end(progress_jobs *p); /* takes the bars away, so that a message can follow */
 void progress_jobs_free(progress_jobs *p);
 
-/* One JSON object a step. */
+/* One JSON object a step, and what is to be kept beside it. */
 typedef struct step_log {
     const char *path; /* borrowed; NULL: no log */
     FILE *file;
-    bool resume, started; /* resume: lines of the steps that are done again are dropped at the first step */
+    bool resume, started; /* resume: lines of the steps that are done again are dropped at the first line */
 } step_log;
 
 int step_log_open(step_log *l, const char *path, bool resume);   /* returns an exit code */
-int step_log_write(step_log *l, const peft_step_info *info, const char *job); /* returns an exit code; job NULL: the only one */
+/* job NULL: the only one; run: what the run is (run_record.h), with a process' first line, or NULL. Returns an exit code. */
+int step_log_write(step_log *l, const peft_step_info *info, const char *job, const char *run);
+int step_log_record(step_log *l, int64_t step, const char *key, const char *json); /* {"step", KEY} after it; returns an exit code */
 int step_log_close(step_log *l);                                 /* returns an exit code */
 
 #endif

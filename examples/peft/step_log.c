@@ -1,6 +1,8 @@
-/* step_log.c - the file of --json-log: one JSON object a line and step, flushed at once, so that another program can
- * follow the run. A resumed run continues the file: the lines of steps that it does again are dropped first, so that the
- * file is what an uninterrupted run would have written. */
+/* step_log.c - the file of --json-log: one JSON object a line and step, flushed at once, so that another program can follow the run.
+ *
+ * The first line of a process also says what the run is ("run": run_record.c). With --sample-prompt and --report there are lines that
+ * have "samples" or "gradients" (probe.c) in place of a step's figures. A resumed run continues the file: the lines of steps that it does
+ * again are dropped first, so that the figures are what an uninterrupted run would have written. */
 #include "minijson.h"
 #include "progress.h"
 #include "system.h"
@@ -57,13 +59,37 @@ static void step_log_job(FILE *file, const char *job) {
     free(name.text);
 }
 
-int step_log_write(step_log *l, const peft_step_info *info, const char *job) {
+static int step_log_begin(step_log *l, int64_t cut, int64_t step) {
+    int rc = TOOL_OK;
+    if (l->resume && !l->started) { DO(step_log_cut(l, cut)); }
+    l->started = true;
+    (void)fprintf(l->file, "{\"step\": %lld", (long long)step);
+out:
+    return rc;
+}
+
+static int step_log_end(step_log *l) {
+    (void)fputs("}\n", l->file);
+    if (fflush(l->file) != 0 || ferror(l->file)) { return tool_fail("cannot write the log %s: %s", l->path, strerror(errno)); }
+    return TOOL_OK;
+}
+
+int step_log_record(step_log *l, int64_t step, const char *key, const char *json) {
     int rc = TOOL_OK;
     if (l->file == NULL) { return TOOL_OK; }
-    if (l->resume && !l->started) { DO(step_log_cut(l, info->step)); }
-    l->started = true;
-    (void)fprintf(l->file, "{\"step\": %lld", (long long)info->step);
+    DO(step_log_begin(l, step + 1, step));
+    (void)fprintf(l->file, ", \"%s\": %s", key, json);
+    DO(step_log_end(l));
+out:
+    return rc;
+}
+
+int step_log_write(step_log *l, const peft_step_info *info, const char *job, const char *run) {
+    int rc = TOOL_OK;
+    if (l->file == NULL) { return TOOL_OK; }
+    DO(step_log_begin(l, info->step, info->step));
     if (job != NULL) { step_log_job(l->file, job); }
+    if (run != NULL) { (void)fprintf(l->file, ", \"run\": %s", run); }
     step_log_float(l->file, "loss", info->loss);
     step_log_float(l->file, "learning_rate", info->learning_rate);
     step_log_float(l->file, "grad_norm", info->grad_norm);
@@ -71,10 +97,7 @@ int step_log_write(step_log *l, const peft_step_info *info, const char *job) {
     step_log_float(l->file, "tokens_per_second", info->tokens_per_second);
     (void)fprintf(l->file, ", \"peak_bytes\": %zu", info->peak_bytes);
     if (!isnan(info->eval_loss)) { step_log_float(l->file, "eval_loss", info->eval_loss); }
-    (void)fputs("}\n", l->file);
-    if (fflush(l->file) != 0 || ferror(l->file)) {
-        rc = tool_fail("cannot write the log %s: %s", l->path, strerror(errno));
-    }
+    DO(step_log_end(l));
 out:
     return rc;
 }

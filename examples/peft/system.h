@@ -14,6 +14,7 @@ bool system_exists(const char *path);
 bool system_is_folder(const char *path);
 bool system_may_write(const char *folder);
 bool system_make_folder(const char *path);             /* its parent must be there; errno on failure */
+void system_remove_file(const char *path);
 void system_remove_folder(const char *path);           /* if it is empty */
 bool system_is_separator(char c);                      /* of folders in a path */
 bool system_is_terminal(void);                         /* stderr is one */

@@ -39,6 +39,10 @@ bool system_make_folder(const char *path) {
     return mkdir(path, 0777) == 0;
 }
 
+void system_remove_file(const char *path) {
+    (void)unlink(path);
+}
+
 void system_remove_folder(const char *path) {
     (void)rmdir(path);
 }

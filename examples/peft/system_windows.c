@@ -81,6 +81,11 @@ bool system_make_folder(const char *path) {
     return _wmkdir(system_path(path, wide)) == 0;
 }
 
+void system_remove_file(const char *path) {
+    wchar_t wide[SYSTEM_PATH];
+    (void)_wremove(system_path(path, wide));
+}
+
 void system_remove_folder(const char *path) {
     wchar_t wide[SYSTEM_PATH];
     (void)_wrmdir(system_path(path, wide));

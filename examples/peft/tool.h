@@ -141,6 +141,6 @@ typedef struct tool_command {
 } tool_command;
 
 extern const tool_command command_info, command_check, command_train, command_eval, command_generate, command_merge, command_combine,
-    command_convert, command_plan, command_bench, command_options;
+    command_convert, command_plan, command_bench, command_options, command_report;
 
 #endif

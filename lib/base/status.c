@@ -12,16 +12,16 @@ enum { STATUS_TEXT = 1024 }; /* bytes with NUL */
 
 static _Thread_local char status_text[STATUS_TEXT];
 
-/* A cut text must not end inside a character. */
-static void status_trim(char *text) {
-    size_t len = strlen(text);
-    if (len < STATUS_TEXT - 1) { return; }
-    size_t start = len;
-    while (start > 0 && len - start < 4 && ((unsigned char)text[start - 1] & 0xC0) == 0x80) { start--; }
-    if (start == 0) { return; }
+/* Whatever bytes a file or a caller has put in: the text is UTF-8, and a cut one does not end inside a character. */
+static void status_clean(char *text) {
+    size_t len = strlen(text), n;
     uint32_t cp;
-    size_t tail = len - (start - 1);
-    if (peft__utf8_read(text + start - 1, tail, &cp) != tail) { text[start - 1] = '\0'; }
+    for (size_t i = 0; i < len; i += n) {
+        n = peft__utf8_read(text + i, len - i, &cp);
+        if (n > 0) { continue; }
+        text[i] = len == STATUS_TEXT - 1 && len - i < 4 ? '\0' : '?';
+        n = text[i] == '\0' ? len : 1;
+    }
 }
 
 peft_status peft__fail(peft_status code, const char *fmt, ...) {
@@ -31,7 +31,7 @@ peft_status peft__fail(peft_status code, const char *fmt, ...) {
     int n = vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     if (n < 0) { text[0] = '\0'; }
-    status_trim(text);
+    status_clean(text);
     memcpy(status_text, text, strlen(text) + 1);
     return code;
 }
@@ -51,7 +51,7 @@ void peft__fail_prefix(const char *fmt, ...) {
         len += part;
     }
     text[len] = '\0';
-    status_trim(text);
+    status_clean(text);
     memcpy(status_text, text, strlen(text) + 1);
 }
 

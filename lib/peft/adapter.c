@@ -113,19 +113,21 @@ char *peft__adapter_file_key(peft__arena *arena, const peft__adapter *a, size_t 
 
 /* ---- making -------------------------------------------------------------------------------------------------- */
 
-static peft_status adapter_place(peft__adapter *a) {
+static peft_status adapter_place(peft__adapter *a, size_t most) {
     peft_status st = PEFT_OK;
     peft__adapter_param *params = a->params.data;
-    size_t at = 0, bytes;
+    size_t at = 0, saved = 0, bytes;
     for (int pass = 0; pass < 2; pass++) { /* trainable, then frozen */
         for (size_t i = 0; i < a->params.len; i++) {
             if (params[i].frozen != (pass == 1)) { continue; }
             if (!peft__add(at, (size_t)(params[i].p.rows * params[i].p.cols), &at)) {
                 FAIL(PEFT_E_SHAPE, "adapter \"%s\" is too large", a->name);
             }
+            if (!params[i].unsaved) { saved += (size_t)(params[i].p.rows * params[i].p.cols); } /* at most `at` */
         }
         if (pass == 0) { a->n_trainable = (int64_t)at; }
     }
+    if (saved > most) { FAIL(PEFT_E_SHAPE, "an adapter of %zu values, and the file has no room for half as many", saved); }
     if (!peft__mul(at, sizeof *a->values, &bytes) || bytes > (size_t)PTRDIFF_MAX) {
         FAIL(PEFT_E_NOMEM, "adapter \"%s\" of %zu values passes the address space", a->name, at);
     }
@@ -156,9 +158,10 @@ static void adapter_free(peft__adapter *a) {
     peft__free(mem, a, sizeof *a);
 }
 
-/* k NULL: values stay 0. */
+/* k NULL: values stay 0. most: values that are saved. */
 static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
-                                const peft__method *method, const peft__optset *opts, uint64_t seed, bool heads, peft__adapter **out) {
+                                const peft__method *method, const peft__optset *opts, uint64_t seed, bool heads, size_t most,
+                                peft__adapter **out) {
     peft_status st = PEFT_OK;
     peft__adapter *a = peft__alloc_zero(mem, sizeof *a);
     if (a == NULL) { return PEFT_E_NOMEM; }
@@ -192,7 +195,7 @@ static peft_status adapter_make(peft__mem *mem, const peft__kernels *k, const pe
     if (a->params.len == 0 && a->parts.len == 0 && method->combine != PEFT__COMBINE_STACK) {
         FAIL(PEFT_E_NOT_FOUND, "adapter \"%s\" has no parameters", name);
     }
-    TRY(adapter_place(a));
+    TRY(adapter_place(a, most));
     for (size_t i = 0; i < a->params.len; i++) {
         if (k == NULL && !peft__adapter_param_at(a, i)->unsaved) { continue; } /* the file has it */
         const char *key = peft__adapter_param_at(a, i)->p.name;
@@ -215,22 +218,27 @@ out:
 
 peft_status peft__adapter_create(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
                                  const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out) {
-    return adapter_make(mem, k, base, name, method, opts, seed, false, out);
+    return adapter_make(mem, k, base, name, method, opts, seed, false, SIZE_MAX, out);
 }
 
 peft_status peft__adapter_create_empty(peft__mem *mem, const peft__base_info *base, const char *name,
                                        const peft__method *method, const peft__optset *opts, peft__adapter **out) {
-    return adapter_make(mem, NULL, base, name, method, opts, 0, false, out);
+    return adapter_make(mem, NULL, base, name, method, opts, 0, false, SIZE_MAX, out);
 }
 
 peft_status peft__adapter_create_headed(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *name,
                                         const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out) {
-    return adapter_make(mem, k, base, name, method, opts, seed, true, out);
+    return adapter_make(mem, k, base, name, method, opts, seed, true, SIZE_MAX, out);
 }
 
 peft_status peft__adapter_create_empty_headed(peft__mem *mem, const peft__base_info *base, const char *name,
                                               const peft__method *method, const peft__optset *opts, peft__adapter **out) {
-    return adapter_make(mem, NULL, base, name, method, opts, 0, true, out);
+    return adapter_make(mem, NULL, base, name, method, opts, 0, true, SIZE_MAX, out);
+}
+
+peft_status peft__adapter_create_for_file(peft__mem *mem, const peft__base_info *base, const char *name, const peft__method *method,
+                                          const peft__optset *opts, bool heads, size_t most, peft__adapter **out) {
+    return adapter_make(mem, NULL, base, name, method, opts, 0, heads, most, out);
 }
 
 void peft__adapter_retain(peft__adapter *a) {

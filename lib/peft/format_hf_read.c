@@ -8,6 +8,8 @@
 
 #include <stdio.h>
 
+enum { READER_ROOM = 4096 }; /* values of an adapter beyond one for each byte of its file, which has two at least for each */
+
 /* ---- options from JSON --------------------------------------------------------------------------------------- */
 
 /* A wrong value in a file is the file's fault: option errors become PEFT_E_FORMAT that names it. */
@@ -228,7 +230,7 @@ static peft_status reader_widen_saved(reader_folder *f, const peft__base_info *b
     peft__str list;
     peft__str_init(&list, opts->mem);
     if (peft__schema_find(opts->schema, "modules_to_save") == NULL) { goto out; }
-    TRY(peft__names_read(&f->arena, peft__opt_str(opts, "modules_to_save"), "modules_to_save", &names));
+    TRY(reader_blame(peft__names_read(&f->arena, peft__opt_str(opts, "modules_to_save"), "modules_to_save", &names), f->config_path));
     peft__json_begin(&j, &list, 0);
     peft__json_array(&j);
     for (size_t i = 0; i < names.count; i++) { peft__json_put_text(&j, names.items[i]); }
@@ -410,8 +412,9 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
     TRY(peft__optset_init(&opts, mem, method->schema));
     TRY(reader_options(&f, method, &opts));
     TRY(reader_widen_saved(&f, base, &opts));
-    st = f.hub && !peft__hub_has_head(mem, dir) ? peft__adapter_create_empty(mem, base, name, method, &opts, &a)
-                                                : peft__adapter_create_empty_headed(mem, base, name, method, &opts, &a);
+    bool head = f.hub && peft__hub_has_head(mem, dir); /* in a file of its own */
+    size_t most = head ? SIZE_MAX : READER_ROOM + f.file.file.size;
+    st = peft__adapter_create_for_file(mem, base, name, method, &opts, head || !f.hub, most, &a);
     if (st != PEFT_OK) {
         if (st != PEFT_E_NOMEM) { peft__fail_prefix("%s", f.config_path); }
         if (st == PEFT_E_KEY) { st = PEFT_E_FORMAT; } /* a value in the file, not of the caller */

@@ -270,6 +270,9 @@ peft_status peft__adapter_create_headed(peft__mem *mem, const peft__kernels *k, 
                                         const peft__method *method, const peft__optset *opts, uint64_t seed, peft__adapter **out);
 peft_status peft__adapter_create_empty_headed(peft__mem *mem, const peft__base_info *base, const char *name,
                                               const peft__method *method, const peft__optset *opts, peft__adapter **out);
+/* The same before its file is read, which has room for `most` values: PEFT_E_SHAPE for more, before memory is taken for them. */
+peft_status peft__adapter_create_for_file(peft__mem *mem, const peft__base_info *base, const char *name, const peft__method *method,
+                                          const peft__optset *opts, bool heads, size_t most, peft__adapter **out);
 /* heads.c: the task's modules among the names of modules_to_save, before build; copies of what is not copied yet, after it. */
 peft_status peft__heads_list(peft__adapter *a);
 peft_status peft__heads_copy(peft__adapter *a);

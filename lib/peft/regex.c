@@ -147,6 +147,7 @@ static void regex_parse_set(regex_program *p) {
         }
         for (unsigned c = low; c <= high; c++) { regex_set_add(set, c); }
     }
+    if (p->status != PEFT_OK) { return; } /* perhaps at the end of the pattern */
     p->at++;
     for (size_t i = 0; negate && i < 32; i++) { set[i] = (uint8_t)~set[i]; }
     regex_emit_set(p, set);
@@ -269,6 +270,7 @@ static void regex_parse_piece(regex_program *p) {
         last = p->n_code;
         p->at = from;
         regex_parse_atom(p);
+        if (p->n_code == last) { break; } /* of nothing one copy will do: nested ones would be read without end */
     }
     if (most < 0 && least > 0) { /* x+ : back to the last copy */
         regex_emit(p, REGEX_SPLIT, last, (uint16_t)(p->n_code + 1));

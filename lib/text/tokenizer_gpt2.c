@@ -28,6 +28,9 @@ static peft_status gpt2_vocab(peft__tokenizer *t, const char *path, const char *
     TRY(peft__tok_reserve(t, added < 2 * count + 65536 ? PEFT__MAX(count, added) : count, path));
     for (size_t i = 0; i < root->len; i++) {
         const char *text = peft__arena_strdup(&t->arena, root->keys[i].str, root->keys[i].len);
+        if (t->tokens[root->items[i].i].type != 0) {
+            FAIL(PEFT_E_FORMAT, "%s: id %lld is given to two tokens", path, (long long)root->items[i].i);
+        }
         if (text == NULL) {
             st = PEFT_E_NOMEM;
             goto out;

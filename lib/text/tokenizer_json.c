@@ -222,7 +222,7 @@ static peft_status json_tok_unigram(peft__tokenizer *t, const peft__json *model,
     int64_t unk = -1;
     const peft__json *vocab = peft__json_find(model, "vocab");
     TRY(peft__json_bool(model, what, "byte_fallback", false, &byte_fallback));
-    TRY(peft__json_int(model, what, "unk_id", -1, -1, (int64_t)PEFT__MAX(vocab->len, (size_t)1) - 1, &unk));
+    TRY(peft__json_int(model, what, "unk_id", -1, -1, (int64_t)vocab->len - 1, &unk));
     TRY(json_tok_pieces(t, vocab, added, byte_fallback, what));
     t->unk = (int32_t)unk;
     t->fuse_unk = true;

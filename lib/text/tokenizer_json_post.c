@@ -38,6 +38,9 @@ static peft_status json_post_item(peft__tokenizer *t, const peft__json *item, co
     TRY(peft__json_int(special != NULL ? special : text, what, "type_id", 0, 0, 255, &type));
     if (name == NULL || name->kind != PEFT__JSON_STRING) {
         bool second = peft__json_is(peft__json_find(text, "id"), "B");
+        if (!second && !peft__json_is(peft__json_find(text, "id"), "A")) {
+            FAIL(PEFT_E_FORMAT, "%s: the post_processor's template has an item that is neither a token nor text A or B", what);
+        }
         *lead = false;
         if (pair) { TRY(json_post_pair(t, second ? PEFT__PART_SECOND : PEFT__PART_FIRST, type, what)); }
         goto out;
@@ -45,10 +48,10 @@ static peft_status json_post_item(peft__tokenizer *t, const peft__json *item, co
     const peft__json *ids = peft__json_find(peft__json_find(table, name->str), "ids");
     bool listed = ids != NULL && ids->kind == PEFT__JSON_ARRAY;
     for (size_t k = 0; k < (listed ? ids->len : 1); k++) {
-        int64_t id = !listed                ? peft__tokenizer_id(t, name->str, name->len)
-                     : ids->items[k].is_int ? ids->items[k].i
-                                            : -1;
-        if (id < 0) { id = INT64_MIN; } /* -1 and -2 are the texts */
+        int64_t id = ids == NULL                      ? peft__tokenizer_id(t, name->str, name->len)
+                     : listed && ids->items[k].is_int ? ids->items[k].i
+                                                      : -1;
+        if (id < 0) { FAIL(PEFT_E_FORMAT, "%s: the post_processor's token \"%.80s\" has no id", what, name->str); }
         TRY(pair ? json_post_pair(t, id, type, what) : json_post_affix(t, id, *lead, what));
     }
 out:
@@ -67,6 +70,14 @@ static peft_status json_post_template(peft__tokenizer *t, const peft__json *step
     bool has_pair = two != NULL && two->kind == PEFT__JSON_ARRAY;
     for (size_t i = 0; has_pair && i < two->len; i++) {
         TRY(json_post_item(t, &two->items[i], table, true, &lead, what));
+    }
+    size_t texts[2] = {0, 0};
+    for (size_t i = 0; i < t->n_pair; i++) {
+        if (t->pair[i].id < 0) { texts[t->pair[i].id == PEFT__PART_SECOND]++; }
+    }
+    if (t->n_pair > 0 && (texts[0] != 1 || texts[1] != 1)) {
+        FAIL(PEFT_E_FORMAT, "%s: the post_processor's \"pair\" has text A %zu times and B %zu times, expected once each", what, texts[0],
+             texts[1]);
     }
 out:
     return st;

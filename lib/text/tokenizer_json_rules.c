@@ -13,12 +13,11 @@ static const char json_rules_mark[] = "\xE2\x96\x81";
 size_t peft__tok_json_steps(const peft__json *node, const char *list, const peft__json **steps) {
     *steps = NULL;
     if (node == NULL || node->kind != PEFT__JSON_OBJECT) { return 0; }
-    if (!peft__json_is(peft__json_find(node, "type"), "Sequence")) {
+    const peft__json *items = peft__json_is(peft__json_find(node, "type"), "Sequence") ? peft__json_find(node, list) : NULL;
+    if (items == NULL || items->kind != PEFT__JSON_ARRAY) { /* a Sequence without a list is for its reader to refuse */
         *steps = node;
         return 1;
     }
-    const peft__json *items = peft__json_find(node, list);
-    if (items == NULL || items->kind != PEFT__JSON_ARRAY) { return 0; }
     *steps = items->items;
     return items->len;
 }

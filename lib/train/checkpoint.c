@@ -16,6 +16,7 @@
 
 enum { CHECKPOINT_VERSION = 2, CHECKPOINT_KINDS = 6, CHECKPOINT_PIECE = 1024 };
 #define CHECKPOINT_FILE PEFT__CHECKPOINT_FILE
+#define CHECKPOINT_MOST ((int64_t)1 << 50) /* of what is counted up: the options allow 1e15 steps */
 
 /* What the vectors mean: names, shapes and factors of the adapter's parts. Positive, so that JSON holds it as an integer. */
 static uint64_t checkpoint_layout_of(uint64_t h, const peft__adapter *a) {
@@ -263,22 +264,23 @@ out:
 
 peft_status peft__checkpoint_parse(const peft__json *s, const char *path, peft__checkpoint_read *r) {
     peft_status st = PEFT_OK;
-    struct { const char *key; int64_t min; int64_t *out; } ints[] = {
-        {"version", 1, &r->version}, {"parameters", 0, &r->parameters}, {"rows", 0, &r->rows}, {"tokens", 0, &r->tokens},
-        {"seed", 0, &r->seed}, {"step", 0, &r->step}, {"optimizer_step", 0, &r->optimizer_step}, {"epoch", -1, &r->epoch},
-        {"position", 0, &r->position}, {"layout", 0, &r->layout}, {"data", 0, &r->data}, {"order", 0, &r->order},
-        {"accumulated_rows", 0, &r->accumulated_rows},
+    struct { const char *key; int64_t min; int64_t *out; bool counts; } ints[] = {
+        {"version", 1, &r->version, false}, {"parameters", 0, &r->parameters, true}, {"rows", 0, &r->rows, true},
+        {"tokens", 0, &r->tokens, true}, {"seed", 0, &r->seed, false}, {"step", 0, &r->step, true},
+        {"optimizer_step", 0, &r->optimizer_step, true}, {"epoch", -1, &r->epoch, true}, {"position", 0, &r->position, true},
+        {"layout", 0, &r->layout, false}, {"data", 0, &r->data, false}, {"order", 0, &r->order, false},
+        {"accumulated_rows", 0, &r->accumulated_rows, true},
     };
     for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
         if (peft__json_find(s, ints[i].key) == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" is missing", path, ints[i].key); }
-        TRY(peft__json_int(s, path, ints[i].key, 0, ints[i].min, INT64_MAX, ints[i].out));
+        TRY(peft__json_int(s, path, ints[i].key, 0, ints[i].min, ints[i].counts ? CHECKPOINT_MOST : INT64_MAX, ints[i].out));
         if (r->version > CHECKPOINT_VERSION) { /* the first: another version may have other keys */
             FAIL(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", path, (long long)r->version,
                  CHECKPOINT_VERSION);
         }
     }
     TRY(peft__json_int(s, path, "state", PEFT__JOB_RUNS, PEFT__JOB_RUNS, PEFT__JOB_FAILED, &r->state));
-    TRY(peft__json_int(s, path, "worse", 0, 0, INT64_MAX, &r->worse));
+    TRY(peft__json_int(s, path, "worse", 0, 0, CHECKPOINT_MOST, &r->worse));
     TRY(peft__json_str(s, path, "adapter", "", &r->adapter));
     TRY(peft__json_str(s, path, "method", "", &r->method));
     TRY(peft__json_str(s, path, "optimizer", "", &r->optimizer));
@@ -367,7 +369,7 @@ static peft_status checkpoint_steps(const struct peft_trainer *t, const peft__js
         if (t->jobs.len == 1) { continue; }
         const char *name = PEFT__VEC_AT(&t->members, peft__member, i).adapter->name;
         if (list == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"optimizer_steps\" is missing", path); }
-        TRY(peft__json_int(list, path, name, 0, 0, INT64_MAX, &steps[i]));
+        TRY(peft__json_int(list, path, name, 0, 0, CHECKPOINT_MOST, &steps[i]));
     }
 out:
     return st;

@@ -174,6 +174,49 @@ int64_t peft__jobs_before(const struct peft_batch *b, size_t row) {
     return n;
 }
 
+/* The first tensor of an adapter with something else than numbers in `of`, its values or its gradients; NULL: none has. */
+static const char *jobs_odd(const struct peft_trainer *t, const peft__adapter *a, const peft__real *of) {
+    for (size_t i = 0; i < peft__adapter_param_count(a); i++) {
+        const peft__param *p = &peft__adapter_param_at(a, i)->p;
+        ptrdiff_t at = p->value - a->values;
+        if ((of == a->values || at < a->n_trainable) && !t->ctx->kernels->finite(of + at, p->rows * p->cols)) { return p->name; }
+    }
+    return NULL;
+}
+
+/* The same of the base. */
+static const char *jobs_odd_base(const struct peft_trainer *t) {
+    const struct peft_model *m = t->model;
+    const char *name = NULL;
+    for (size_t i = 0; i < m->n_tensors && name == NULL; i++) {
+        const peft__weight *w = &m->tensors[i].w;
+        peft__real *row = peft__alloc(&t->ctx->mem, (size_t)w->cols * sizeof *row);
+        for (int64_t r = 0; row != NULL && r < w->rows && name == NULL; r++) {
+            peft__weight_row(t->ctx->kernels, w, r, row);
+            if (!t->ctx->kernels->finite(row, w->cols)) { name = w->name; }
+        }
+        peft__free(&t->ctx->mem, row, (size_t)w->cols * sizeof *row);
+    }
+    return name;
+}
+
+peft_status peft__jobs_fail(const struct peft_trainer *t, const peft__job *job) {
+    bool loss = !isfinite(job->accumulated_loss);
+    const char *tensor = NULL, *whose = job->expression.text;
+    for (size_t i = 0; i < job->members.len && tensor == NULL; i++) {
+        const peft__member *m = peft__trainer_member(t, job, i);
+        tensor = jobs_odd(t, m->adapter, loss ? m->adapter->values : m->grads);
+        if (!loss && tensor != NULL) { whose = m->adapter->name; }
+    }
+    if (loss && tensor == NULL) { tensor = jobs_odd_base(t); }
+    (void)peft__fail(PEFT_E_NUMERIC, "%s of adapter \"%s\" at step %lld is not a finite number", loss ? "the loss" : "a gradient", whose,
+                     (long long)t->step + 1);
+    if (tensor != NULL) {
+        (void)peft__fail(PEFT_E_NUMERIC, "%s: tensor \"%s\"%s", peft__fail_text(), tensor, loss ? " has a NaN or an infinite value" : "");
+    }
+    return PEFT_E_NUMERIC;
+}
+
 void peft__jobs_json(const struct peft_trainer *t, peft__json_out *j) {
     static const char *const states[] = {"runs", "done", "stopped early", "failed"};
     peft__json_key(j, "jobs");

@@ -22,11 +22,6 @@ static int32_t loop_skips(const struct peft_trainer *t, const peft__job *job) {
 /* What the sums of losses and gradients are divided by. */
 static double loop_divisor(const peft__job *job) { return job->accumulated > 0 ? job->accumulated : 1; }
 
-static peft_status loop_fail_loss(const struct peft_trainer *t, const peft__job *job) {
-    return peft__fail(PEFT_E_NUMERIC, "the loss of adapter \"%s\" at step %lld is not a finite number", job->expression.text,
-                      (long long)t->step + 1);
-}
-
 /* Forward and backward of the frame's rows. Jobs whose loss is no finite number are `bad` then. */
 static peft_status loop_backward(struct peft_trainer *t) {
     peft_status st = PEFT_OK;
@@ -125,21 +120,6 @@ out:
     return st;
 }
 
-static peft_status loop_fail_gradient(const struct peft_trainer *t, const peft__job *job) {
-    for (size_t i = 0; i < job->members.len; i++) {
-        const peft__member *m = peft__trainer_member(t, job, i);
-        if (isfinite(m->squares)) { continue; }
-        return peft__fail(PEFT_E_NUMERIC, "a gradient of adapter \"%s\" at step %lld is not a finite number", m->adapter->name,
-                          (long long)t->step + 1);
-    }
-    return loop_fail_loss(t, job);
-}
-
-/* Says what is bad of the job. */
-static peft_status loop_fail(const struct peft_trainer *t, const peft__job *job) {
-    return isfinite(job->accumulated_loss) ? loop_fail_gradient(t, job) : loop_fail_loss(t, job);
-}
-
 static peft__job *loop_bad(const struct peft_trainer *t) {
     for (size_t i = 0; i < t->n_active; i++) {
         if (t->active[i]->bad) { return t->active[i]; }
@@ -184,7 +164,7 @@ peft_status peft__trainer_accumulate(struct peft_trainer *t, const struct peft_b
         }
     }
     st = loop_backward(t);
-    if (st == PEFT_OK && loop_bad(t) != NULL) { st = loop_fail_loss(t, loop_bad(t)); }
+    if (st == PEFT_OK && loop_bad(t) != NULL) { st = peft__jobs_fail(t, loop_bad(t)); }
     if (st != PEFT_OK) { /* NaN in the sums: earlier batches of the step cannot be told from it */
         loop_clear(t);
         goto out;
@@ -203,7 +183,7 @@ peft_status peft__trainer_apply(struct peft_trainer *t) {
     }
     peft_status st = peft__hooks_reduce(t);
     if (st == PEFT_OK) { st = loop_norms(t); }
-    if (st == PEFT_OK && loop_bad(t) != NULL) { st = loop_fail(t, loop_bad(t)); }
+    if (st == PEFT_OK && loop_bad(t) != NULL) { st = peft__jobs_fail(t, loop_bad(t)); }
     if (st != PEFT_OK) {
         loop_clear(t);
         return st;
@@ -358,7 +338,7 @@ static peft_status loop_drop(struct peft_trainer *t, const loop_place *places) {
         peft__job *job = peft__trainer_job(t, i);
         suspect[i] = job->bad;
         if (!job->bad || isfinite(job->accumulated_loss)) { continue; }
-        (void)loop_fail_loss(t, job);
+        (void)peft__jobs_fail(t, job);
         peft__jobs_end(t, job, PEFT__JOB_FAILED, peft__fail_text());
         known = true;
     }
@@ -369,7 +349,7 @@ static peft_status loop_drop(struct peft_trainer *t, const loop_place *places) {
         TRY(peft__jobs_only(t, job));
         TRY(loop_passes(t));
         if (!job->bad) { continue; }
-        (void)loop_fail(t, job);
+        (void)peft__jobs_fail(t, job);
         peft__jobs_end(t, job, PEFT__JOB_FAILED, peft__fail_text());
         found = true;
     }
@@ -398,7 +378,7 @@ static peft_status loop_step(struct peft_trainer *t) {
     for (;;) {
         TRY(loop_passes(t));
         if (loop_bad(t) == NULL) { break; }
-        if (t->n_active == 1) { st = loop_fail(t, t->active[0]); goto out; }
+        if (t->n_active == 1) { st = peft__jobs_fail(t, t->active[0]); goto out; }
         TRY(loop_drop(t, places));
         if (t->active[0]->state != PEFT__JOB_RUNS) { goto out; } /* none is left */
     }

@@ -41,6 +41,8 @@ int32_t peft__jobs_group(const struct peft_trainer *t, const peft__job *job);
 /* The tape is made for this one. */
 peft_status peft__jobs_only(struct peft_trainer *t, peft__job *job);
 void peft__jobs_end(struct peft_trainer *t, peft__job *job, int32_t state, const char *error);
+/* PEFT_E_NUMERIC: says what of a job's step is no finite number, its loss or a gradient, and the first tensor that has such. */
+peft_status peft__jobs_fail(const struct peft_trainer *t, const peft__job *job);
 /* Every row of the batch is of a job that the tape is for: PEFT_E_INVALID otherwise. */
 peft_status peft__jobs_batch(const struct peft_trainer *t, const struct peft_batch *b);
 peft__job *peft__jobs_of(const struct peft_trainer *t, const struct peft_batch *b, size_t row);

@@ -151,7 +151,7 @@ one() {
         fi
         printf '#!/bin/sh\nWINEPREFIX="%s" WINEDEBUG=-all DISPLAY= exec "%s" "%s" "$@"\n' \
             "$BUILD/wine" "$wine" "$dir/peft.exe" >"$dir/peft"
-        chmod +x "$dir/peft" && count tool sh tests/cli/run.sh "$dir/peft"
+        chmod +x "$dir/peft" && count tool sh tests/cli/run.sh "$dir/peft" && count report sh tests/cli/report.sh "$dir/peft"
     fi
     got=$(adapter "$dir/adapter" $run "$dir/peft$exe") || fail "the tool cannot train"
     if [ "$got" = "$wanted" ]; then pass; else fail "the adapter has other bytes than the one trained here"; fi

@@ -93,7 +93,7 @@ make_tree() {
     for entry in "$root"/*; do
         [ "$(basename "$entry")" = build ] || ln -s "$entry" "$tmp/tree/"
     done
-    for entry in "$build"/peft "$build"/quickstart "$build"/dpo "$build"/serve "$build"/libpeft*; do
+    for entry in "$build"/peft "$build"/quickstart "$build"/dpo "$build"/serve "$build"/on_device "$build"/libpeft*; do
         [ -e "$entry" ] && ln -s "$entry" "$tmp/tree/build/"
     done
 }

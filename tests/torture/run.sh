@@ -110,10 +110,10 @@ more_of() { # DIR
 JOBS
 }
 
-# All of the result but the state, by content; and the log but for times and memory.
+# All of the result but the state, by content; and the log but for times, memory and what it says of the processes.
 digest() {
     (cd "$1" && find . -type f ! -path '*trainer/*' ! -name '*.tmp-*' | LC_ALL=C sort | while read -r f; do cksum "$f"; done)
-    sed -E 's/"[a-z_]*(second|time|memory|bytes)[a-z_]*": ?[0-9.e+-]+,? ?//g' "$1.log"
+    sed -E 's/, "run": \{.*\}, "loss"/, "loss"/; s/"[a-z_]*(second|time|memory|bytes)[a-z_]*": ?[0-9.e+-]+,? ?//g' "$1.log"
 }
 
 kill_round() { # DIR METHOD ARCH MOST: one run, killed up to MOST times, until it comes to its end

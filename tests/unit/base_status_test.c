@@ -66,3 +66,11 @@ TEST(base_status_text_belongs_to_the_thread) {
     CHECK(empty);
     CHECK_STR(peft__fail_text(), "mine");
 }
+
+/* Names of files and values of options are any bytes; the text that quotes them is UTF-8. */
+TEST(base_status_text_is_utf8) {
+    (void)peft__fail(PEFT_E_KEY, "key \"%s\" is no %s", "a\xFF\xC3", "\xC3\xA9");
+    CHECK_STR(peft__fail_text(), "key \"a??\" is no \xC3\xA9");
+    peft__fail_prefix("%.3s", "ab\xC3\xA9");
+    CHECK_STR(peft__fail_text(), "ab?: key \"a??\" is no \xC3\xA9");
+}

@@ -53,6 +53,7 @@ static const regex_case regex_cases[] = {
     {"(a|b|c|d)e", "de", true, true},
     {"(a*)*", "aaa", true, true},
     {"(a*)*b", "aaac", false, false},
+    {"((((((a{0}){999}){999}){999}){999}){999}){999}x", "x", true, true}, /* 1e18 copies of nothing */
     {"(a|aa)+$", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", false, false},
     {"^a$", "a", true, true},
     {"a$b", "ab", false, false},
@@ -88,6 +89,7 @@ TEST(regex_refuses_by_name) {
         {"a{3,1}", PEFT_E_INVALID, "bad counts"},
         {"a{2000}", PEFT_E_INVALID, "bad counts"},
         {"a\\", PEFT_E_INVALID, "ends in a backslash"},
+        {"[a\\", PEFT_E_INVALID, "ends in a backslash"},
         {"(((((((((((((((((((((a)))))))))))))))))))))", PEFT_E_UNSUPPORTED, "nested too deeply"},
         {"((a{99}){99}){99}", PEFT_E_UNSUPPORTED, "it is too long"},
     };

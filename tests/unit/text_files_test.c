@@ -11,6 +11,9 @@ static peft_status files_try(peft__mem *mem, const char *json) {
 
 #define FILES_MODEL    TEXT_BPE(TEXT_BYTES_VOCAB, TEXT_BYTES_MERGES, "")
 #define FILES_PRE(pre) TEXT_JSON("[]", "null", pre, "null", "null", FILES_MODEL)
+#define FILES_TEMPLATE(pair)                                                                                              \
+    TEXT_JSON("[]", "null", "null",                                                                                     \
+              "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[" pair "]}", "null", FILES_MODEL)
 
 TEST(text_json_refuses_with_the_culprit) {
     peft__mem *mem = runner_mem();
@@ -58,6 +61,9 @@ TEST(text_json_refuses_with_the_culprit) {
         {TEXT_JSON("[]", "null", "null", "{\"type\":\"BertProcessing\",\"cls\":[\"x\",99],\"sep\":[\"y\",1]}", "null",
                    FILES_MODEL),
          PEFT_E_FORMAT, "adds token 99"},
+        {FILES_TEMPLATE("{\"Sequence\":{\"id\":\"A\"}},{\"Text\":{\"id\":\"B\"}}"), PEFT_E_FORMAT, "neither a token nor text A or B"},
+        {FILES_TEMPLATE("{\"Sequence\":{\"id\":\"A\"}},{\"Sequence\":{\"id\":\"B\"}},{\"Sequence\":{\"id\":\"A\"}}"), PEFT_E_FORMAT,
+         "text A 2 times and B 1 times"},
     };
     for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
         CHECK_STATUS(files_try(mem, cases[i].json), cases[i].code);

@@ -1,0 +1,188 @@
+/* report_style.c - how the page looks and what it does: CSS for light, dark, narrow and print; a script that shows the values where the
+ * pointer or the arrow keys are. Colours of runs are apart for colour-blind eyes too (after Okabe and Ito's set, darker on white and
+ * lighter on black, three to one in contrast at least); the ninth run on is dashed.
+ *
+ * The page allows this script by its hash: tests/cli/report.sh says the new one when a line changes. */
+#include "report.h"
+
+const char *const report_style[] = {
+    ":root{--bg:#fff;--panel:#f6f7f8;--ink:#15181e;--soft:#596070;--line:#e1e4e8;--grid:#eceef1;--accent:#0072b2;\n",
+    "--c0:#0072b2;--c1:#d55e00;--c2:#008060;--c3:#a8558a;--c4:#8f6a00;--c5:#5b4fc4;--c6:#4a4f57;--c7:#2389ae}\n",
+    "@media screen and (prefers-color-scheme:dark){:root{--bg:#121418;--panel:#1a1d23;--ink:#e8eaee;--soft:#a2a9b6;--line:#"
+    "2d323b;--grid:#23272e;--accent:#5cb8ee;\n",
+    "--c0:#5cb8ee;--c1:#ff8d52;--c2:#2fc79a;--c3:#e59bc9;--c4:#e8b83f;--c5:#a99fff;--c6:#c9cdd4;--c7:#86d8ee}}\n",
+    "*{box-sizing:border-box}\n",
+    "html{-webkit-text-size-adjust:100%}\n",
+    "body{margin:0 auto;max-width:1000px;padding:40px 24px 64px;background:var(--bg);color:var(--ink);\n",
+    "font:15px/1.5 system-ui,-apple-system,\"Segoe UI\",Roboto,\"Helvetica Neue\",\"Noto Sans\",\"DejaVu Sans\",sans-serif;"
+    "font-variant-numeric:tabular-nums}\n",
+    "h1,h2,h3,p,dl,dd,figure,pre,ul{margin:0;padding:0}\n",
+    "h1{font-size:32px;line-height:1.2;font-weight:680;letter-spacing:-.018em;overflow-wrap:anywhere;unicode-bidi:isolate}\n",
+    "h2{font-size:20px;line-height:1.3;font-weight:650;letter-spacing:-.01em;margin:56px 0 14px}\n",
+    "h3{font-size:15px;font-weight:620}\n",
+    ".kind{color:var(--accent);font-size:12px;font-weight:650;letter-spacing:.09em;text-transform:uppercase;margin-bottom:4"
+    "px}\n",
+    ".line{color:var(--soft);margin-top:8px}\n",
+    ".line b{color:var(--ink);font-weight:620}\n",
+    ".cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:12px;margin-top:28px}\n",
+    ".cards div{background:var(--panel);border-radius:10px;padding:14px 16px}\n",
+    ".cards dt{color:var(--soft);font-size:13px}\n",
+    ".cards dd{font-size:27px;line-height:1.25;font-weight:640;letter-spacing:-.015em}\n",
+    ".cards small{display:block;font-size:12.5px;line-height:1.4;font-weight:400;letter-spacing:0;color:var(--soft);margin-"
+    "top:2px}\n",
+    ".notes{list-style:none;margin-top:20px;border-left:3px solid var(--c4);padding-left:14px;font-size:14px}\n",
+    ".legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin-bottom:14px;font-size:14px}\n",
+    ".swatch{width:22px;height:10px;margin-right:7px;vertical-align:1px;flex:none;overflow:visible}\n",
+    ".chart{margin-bottom:8px;min-width:0}\n",
+    ".chart figcaption{display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px;margin-bottom:4px}\n",
+    ".unit,.key{color:var(--soft);font-size:13px}\n",
+    ".key{margin-left:auto}\n",
+    ".key i{display:inline-block;width:18px;height:0;margin:0 6px 0 12px;vertical-align:4px;border-top:2px solid var(--soft"
+    ")}\n",
+    ".key i.k-raw{opacity:.35}\n",
+    ".key i.k-held{width:8px;height:8px;border:1.6px solid var(--soft);border-radius:50%;vertical-align:0}\n",
+    ".key i.k-part{width:10px;height:10px;border:0;vertical-align:-1px;background:var(--ink);border-radius:2px}\n",
+    ".grid3{display:grid;grid-template-columns:repeat(auto-fit,minmax(270px,1fr));gap:28px 24px;margin:28px 0}\n",
+    ".memory{margin-top:36px}\n",
+    ".memory figcaption{margin-bottom:10px}\n",
+    ".plot{position:relative}\n",
+    ".plot svg{display:block;width:100%;height:auto;overflow:visible;touch-action:pan-y}\n",
+    ".plot svg:focus{outline:none}\n",
+    ".plot svg:focus-visible{outline:2px solid var(--accent);outline-offset:4px;border-radius:2px}\n",
+    "svg text{fill:var(--soft);font-size:11px}\n",
+    ".grid path{stroke:var(--grid);fill:none;vector-effect:non-scaling-stroke}\n",
+    ".grid path.base{stroke:var(--line)}\n",
+    ".c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}.c6{--c:va"
+    "r(--c6)}.c7{--c:var(--c7)}\n",
+    ".line,.raw,.held{fill:none}\n",
+    "path.line,path.raw,path.held{stroke:var(--c);vector-effect:non-scaling-stroke;stroke-linejoin:round;stroke-linecap:rou"
+    "nd}\n",
+    "path.line{stroke-width:2}\n",
+    "path.raw{stroke-width:1;opacity:.33}\n",
+    ".grid3 path.line{stroke-width:1.6}\n",
+    "path.held{stroke-width:1.2;stroke-dasharray:1 4}\n",
+    ".d1 path.line{stroke-dasharray:7 4}.d2 path.line{stroke-dasharray:2 4}.d3 path.line{stroke-dasharray:9 3 2 3}\n",
+    ".plot circle{fill:var(--bg);stroke:var(--c);stroke-width:1.6;vector-effect:non-scaling-stroke}\n",
+    ".hits rect{fill:transparent}\n",
+    ".cross path{stroke:var(--soft);stroke-width:1;vector-effect:non-scaling-stroke}\n",
+    ".cross circle{fill:var(--c)}\n",
+    ".tip{position:absolute;top:6px;z-index:1;pointer-events:none;background:var(--bg);border:1px solid var(--line);border-"
+    "radius:8px;padding:7px 11px;\n",
+    "font-size:13px;line-height:1.45;white-space:nowrap;box-shadow:0 4px 16px rgba(0,0,0,.14)}\n",
+    ".tip b{font-weight:620}\n",
+    ".tip div{display:flex;align-items:center;gap:8px}\n",
+    ".tip i{width:9px;height:9px;border-radius:50%;background:var(--c);flex:none}\n",
+    ".tip span{color:var(--soft)}\n",
+    ".memory text.name{fill:var(--ink);font-weight:600}\n",
+    ".memory rect{fill:var(--c)}\n",
+    ".p0{opacity:.95}.p1{opacity:.6}.p2{opacity:.38}.p3{opacity:.78}.p4{opacity:.2}\n",
+    ".memory rect.real{opacity:1}\n",
+    "details{margin-top:6px;font-size:14px}\n",
+    "summary{cursor:pointer;color:var(--soft);font-size:13px;width:fit-content}\n",
+    "summary:hover{color:var(--ink)}\n",
+    ".scroll{position:relative;overflow-x:auto;margin-top:6px}\n",
+    "table{border-collapse:collapse;font-size:13.5px;line-height:1.4}\n",
+    "caption{text-align:left;color:var(--soft);font-size:13px;padding:2px 0 6px;white-space:nowrap}\n",
+    "th,td{padding:5px 14px 5px 0;text-align:right;vertical-align:top;font-weight:400;border-bottom:1px solid var(--grid);w"
+    "hite-space:nowrap}\n",
+    "th:last-child,td:last-child{padding-right:0}\n",
+    "thead th{color:var(--soft);font-size:12.5px;vertical-align:bottom;border-color:var(--line)}\n",
+    "th:first-child,td:first-child{text-align:left}\n",
+    "tbody th{font-weight:560;unicode-bidi:isolate}\n",
+    ".runs{width:100%}\n",
+    ".runs thead th{white-space:normal}\n",
+    ".runs td:nth-child(2),.runs th:nth-child(2){text-align:left}\n",
+    ".settings{width:100%}\n",
+    ".settings th,.settings td{text-align:left}\n",
+    ".settings td{white-space:pre-wrap;overflow-wrap:anywhere;min-width:110px;font-family:ui-monospace,SFMono-Regular,Menlo"
+    ",Consolas,\"DejaVu Sans Mono\",monospace;font-size:12.5px}\n",
+    ".settings tbody th{font-weight:400;color:var(--soft);width:230px}\n",
+    ".settings tbody th.group{color:var(--ink);font-weight:640;padding-top:18px;border-color:var(--line)}\n",
+    ".settings .differs th,.settings .differs td{color:var(--ink);font-weight:640}\n",
+    ".settings .differs th:first-child::before{content:\"\\2260\\00a0\";color:var(--accent)}\n",
+    "section>p{color:var(--soft);max-width:68ch;margin:-6px 0 14px}\n",
+    ".heats{display:flex;flex-wrap:wrap;gap:24px 40px}\n",
+    ".heats>div{max-width:100%}\n",
+    ".heat{font-size:12.5px}\n",
+    ".heat th,.heat td{padding:4px 10px;border:1px solid var(--bg)}\n",
+    ".heat tbody th{font-weight:400;padding-left:0}\n",
+    ".heat td{background:color-mix(in srgb,var(--c) calc(6% + var(--v,0)*48%),var(--bg));border-radius:3px}\n",
+    "article{margin-bottom:26px}\n",
+    "pre{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,\"DejaVu Sans Mono\",monospace;white-space:pre-wrap;over"
+    "flow-wrap:anywhere;unicode-bidi:isolate}\n",
+    ".prompt{color:var(--soft);border-left:3px solid var(--line);padding:1px 0 1px 14px;margin-bottom:12px}\n",
+    ".samples{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:12px}\n",
+    ".sample{background:var(--panel);border-radius:10px;padding:11px 14px;border-top:3px solid var(--c)}\n",
+    ".sample figcaption{color:var(--soft);font-size:12.5px;margin-bottom:4px}\n",
+    "footer{color:var(--soft);font-size:13px;margin-top:56px;border-top:1px solid var(--line);padding-top:14px}\n",
+    ".sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}\n",
+    "caption.sr{position:static;display:block;height:0;padding:0}\n",
+    "@media (max-width:600px){body{padding:24px 16px 48px}h1{font-size:25px}h2{margin-top:44px}.key{margin-left:-12px}\n",
+    ".wide svg text{font-size:19px}.cards{grid-template-columns:1fr 1fr}.cards dd{font-size:22px}}\n",
+    "@media print{@page{margin:14mm}body{max-width:none;padding:0;font-size:10.5pt}\n",
+    "*{-webkit-print-color-adjust:exact;print-color-adjust:exact}\n",
+    ".data,.tip,.cross,details:not([open]){display:none}.plot svg:focus-visible{outline:none}.cards{grid-template-columns:r"
+    "epeat(4,1fr)}.cards dd{font-size:20px}h2{break-after:avoid;margin-top:26px}\n",
+    "figure,article,tr,.cards div{break-inside:avoid}.grid3{grid-template-columns:1fr 1fr 1fr;gap:12px}.grid3 svg text{font"
+    "-size:12px}\n",
+    ".scroll{overflow:visible}th,td,caption{white-space:normal;padding-right:8px}tbody th,.settings td{overflow-wrap:anywhe"
+    "re}.runs{font-size:8pt}.runs th,.runs td{padding-right:7px}table{font-size:9pt}.settings td{font-size:8.5pt}}\n",
+    NULL};
+
+const char *const report_script[] = {
+    "(function(){\"use strict\";\n",
+    "var NS=\"http://www.w3.org/2000/svg\";\n",
+    "function make(name,cls,parent){var e=document.createElementNS(NS,name);if(cls)e.setAttribute(\"class\",cls);if(parent)"
+    "parent.appendChild(e);return e}\n",
+    "function html(name,cls,text,parent){var e=document.createElement(name);if(cls)e.className=cls;if(text)e.textContent=te"
+    "xt;if(parent)parent.appendChild(e);return e}\n",
+    "function near(list,x){var a=0,b=list.length-1;if(b<0)return -1;while(b-a>1){var m=(a+b)>>1;if(list[m]<x)a=m;else b=m}\n",
+    "return Math.abs(list[a]-x)<=Math.abs(list[b]-x)?a:b}\n",
+    "function part(v,range,log){return log?Math.log(v/range[0])/Math.log(range[1]/range[0]):(v-range[0])/(range[1]-range[0]"
+    ")}\n",
+    "document.querySelectorAll(\"figure.chart\").forEach(function(figure){\n",
+    "var source=figure.querySelector(\"script\");if(!source)return;\n",
+    "var d=JSON.parse(source.textContent),svg=figure.querySelector(\"svg\"),plot=figure.querySelector(\".plot\"),now=null;\n",
+    "svg.querySelectorAll(\".hits title\").forEach(function(t){t.remove()});\n",
+    "var cross=make(\"g\",\"cross\",svg),bar=make(\"path\",\"\",cross),tip=html(\"div\",\"tip\",\"\",plot);\n",
+    "tip.setAttribute(\"role\",\"status\");tip.hidden=true;cross.style.display=\"none\";\n",
+    "function px(x){return d.box[0]+d.box[2]*Math.min(1,Math.max(0,part(x,d.x,0)))}\n",
+    "function py(y){return d.box[1]+d.box[3]*(1-Math.min(1,Math.max(0,part(y,d.y,d.log))))}\n",
+    "function text(v){return d.whole?v.toFixed(0):String(v)}\n",
+    "function row(run,label,value){var e=html(\"div\",\"c\"+run.c,\"\",tip);html(\"i\",\"\",\"\",e);html(\"span\",\"\",labe"
+    "l,e);html(\"b\",\"\",value,e)}\n",
+    "function dot(run,x,y){var c=make(\"circle\",\"c\"+run.c,cross);c.setAttribute(\"cx\",px(x));c.setAttribute(\"cy\",py(y"
+    "));c.setAttribute(\"r\",3.5);c.style.setProperty(\"--c\",\"var(--c\"+run.c+\")\")}\n",
+    "function show(step){\n",
+    "var best=null,reach=(d.x[1]-d.x[0])/50;\n",
+    "d.runs.forEach(function(run){var i=near(run.curve[0],step);if(i>=0&&(best===null||Math.abs(run.curve[0][i]-step)<Math."
+    "abs(best-step)))best=run.curve[0][i]});\n",
+    "if(best===null)return;\n",
+    "now=best;tip.textContent=\"\";html(\"b\",\"\",\"step \"+best,tip);\n",
+    "while(cross.childNodes.length>1)cross.removeChild(cross.lastChild);\n",
+    "d.runs.forEach(function(run){\n",
+    "var i=near(run.curve[0],best),many=d.runs.length>1,x=run.curve[0][i];\n",
+    "if(i>=0&&Math.abs(x-best)<=reach){row(run,(many?run.name:d.what)+(x!==best?\" (step \"+x+\")\":\"\"),text(run.curve[1]"
+    "[i]));dot(run,x,run.curve[1][i])}\n",
+    "var h=near(run.held[0],best),hx=run.held[0][h];\n",
+    "if(h>=0&&Math.abs(hx-best)<=reach){row(run,(many?run.name+\", \":\"\")+d.dots+(hx!==best?\" (step \"+hx+\")\":\"\"),te"
+    "xt(run.held[1][h]));dot(run,hx,run.held[1][h])}});\n",
+    "bar.setAttribute(\"d\",\"M\"+px(best)+\" \"+d.box[1]+\"v\"+d.box[3]);\n",
+    "cross.style.display=\"\";tip.hidden=false;\n",
+    "var w=plot.clientWidth,left=px(best)/d.size[0]*w,room=tip.offsetWidth;\n",
+    "tip.style.left=Math.max(0,left+14+room>w?left-room-14:left+14)+\"px\"}\n",
+    "function hide(){tip.hidden=true;cross.style.display=\"none\";now=null}\n",
+    "function move(e){var b=svg.getBoundingClientRect(),x=(e.clientX-b.left)/b.width*d.size[0];\n",
+    "show(d.x[0]+(x-d.box[0])/d.box[2]*(d.x[1]-d.x[0]))}\n",
+    "svg.addEventListener(\"pointermove\",move);svg.addEventListener(\"pointerdown\",move);\n",
+    "svg.addEventListener(\"pointerleave\",hide);svg.addEventListener(\"blur\",hide);\n",
+    "svg.addEventListener(\"keydown\",function(e){\n",
+    "var steps=[];d.runs.forEach(function(run){if(run.curve[0].length>steps.length)steps=run.curve[0]});\n",
+    "if(!steps.length)return;\n",
+    "var last=steps.length-1,i=now===null?(e.key===\"ArrowLeft\"?last+1:-1):near(steps,now);\n",
+    "if(e.key===\"ArrowRight\")i=Math.min(last,i+1);else if(e.key===\"ArrowLeft\")i=Math.max(0,i-1);\n",
+    "else if(e.key===\"Home\")i=0;else if(e.key===\"End\")i=last;else if(e.key===\"Escape\"){hide();return}else return;\n",
+    "e.preventDefault();show(steps[i])})})})();\n",
+    NULL};
+
+const char report_script_hash[] = "SFxsX5qf7nlcuDtzoOQNSztLI+T7RpxZBWdvgQaqNrI=";
