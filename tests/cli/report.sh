@@ -14,7 +14,7 @@ for file in "$tool" "$model"; do
 done
 unset PEFT_THREADS PEFT_ISA
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/peft-report.XXXXXX") || exit 1
-[ -n "${KEEP:-}" ] || trap 'rm -rf "$tmp"' EXIT
+trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
 cd "$tmp" || exit 1
 
