@@ -8,6 +8,7 @@ static void bits_backwards(void *user, int64_t n, int32_t workers, void (*body)(
     for (int64_t i = n - 1; i >= 0; i--) { body(arg, i, (int32_t)(i % workers)); }
 }
 
+#if !defined(PEFT_NO_THREADS)
 typedef struct bits_share {
     void (*body)(void *arg, int64_t i, int32_t worker);
     void *arg;
@@ -33,6 +34,10 @@ static void bits_threads(void *user, int64_t n, int32_t workers, void (*body)(vo
     bits_work(&shares[0]);
     for (int32_t w = 1; w < workers; w++) { peft__sys_thread_join(&threads[w]); }
 }
+
+#else
+#define bits_threads bits_backwards
+#endif
 
 static void bits_on_host(peft_parallel_for_fn fn, const train_spec *spec) {
     train_kit k;

@@ -9,7 +9,7 @@
 3. A market is added and one is taken away: files and answers of the others, to the bit.
 4. A language each: topics of sentences in English, German, French and Spanish.
 
-Learning rates were chosen on dev.jsonl; what is reported is test.jsonl. docs/cases/markets.md tells what came of it.
+What is reported is test.jsonl; docs/cases/markets.md tells what came of it, and which rates were chosen on dev.jsonl.
 """
 import hashlib
 import os

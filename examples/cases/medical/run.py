@@ -8,7 +8,7 @@
 3. The first task asked of a language model, SmolLM2, whose labels are words that it may say next: no new head, and something to
    say before any training.
 
-Learning rates were chosen on dev.jsonl; what is reported is test.jsonl. docs/cases/medical.md tells what came of it.
+What is reported is test.jsonl; docs/cases/medical.md tells what came of it, and which rates were chosen on dev.jsonl.
 """
 import os
 import sys
