@@ -133,8 +133,9 @@ static size_t norm_match(const peft__norm_step *step, const peft__aligned *in, s
     }
     if (step->flags == 1) {
         while (end < left && s[end] == ' ') { end++; }
+        if (end < 2) { return 0; }
         *last = i + end - 1;
-        return end >= 2 ? end : 0;
+        return end;
     }
     for (size_t n; end < left; end += n) {
         n = norm_read(in, i + end, &cp);
