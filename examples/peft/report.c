@@ -110,12 +110,7 @@ static void page_put_notes(tool_text *page, const report_logs *l) {
             page_put_note(page, r, text);
         }
     }
-    if (page->len == empty) {
-        page->len = begin;
-        page->text[begin] = '\0';
-    } else {
-        report_put(page, "</ul>\n");
-    }
+    report_put_end(page, begin, empty, "</ul>\n");
 }
 
 /* With several runs one must know which curve is whose. */
@@ -124,8 +119,7 @@ static void page_put_legend(tool_text *page, const report_logs *l) {
     report_put(page, "<ul class=\"legend\" aria-label=\"Runs\">");
     for (size_t i = 0; i < l->count; i++) {
         report_put(page, "<li>");
-        report_put_swatch(page, i);
-        report_put_name(page, l->runs[i].name);
+        report_put_run(page, &l->runs[i], i);
         report_put(page, "</li>");
     }
     report_put(page, "</ul>");

@@ -62,6 +62,8 @@ double report_speed(const report_run *r);                                       
 void report_put(tool_text *page, const char *format, ...) TOOL_PRINTF(2, 3); /* as it is: no text of others may be in it */
 void report_put_cut(tool_text *page, const char *text, size_t len, size_t most); /* escaped for HTML, cut after `most` bytes */
 void report_put_name(tool_text *page, const char *text);              /* the same, after REPORT_NAME */
+void report_put_end(tool_text *page, size_t begin, size_t empty, const char *end); /* what began at `begin` ends; if the page has not
+                                                                         grown since it was `empty` long, it is taken back */
 void report_put_json(tool_text *page, const char *text);              /* a JSON string that may stand in a <script> */
 const char *report_figure(double value, int digits, char out[TOOL_SHORT]); /* so many significant ones; "\u2013" for NaN */
 
@@ -99,7 +101,7 @@ void report_put_runs(tool_text *page, const report_logs *l);      /* the table o
 void report_put_gradients(tool_text *page, const report_logs *l);
 void report_put_samples(tool_text *page, const report_logs *l);
 void report_put_settings(tool_text *page, const report_logs *l);
-void report_put_swatch(tool_text *page, size_t run);              /* the colour of a run, as in the charts */
+void report_put_run(tool_text *page, const report_run *r, size_t index); /* its colour, as in the charts, and its name */
 extern const char *const report_style[], *const report_script[];  /* lines; NULL-terminated */
 extern const char report_script_hash[];                           /* SHA-256 of the script, base64 */
 

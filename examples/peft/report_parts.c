@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void report_put_swatch(tool_text *page, size_t run) {
+void report_put_run(tool_text *page, const report_run *r, size_t index) {
     report_put(page, "<svg class=\"swatch c%zu d%zu\" viewBox=\"0 0 22 10\" aria-hidden=\"true\">"
                      "<path class=\"line\" d=\"M1 5h20\"/></svg>",
-               run % 8, run / 8);
+               index % 8, index / 8);
+    report_put_name(page, r->name);
 }
 
 static void parts_put_value(tool_text *page, const json_value *v, size_t most) {
@@ -42,8 +43,7 @@ static void parts_put_run(tool_text *page, const report_run *r, size_t index, bo
     double at = 0.0, most = report_number(r, "plan", "max_steps"), least = report_least(r, REPORT_EVAL, &at);
     double rate = report_most(r, REPORT_RATE), speed = report_speed(r), seconds = report_seconds(r);
     report_put(page, "<tr><th scope=\"row\">");
-    report_put_swatch(page, index);
-    report_put_name(page, r->name);
+    report_put_run(page, r, index);
     report_put(page, "</th><td>");
     parts_put_value(page, report_about(r, "adapter", "method"), REPORT_NAME);
     double parameters = report_number(r, "plan", "trainable_parameters");
@@ -133,8 +133,7 @@ static void parts_put_heats(tool_text *page, const report_run *r, size_t index, 
     parts_heat h = parts_scale(r, cells);
     report_put(page, "<div class=\"scroll\"><table class=\"heat c%zu\"><caption>", index % 8);
     if (named) {
-        report_put_swatch(page, index);
-        report_put_name(page, r->name);
+        report_put_run(page, r, index);
     }
     report_put(page, "</caption><thead><tr><th scope=\"col\">step</th>");
     for (size_t k = 0; k < h.columns; k++) { report_put(page, "<th scope=\"col\">%.0f</th>", r->gradients[parts_column(r, &h, k)].step); }
@@ -179,8 +178,7 @@ static void parts_put_sample(tool_text *page, const report_run *r, size_t index,
     const json_value *text = parts_sample(from, prompt);
     report_put(page, "<figure class=\"sample c%zu\"><figcaption>", index % 8);
     if (named) {
-        report_put_swatch(page, index);
-        report_put_name(page, r->name);
+        report_put_run(page, r, index);
         report_put(page, ": ");
     }
     report_put(page, from->step > 0.0 ? "after step %.0f" : "before training", from->step);
@@ -283,12 +281,7 @@ static void parts_put_group(tool_text *page, const report_logs *l, const parts_g
             if (!seen) { parts_put_setting(page, l, g, v->key); }
         }
     }
-    if (page->len == empty) {
-        page->len = begin;
-        page->text[begin] = '\0';
-    } else {
-        report_put(page, "</tbody>\n");
-    }
+    report_put_end(page, begin, empty, "</tbody>\n");
 }
 
 static void parts_put_head(tool_text *page, const report_logs *l, const char *caption) {
@@ -296,8 +289,7 @@ static void parts_put_head(tool_text *page, const report_logs *l, const char *ca
                      "<thead><tr><th scope=\"col\">key</th>", caption);
     for (size_t i = 0; i < l->count; i++) {
         report_put(page, "<th scope=\"col\">");
-        report_put_swatch(page, i);
-        report_put_name(page, l->runs[i].name);
+        report_put_run(page, &l->runs[i], i);
         report_put(page, "</th>");
     }
     report_put(page, "</tr></thead>");

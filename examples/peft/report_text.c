@@ -72,6 +72,15 @@ void report_put_name(tool_text *page, const char *text) {
     report_put_cut(page, text, strlen(text), REPORT_NAME);
 }
 
+void report_put_end(tool_text *page, size_t begin, size_t empty, const char *end) {
+    if (page->len == empty) {
+        page->len = begin;
+        page->text[begin] = '\0';
+    } else {
+        report_put(page, "%s", end);
+    }
+}
+
 void report_put_json(tool_text *page, const char *text) {
     size_t len = strlen(text);
     report_put(page, "\"");

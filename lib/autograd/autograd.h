@@ -479,7 +479,7 @@ struct peft__exec {
     bool training;               /* of the run in progress */
 #ifndef PEFT_MINIMAL
     struct peft__profile *profile; /* borrowed (profile.h); NULL: nothing is measured */
-    peft__pool *alone;             /* owned, of one thread: for what runs on a thread of run.pool */
+    peft__pool *alone;             /* owned, of one thread: for what runs on a thread of run.pool (together.c); NULL: nothing does */
 #endif
 };
 peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t, const peft__plan *p,

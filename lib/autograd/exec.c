@@ -24,15 +24,12 @@ peft_status peft__exec_create(peft__exec *x, peft__mem *mem, const peft__tape *t
     x->scratch = peft__alloc(mem, p->op_scratch_bytes);
     x->grad_written = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
     x->backward_place = peft__alloc_zero(mem, (size_t)p->n_values * sizeof(bool));
-#ifndef PEFT_MINIMAL
-    TRY(peft__pool_create(mem, 1, &x->alone));
-#endif
     if (x->block == NULL || x->run.scratch == NULL || x->scratch == NULL || x->grad_written == NULL ||
         x->backward_place == NULL) {
         st = PEFT_E_NOMEM;
     }
 #ifndef PEFT_MINIMAL
-out:
+    if (st == PEFT_OK && !p->training && x->run.workers > 1) { st = peft__pool_create(mem, 1, &x->alone); }
 #endif
     if (st != PEFT_OK) { peft__exec_free(x); }
     return st;

@@ -143,7 +143,7 @@ static void place_steps(const peft__plan *p, const peft__tape *t, const peft__al
         } else {
             bool rebuild = p->steps[s].phase == PEFT__PHASE_REBUILD;
             place_forward(p, al, L, s <= last ? first : s, op, rebuild);
-            place_forward(p, al, L, s <= last ? last : s, op, rebuild);
+            if (s <= last) { place_forward(p, al, L, last, op, rebuild); }
         }
     }
 }

@@ -49,8 +49,10 @@ static void together_task(void *arg, int64_t group, int32_t worker) {
 bool peft__exec_together(peft__exec *x, const peft__plan_step *s) {
     const peft__frame *f = x->frame;
     bool few = f->row_groups != NULL && f->count[PEFT__SPACE_TOKENS] <= TOGETHER_ROWS;
-    if (s->together == 0 || !few || x->run.workers < 2 || x->run.rounded != NULL || x->profile != NULL) { return false; }
+    if (!few || x->alone == NULL || x->run.rounded != NULL || x->profile != NULL) { return false; }
     together_job job = {x, s, s->together};
-    peft__pool_run(x->run.pool, together_task, &job, PEFT__GROUPS);
+    int64_t groups = 0;
+    for (int32_t i = 0; i < job.n; i++) { groups = PEFT__MAX(groups, peft__tape_op(x->tape, s[i].op)->group + 1); }
+    peft__pool_run(x->run.pool, together_task, &job, groups);
     return true;
 }

@@ -3,19 +3,7 @@
 # nothing of what a log says, stays small, and bad logs are refused with one sentence. TOOL and MODEL as in run.sh; what a browser makes
 # of the page is tests/report/run.sh. Prints a line a check, then the totals; the exit code is 1 if a check failed.
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-tool=${1:-${PEFT_TOOL:-$root/build/peft}} model=${2:-$root/examples/demo/base/model.gguf} passed=0 failed=0
-for file in "$tool" "$model"; do
-    if [ ! -e "$file" ]; then
-        echo "not ok $file does not exist"
-        echo "0 passed, 1 failed"
-        exit 1
-    fi
-done
-unset PEFT_THREADS PEFT_ISA
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/peft-report.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM
+. "$(dirname "$0")/begin.inc"
 cd "$tmp" || exit 1
 
 # check NAME CONDITION...: CONDITION is a command

@@ -4,19 +4,7 @@
 # small model folder or GGUF file, the demo's base by default; its data is written here, as rows of token ids below 40, so
 # that no tokenizer is needed. Prints a line a check, then the totals; the exit code is 1 if a check failed.
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-tool=${1:-${PEFT_TOOL:-$root/build/peft}} model=${2:-$root/examples/demo/base/model.gguf} passed=0 failed=0
-for file in "$tool" "$model"; do
-    if [ ! -e "$file" ]; then
-        echo "not ok $file does not exist"
-        echo "0 passed, 1 failed"
-        exit 1
-    fi
-done
-unset PEFT_THREADS PEFT_ISA
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/peft-cli.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 130' INT TERM
+. "$(dirname "$0")/begin.inc"
 
 ok() {
     passed=$((passed + 1))
