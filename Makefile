@@ -190,11 +190,12 @@ ubsan: ## check with clang's sanitizers of all arithmetic, but for what is to wr
 	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory BUILD=$(BUILD)/ubsan CC=clang CFLAGS="-O1 -g" $(if $(TESTS),check-unit,check) \
 		EXTRA="-fsanitize=undefined,integer,float-cast-overflow -fno-sanitize-recover=all -fsanitize-ignorelist=tests/hardening/ubsan-ignore.txt"
 
-valgrind: $(UNIT) ## unit tests under valgrind (hours; TESTS="io base")
-	@PEFT_TEST_FEW=1 valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect $(UNIT)
+valgrind: ## unit tests under valgrind (hours; TESTS="io base": those alone)
+	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind CFLAGS="-O2 -g" HARDEN= check-unit \
+		UNDER="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect"
 
 check-unit: $(UNIT)
-	@$(UNIT)
+	@$(UNDER) $(UNIT)
 
 analyze: ## gcc's analyser over what reads files, texts and options: no finding
 	@CC=gcc BUILD=$(BUILD)/analyze sh tests/hardening/analyze.sh $(FILES)
