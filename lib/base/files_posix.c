@@ -52,6 +52,13 @@ int peft__sys_rename(const char *from, const char *to) {
     return rename(from, to);
 }
 
+bool peft__sys_read_link(const char *path, char *out, size_t room) {
+    ssize_t len = readlink(path, out, room - 1);
+    if (len < 0) { return false; }
+    out[len] = '\0';
+    return true;
+}
+
 /* ---- by descriptor -------------------------------------------------------------------------------------------- */
 
 int peft__sys_open(const char *path) {

@@ -5,7 +5,7 @@
  * a file that is mapped (here or in another process) can be neither replaced nor shortened, and a folder cannot be synced
  * (MOVEFILE_WRITE_THROUGH waits for the disk instead).
  *
- * Left out: access rights, which the new file takes from its folder. */
+ * Left out: access rights, which the new file takes from its folder; links, which only administrators make there. */
 #include "base/system.h"
 
 #if defined(_WIN32)
@@ -119,6 +119,11 @@ int peft__sys_rename(const char *from, const char *to) {
         SetLastError(error);
     }
     return files_failed();
+}
+
+bool peft__sys_read_link(const char *path, char *out, size_t room) {
+    (void)path, (void)out, (void)room;
+    return false;
 }
 
 /* ---- by descriptor -------------------------------------------------------------------------------------------- */

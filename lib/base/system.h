@@ -69,6 +69,8 @@ int peft__sys_make_folder(const char *path); /* its parent must be there */
 int peft__sys_remove(const char *path);
 /* Over whatever file is there, in one step: a reader of `to` finds the old or the new one. */
 int peft__sys_rename(const char *from, const char *to);
+/* Where a symbolic link leads, as it says, with a NUL and cut to room; false if path is none. */
+bool peft__sys_read_link(const char *path, char *out, size_t room);
 
 int peft__sys_open(const char *path);        /* to read, any kind of file, without waiting for a pipe's writer */
 int peft__sys_create(const char *path);      /* to write, a new file: EEXIST if there is one */

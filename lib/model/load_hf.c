@@ -5,12 +5,40 @@
  * Tensors that no architecture asks for (attn.bias, attn.masked_bias, rotary_emb.inv_freq, other heads) are ignored.
  *
  * Left out: pytorch_model.bin (a pickle runs code), quantised checkpoints (GPTQ, AWQ, ...). */
+#include "base/system.h"
 #include "model/parts.h"
+
+enum {
+    LOAD_HF_LINK = 1024, /* bytes of where a link leads: more is no file's name */
+    LOAD_HF_HOPS = 8,    /* links to links */
+};
 
 /* A file name, not a path: nothing leads out of the folder. */
 static bool load_hf_name_is_plain(const peft__json *file) {
     if (file->kind != PEFT__JSON_STRING || file->len == 0 || memchr(file->str, '\0', file->len) != NULL) { return false; }
     return strpbrk(file->str, "/\\:") == NULL && strcmp(file->str, ".") != 0 && strcmp(file->str, "..") != 0;
+}
+
+/* A shard may be a link to a file beside it or, as in the Hub's cache, from snapshots/COMMIT/ to a file in blobs/: a folder that came
+ * out of an archive can have links to anywhere. What leads round in a circle is left to the open that follows. */
+static peft_status load_hf_check_link(struct peft_model *m, const char *name) {
+    static const char blobs[] = "../../blobs/";
+    peft_status st = PEFT_OK;
+    char target[LOAD_HF_LINK];
+    char *path = NULL;
+    bool outside = false; /* in the Hub's blobs, where no link is followed */
+    TRY(peft__path_join(&m->arena, m->path, name, &path));
+    for (int hop = 0; hop < LOAD_HF_HOPS && peft__sys_read_link(path, target, sizeof target); hop++) {
+        const bool blob = strncmp(target, blobs, sizeof blobs - 1) == 0;
+        const char *file = blob ? target + sizeof blobs - 1 : target;
+        if (outside || strchr(file, '/') != NULL || strcmp(file, "..") == 0) {
+            FAIL(PEFT_E_FORMAT, "%s/%.200s: a link that leads out of its folder, to %.200s", m->path, name, target);
+        }
+        outside = blob;
+        TRY(peft__path_join(&m->arena, m->path, target, &path));
+    }
+out:
+    return st;
 }
 
 static peft_status load_hf_open_shard(struct peft_model *m, const char *name, bool copy) {
@@ -79,6 +107,7 @@ static peft_status load_hf_open_shards(struct peft_model *m, const char *index_p
         const peft__json *file = &map->items[i];
         if (peft__map_get(&seen, file->str, file->len) >= 0) { continue; }
         TRY(peft__map_put(&seen, file->str, file->len, (int64_t)m->n_shards));
+        TRY(load_hf_check_link(m, file->str));
         TRY(load_hf_open_shard(m, file->str, copy));
     }
     TRY(load_hf_check_shards(m, index_path, map, &seen));

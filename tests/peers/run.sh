@@ -15,6 +15,8 @@ cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/libpeft
 venv=$cache/venv
 export BUILD=${BUILD:-$root/build} PEFT_TESTDATA=${PEFT_TESTDATA:-$root/../shared}
 export PEFT=${PEFT:-$BUILD/peft} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=1
+# The order of a set decides which module draws first.
+export PYTHONHASHSEED=0
 # Threads that have nothing to do must not keep the CPU from the test beside.
 export OMP_WAIT_POLICY=passive
 jobs=${PEERS_JOBS:-$(nproc)}

@@ -1,4 +1,8 @@
 /* model_folder_test.c - Hugging Face folders in the forms that occur, and those that are wrong. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/system.h"
 #include "model_kit.h"
 
 static const char *const folder_gpt2 =
@@ -103,6 +107,47 @@ TEST(model_folder_of_shards) {
     peft__str_free(&index);
     CHECK_INT(kit_outstanding(&ctx), 0);
 }
+
+#if !defined(_WIN32)
+/* The Hub's cache: snapshots/COMMIT/ has links to ../../blobs/HASH, which are files and no links. */
+TEST(model_folder_in_the_hubs_cache) {
+    peft_context ctx;
+    folder_parts p;
+    struct peft_model *n = NULL;
+    char dir[600], blobs[600], link[700], text[700];
+    const char *top = runner_tmpdir();
+    kit_context(&ctx);
+    CHECK_OK(folder_make(&ctx, folder_gpt2, &p));
+    (void)snprintf(blobs, sizeof blobs, "%s/blobs", top);
+    (void)snprintf(dir, sizeof dir, "%s/snapshots", top);
+    CHECK_INT(peft__sys_make_folder(blobs), 0);
+    CHECK_INT(peft__sys_make_folder(dir), 0);
+    (void)snprintf(dir, sizeof dir, "%s/snapshots/commit", top);
+    CHECK_INT(peft__sys_make_folder(dir), 0);
+    CHECK_OK(folder_write(&ctx, blobs, "0123", &p, 0, p.count));
+    CHECK_OK(kit_save(&ctx, dir, "config.json", folder_gpt2));
+    peft__str index;
+    peft__str_init(&index, &ctx.mem);
+    peft__str_puts(&index, "{\"weight_map\":{");
+    for (size_t i = 0; i < p.count; i++) { peft__str_putf(&index, "%s\"%s\":\"a.safetensors\"", i > 0 ? "," : "", p.s[i].name); }
+    peft__str_puts(&index, "}}");
+    CHECK_OK(kit_save(&ctx, dir, "model.safetensors.index.json", index.data));
+    (void)snprintf(link, sizeof link, "%s/a.safetensors", dir);
+    CHECK_INT(symlink("../../blobs/0123", link), 0);
+    CHECK_OK(folder_open(&ctx, dir, &n));
+    peft__model_release(n);
+    (void)snprintf(text, sizeof text, "%s/4567", blobs);
+    CHECK_INT(symlink("0123", text), 0);
+    CHECK_INT(peft__sys_remove(link), 0);
+    CHECK_INT(symlink("../../blobs/4567", link), 0);
+    n = NULL;
+    CHECK_STATUS(folder_open(&ctx, dir, &n), PEFT_E_FORMAT);
+    CHECK_ERROR_HAS("a.safetensors: a link that leads out of its folder, to 0123");
+    peft__str_free(&index);
+    peft__model_release(p.m);
+    CHECK_INT(kit_outstanding(&ctx), 0);
+}
+#endif
 
 TEST(model_folder_index_stays_inside) {
     static const char *const bad[] = {"../a.safetensors", "/etc/passwd", "x/a.safetensors", "..", "", "a\\\\b"};
