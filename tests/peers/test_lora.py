@@ -101,12 +101,12 @@ def compare_gradients(title, adapters, name, theirs, rows, labels, smoothing=0.0
 
 def compare_merged(title, adapters, path, ids, expected):
     adapters.merge("a", path, dtype="float32")
-    close(title + ": merged, in transformers", hf.logits(hf.load(path), ids), expected, 1e-5)
+    close(title + ": merged, in transformers", hf.logits(hf.load(path), ids), expected, 2e-5)
     merged = peftlib.Model(adapters.ctx, path)
-    close(title + ": merged, in libpeft", peftlib.Session(merged).logits(ids), expected, 1e-5)
+    close(title + ": merged, in libpeft", peftlib.Session(merged).logits(ids), expected, 2e-5)
     adapters.merge("a", path + ".gguf", dtype="float32")
     merged = peftlib.Model(adapters.ctx, path + ".gguf")
-    close(title + ": merged GGUF, in libpeft", peftlib.Session(merged).logits(ids), expected, 1e-5)
+    close(title + ": merged GGUF, in libpeft", peftlib.Session(merged).logits(ids), expected, 2e-5)
 
 
 def each(cases, first):

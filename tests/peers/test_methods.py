@@ -99,7 +99,7 @@ def compare(title, adapters, name, theirs, rows, labels):
 
 def merged(title, adapters, path, ids, expected):
     adapters.merge("a", path, dtype="float32")
-    close(title + ": merged, in transformers", hf.logits(hf.load(path), ids), expected, 1e-5)
+    close(title + ": merged, in transformers", hf.logits(hf.load(path), ids), expected, 2e-5)
 
 
 def run_case(ctx, top, title, pair, method, cls, options, seed):
@@ -123,7 +123,7 @@ def run_case(ctx, top, title, pair, method, cls, options, seed):
         a = theirs.base_model.vera_A["default"].numpy()
         b = theirs.base_model.vera_B["default"].numpy()
         close(title + ": A as PEFT draws it", adapters.read("fresh", "vera_A"), a, 1e-7)
-        close(title + ": B as PEFT draws it", adapters.read("fresh", "vera_B"), b, 1e-7)
+        close(title + ": B as PEFT draws it", adapters.read("fresh", "vera_B"), b, 3e-7)
     merged(title, adapters, os.path.join(top, "%d-merged" % seed), rows[1], expected)
 
 

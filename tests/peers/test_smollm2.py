@@ -159,7 +159,7 @@ def merged(adapters, top):
         equal("prompt %d: tokens of the merged folder in transformers" % i,
               tokenizer(text, add_special_tokens=False)["input_ids"], ids)
         equal("prompt %d: tokens of the merged GGUF in llama.cpp" % i, llama_tokens(cpp, text, True), ids)
-        close("prompt %d: merged folder in transformers" % i, hf.logits(there, ids), ours, 1e-5)
+        close("prompt %d: merged folder in transformers" % i, hf.logits(there, ids), ours, 2e-5)
         equal("prompt %d: greedy tokens of it" % i, hf.greedy(there, ids, 16), answer)
         close("prompt %d: merged GGUF in llama.cpp" % i, llama_logits(cpp, ids), ours, 1e-4)
         equal("prompt %d: greedy tokens of it" % i, llama_greedy(cpp, ids, 16), answer)
