@@ -496,7 +496,7 @@ PEFT_API void peft_trainer_free(peft_trainer *t);
  * PEFT_E_UNSUPPORTED for what cannot be trained together; PEFT_E_BUSY after the first step. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_add_job(peft_trainer *t, const char *adapter, peft_dataset *train, peft_dataset *eval,
                                           const peft_options *optimizer);
-/* Calls fn after each step of a run, for each job; NULL: nothing. [one thread; since 0.1] */
+/* Calls fn after each step of a run, for each job, before what the step saves; NULL: nothing. [one thread; since 0.1] */
 PEFT_API peft_status peft_trainer_set_progress(peft_trainer *t, peft_progress_fn fn, void *user);
 /* Another loss than the task's in training: fn gets the values by chunks. Evaluation keeps the task's own. loss_weights,
  * label_smoothing and class_weights are then fn's business. NULL: the task's again. PEFT_E_UNSUPPORTED for a model whose logits are

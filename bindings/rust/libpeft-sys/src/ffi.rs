@@ -1338,7 +1338,7 @@ unsafe extern "C" {
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_trainer_set_loss(t: *mut peft_trainer, r#fn: peft_loss_fn, user: *mut c_void) -> peft_status;
 
-    /// Calls fn after each step of a run, for each job; NULL: nothing.
+    /// Calls fn after each step of a run, for each job, before what the step saves; NULL: nothing.
     ///
     /// Call from: one thread at a time for each handle; since 0.1.
     pub fn peft_trainer_set_progress(
