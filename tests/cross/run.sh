@@ -32,11 +32,12 @@ i686    | i686-linux-gnu-gcc    |                | -msse2 -mfpmath=sse | -static
 musl    | musl-gcc              |                |                     | -static | libc.so
 '
 
-# Slow under qemu, and about what is the same everywhere: long training, every failing allocation, plans of memory, every method
-# on every family, whole number ranges. These run on the targets that need no emulator.
+# Slow under qemu, and about what is the same everywhere: long training, also in bfloat16, many rows with many adapters, every
+# failing allocation, plans of memory, every method on every family, whole number ranges. These run on the targets that need no emulator.
 slow='api_methods_learn api_methods_in_sessions api_nomem_whole_way api_variants_counts base_format_f64_shortest
-families_take_every_method kernels_attention_window kernels_attention_same_bits kernels_gemm_many_blocks optim_threads_make
-options_effect_of_every train_memory_limit train_memory_plan train_starve'
+families_take_every_method infer_rows_many_adapters kernels_attention_window kernels_attention_same_bits kernels_gemm_many_blocks
+optim_threads_make options_effect_of_every train_bf16_losses_are_near train_bf16_same_bits_on_all_threads train_memory_limit
+train_memory_plan train_starve'
 
 say() { printf '%-8s %s\n' "$target" "$*"; }
 pass() { passed=$((passed + 1)); }

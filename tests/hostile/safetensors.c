@@ -28,6 +28,8 @@ static void tensors_lengths(hostile *h) {
     for (size_t left = 1; left <= 4; left++) { /* of the data */
         hostile_refused(h, "cut in its data", h->good, h->len - left * (h->len - 8 - (size_t)right) / 4, PEFT_E_FORMAT, NULL);
     }
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+    hostile_refused(h, "a Git LFS pointer", pointer, sizeof pointer - 1, PEFT_E_FORMAT, "git lfs pull");
     hostile_spliced(h, "bytes after the data", h->len, 0, "more", 4, PEFT_E_FORMAT, NULL);
 }
 

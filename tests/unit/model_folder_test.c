@@ -193,6 +193,10 @@ TEST(model_folder_names_what_is_missing_or_misshaped) {
     CHECK_ERROR_HAS("[6, 8], expected [7, 8]");
     CHECK_OK(kit_save(&ctx, dir, "file", "neither"));
     CHECK_STATUS(folder_open(&ctx, runner_path(dir, "file"), &n), PEFT_E_FORMAT);
+    CHECK_ERROR_HAS("neither a folder with config.json nor a GGUF file");
+    CHECK_OK(kit_save(&ctx, dir, "file", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"));
+    CHECK_STATUS(folder_open(&ctx, runner_path(dir, "file"), &n), PEFT_E_FORMAT);
+    CHECK_ERROR_HAS("git lfs pull");
     peft__model_release(p.m);
     CHECK_INT(kit_outstanding(&ctx), 0);
 }
