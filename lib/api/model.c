@@ -2,8 +2,9 @@
 #include "api/api.h"
 
 static peft__task_ask model_ask(const peft__optset *o) {
-    static const char *const pools[] = {"none", "cls", "last", "mean"}; /* as PEFT__POOL_* counts */
     peft__task_ask ask = {.kind = peft__task_find(peft__opt_str(o, "task")), .problem = -1, .pool = -1, .normalize = -1};
+#ifndef PEFT_MINIMAL
+    static const char *const pools[] = {"none", "cls", "last", "mean"}; /* as PEFT__POOL_* counts */
     for (int32_t i = 0; i < PEFT__PROBLEM_COUNT; i++) {
         if (strcmp(peft__opt_str(o, "problem_type"), peft__problem_name(i)) == 0) { ask.problem = i; }
     }
@@ -14,6 +15,7 @@ static peft__task_ask model_ask(const peft__optset *o) {
     ask.labels = peft__opt_int(o, "num_labels");
     ask.names = peft__opt_str(o, "labels");
     ask.seed = (uint64_t)peft__opt_int(o, "head_seed");
+#endif
     return ask;
 }
 

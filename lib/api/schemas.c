@@ -6,6 +6,7 @@ static const peft__option schemas_model[] = {
     {"task", PEFT__OPT_STR, "", 1, 0,
      "|causal_lm|masked_lm|seq2seq_lm|sequence_classification|token_classification|question_answering|embedding",
      "what the model is asked for, and so which head it has; unset: what config.json's architectures says"},
+#ifndef PEFT_MINIMAL
     {"labels", PEFT__OPT_LIST, "", 1, 0, NULL, "names of a classification's labels; unset: those of config.json"},
     {"num_labels", PEFT__OPT_INT, "0", 0, 1 << 20, NULL, "how many labels, or numbers of a regression; 0: as many as names"},
     {"problem_type", PEFT__OPT_STR, "", 1, 0, "|single_label_classification|multi_label_classification|regression",
@@ -14,6 +15,7 @@ static const peft__option schemas_model[] = {
      "of embeddings: the row's mean, first or last state; unset: what the files say, else mean"},
     {"normalize", PEFT__OPT_BOOL, "true", 1, 0, NULL, "embeddings have length 1"},
     {"head_seed", PEFT__OPT_INT, "0", 0, 0x1p53, NULL, "seed of a head that no file has"},
+#endif
 };
 const peft__schema peft__schema_model = {"model", schemas_model, PEFT__COUNT(schemas_model)};
 

@@ -5,13 +5,12 @@
  * Tensors that no architecture asks for (attn.bias, attn.masked_bias, rotary_emb.inv_freq, other heads) are ignored.
  *
  * Left out: pytorch_model.bin (a pickle runs code), quantised checkpoints (GPTQ, AWQ, ...). */
+#include <stdio.h>
+
 #include "base/system.h"
 #include "model/parts.h"
 
-enum {
-    LOAD_HF_LINK = 1024, /* bytes of where a link leads: more is no file's name */
-    LOAD_HF_HOPS = 8,    /* links to links */
-};
+enum { LOAD_HF_PATH = 1024 }; /* bytes of where a link leads: more is no file's path */
 
 /* A file name, not a path: nothing leads out of the folder. */
 static bool load_hf_name_is_plain(const peft__json *file) {
@@ -20,31 +19,27 @@ static bool load_hf_name_is_plain(const peft__json *file) {
 }
 
 /* A shard may be a link to a file beside it or, as in the Hub's cache, from snapshots/COMMIT/ to a file in blobs/: a folder that came
- * out of an archive can have links to anywhere. What leads round in a circle is left to the open that follows. */
-static peft_status load_hf_check_link(struct peft_model *m, const char *name) {
+ * out of an archive can have links to anywhere. What a link leads to is no link. */
+static peft_status load_hf_check_link(const char *path) {
     static const char blobs[] = "../../blobs/";
     peft_status st = PEFT_OK;
-    char target[LOAD_HF_LINK];
-    char *path = NULL;
-    bool outside = false; /* in the Hub's blobs, where no link is followed */
-    TRY(peft__path_join(&m->arena, m->path, name, &path));
-    for (int hop = 0; hop < LOAD_HF_HOPS && peft__sys_read_link(path, target, sizeof target); hop++) {
-        const bool blob = strncmp(target, blobs, sizeof blobs - 1) == 0;
-        const char *file = blob ? target + sizeof blobs - 1 : target;
-        if (outside || strchr(file, '/') != NULL || strcmp(file, "..") == 0) {
-            FAIL(PEFT_E_FORMAT, "%s/%.200s: a link that leads out of its folder, to %.200s", m->path, name, target);
-        }
-        outside = blob;
-        TRY(peft__path_join(&m->arena, m->path, target, &path));
+    char target[LOAD_HF_PATH], whole[LOAD_HF_PATH];
+    if (!peft__sys_read_link(path, target, sizeof target)) { return PEFT_OK; }
+    const char *file = target + (strncmp(target, blobs, sizeof blobs - 1) == 0 ? sizeof blobs - 1 : 0);
+    int folder = (int)(strrchr(path, '/') + 1 - path);
+    int len = snprintf(whole, sizeof whole, "%.*s%s", folder, path, target);
+    if (strchr(file, '/') != NULL || strcmp(file, "..") == 0 || len >= (int)sizeof whole || peft__sys_read_link(whole, target, 2)) {
+        FAIL(PEFT_E_FORMAT, "%s: a link that leads out of its folder", path);
     }
 out:
     return st;
 }
 
-static peft_status load_hf_open_shard(struct peft_model *m, const char *name, bool copy) {
+static peft_status load_hf_open_shard(struct peft_model *m, const char *name, bool of_index, bool copy) {
     peft_status st = PEFT_OK;
     char *path = NULL;
     TRY(peft__path_join(&m->arena, m->path, name, &path));
+    if (of_index) { TRY(load_hf_check_link(path)); }
     TRY(peft__safetensors_open(m->arena.mem, path, copy, &m->shards[m->n_shards]));
     m->n_shards++;
 out:
@@ -107,8 +102,7 @@ static peft_status load_hf_open_shards(struct peft_model *m, const char *index_p
         const peft__json *file = &map->items[i];
         if (peft__map_get(&seen, file->str, file->len) >= 0) { continue; }
         TRY(peft__map_put(&seen, file->str, file->len, (int64_t)m->n_shards));
-        TRY(load_hf_check_link(m, file->str));
-        TRY(load_hf_open_shard(m, file->str, copy));
+        TRY(load_hf_open_shard(m, file->str, true, copy));
     }
     TRY(load_hf_check_shards(m, index_path, map, &seen));
 out:
@@ -129,7 +123,7 @@ static peft_status load_hf_open_weights(struct peft_model *m, bool copy) {
             st = PEFT_E_NOMEM;
             goto out;
         }
-        TRY(load_hf_open_shard(m, "model.safetensors", copy));
+        TRY(load_hf_open_shard(m, "model.safetensors", false, copy));
     } else if (peft__path_exists(index)) {
         TRY(load_hf_open_shards(m, index, copy));
     } else if (peft__path_exists(pickle)) {

@@ -142,7 +142,7 @@ TEST(model_folder_in_the_hubs_cache) {
     CHECK_INT(symlink("../../blobs/4567", link), 0);
     n = NULL;
     CHECK_STATUS(folder_open(&ctx, dir, &n), PEFT_E_FORMAT);
-    CHECK_ERROR_HAS("a.safetensors: a link that leads out of its folder, to 0123");
+    CHECK_ERROR_HAS("a.safetensors: a link that leads out of its folder");
     peft__str_free(&index);
     peft__model_release(p.m);
     CHECK_INT(kit_outstanding(&ctx), 0);
