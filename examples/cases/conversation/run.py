@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Conversation: replies of an assistant that say what they must, and what customers want. Prompts and P-tuning beside LoRA.
 
-    run.py [--data DIR] [--seeds 1,2,3] [--threads 2] [--quick] [--only NAME,...] [--out FILE.json] [--page FILE.md]
+    run.py [--data DIR] [--seeds 1] [--threads 2] [--quick] [--only NAME,...] [--out FILE.json] [--page FILE.md]
 
 1. Replies: SmolLM2-135M-Instruct reads the last turns of a dialogue and the acts that the next reply is to express, such as
    CONFIRM(city=London), and says it. 192 replies, each once; one seed, the first of --seeds, as a method takes minutes.

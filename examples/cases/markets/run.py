@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Many markets of one shop: a small adapter for each over one MiniLM, trained together or one by one, added and taken away.
 
-    run.py [--data DIR] [--seeds 1,2,3] [--threads 2] [--quick] [--only NAME,...] [--out FILE.json] [--page FILE.md]    (kit.py)
+    run.py [--data DIR] [--seeds 1] [--threads 2] [--quick] [--only NAME,...] [--out FILE.json] [--page FILE.md]    (kit.py)
 
 1. Three markets, 400 rows each, twice: do reviews of an app report a problem, ask for something, or neither; is a piece of clothing
    recommended or not; does a sentence praise or complain? Adapters of AdapterHub's kinds, and one model fine-tuned on all three.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Medical text with few rows: LoRA and other small adapters beside full fine-tuning, on two classifications.
 
-    run.py [--data DIR] [--seeds 1,2,3] [--threads 2] [--quick] [--only NAME,...] [--out FILE.json] [--page FILE.md]    (kit.py)
+    run.py [--data DIR] [--seeds 1] [--threads 2] [--quick] [--only NAME,...] [--out FILE.json] [--page FILE.md]    (kit.py)
 
 1. Roles of sentences in medical abstracts (five labels): 2,000 rows to train on, twice each, over MiniLM with a new head.
 2. What whole abstracts are about (five labels), from 1,154 of them.
