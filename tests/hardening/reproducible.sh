@@ -12,6 +12,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 MAKE=${MAKE:-make}
+export CCACHE_DISABLE=1 # or the second build is a copy of the first
 passed=0
 failed=0
 tmp=$(mktemp -d) || exit 1

@@ -175,6 +175,41 @@ static bool config_index(hostile *h) {
     return hostile_write(h->dir, "model.safetensors.index.json", text, at) && hostile_take(h, "model.safetensors.index.json", false);
 }
 
+#if !defined(_WIN32)
+/* Of a shard that is a link: to the file beside it, out of the folder, to another link, to nothing, to itself. */
+static void config_links(hostile *h) {
+    char from[700], to[700];
+    (void)snprintf(from, sizeof from, "%s/model-1.safetensors", h->dir);
+    (void)snprintf(to, sizeof to, "%s/blob", h->dir);
+    hostile_holds(h, "a link", peft__sys_rename(from, to) == 0 && symlink("blob", from) == 0);
+    hostile_taken(h, "a shard that is a link", h->good, h->len);
+    static const char *const outside[] = {"/etc/hostname", "../blob", "..", "sub/blob", "./blob", "../../blobs/../blob", "../../blobs/"
+                                          "sub/blob", "../../blobs/.."};
+    for (size_t i = 0; i < PEFT__COUNT(outside); i++) {
+        hostile_remove(h, "model-1.safetensors");
+        hostile_holds(h, "a link out of the folder", symlink(outside[i], from) == 0 && h->open(h, NULL) == PEFT_E_FORMAT &&
+            strstr(peft_last_error(), "model-1.safetensors: a link that leads out of its folder") != NULL);
+    }
+    hostile_remove(h, "model-1.safetensors");
+    hostile_holds(h, "a link to a link", symlink("second", from) == 0);
+    (void)snprintf(from, sizeof from, "%s/second", h->dir);
+    hostile_holds(h, "which leads out", symlink("/etc/hostname", from) == 0 && h->open(h, NULL) == PEFT_E_FORMAT);
+    hostile_remove(h, "second");
+    hostile_holds(h, "or in", symlink("blob", from) == 0 && h->open(h, NULL) == PEFT_E_FORMAT);
+    hostile_remove(h, "second");
+    hostile_remove(h, "model-1.safetensors");
+    (void)snprintf(from, sizeof from, "%s/model-1.safetensors", h->dir);
+    hostile_holds(h, "a link again", symlink("blob", from) == 0);
+    hostile_remove(h, "blob");
+    hostile_holds(h, "a link to nothing", h->open(h, NULL) == PEFT_E_NOT_FOUND && strstr(peft_last_error(),
+        "model-1.safetensors") != NULL);
+    hostile_remove(h, "model-1.safetensors");
+    hostile_holds(h, "a link to itself", symlink("model-1.safetensors", from) == 0 && h->open(h, NULL) == PEFT_E_FORMAT &&
+                                             strstr(peft_last_error(), "model-1.safetensors") != NULL);
+    hostile_remove(h, "model-1.safetensors");
+}
+#endif
+
 static void config_shards(void) {
     static const hostile_value places[] = {
         {"\"../model-1.safetensors\"", PEFT_E_FORMAT}, {"\"../../../etc/passwd\"", PEFT_E_FORMAT}, {"\"/etc/passwd\"", PEFT_E_FORMAT},
@@ -215,35 +250,7 @@ static void config_shards(void) {
         }
         free(data);
 #if !defined(_WIN32)
-        char from[700], to[700];
-        (void)snprintf(from, sizeof from, "%s/model-1.safetensors", h.dir);
-        (void)snprintf(to, sizeof to, "%s/blob", h.dir);
-        hostile_holds(&h, "a link", peft__sys_rename(from, to) == 0 && symlink("blob", from) == 0);
-        hostile_taken(&h, "a shard that is a link", h.good, h.len);
-        static const char *const outside[] = {"/etc/hostname", "../blob", "..", "sub/blob", "./blob", "../../blobs/../blob", "../../blobs/"
-                                              "sub/blob", "../../blobs/.."};
-        for (size_t i = 0; i < PEFT__COUNT(outside); i++) {
-            hostile_remove(&h, "model-1.safetensors");
-            hostile_holds(&h, "a link out of the folder", symlink(outside[i], from) == 0 && h.open(&h, NULL) == PEFT_E_FORMAT &&
-                strstr(peft_last_error(), "model-1.safetensors: a link that leads out of its folder") != NULL);
-        }
-        hostile_remove(&h, "model-1.safetensors");
-        hostile_holds(&h, "a link to a link", symlink("second", from) == 0);
-        (void)snprintf(from, sizeof from, "%s/second", h.dir);
-        hostile_holds(&h, "which leads out", symlink("/etc/hostname", from) == 0 && h.open(&h, NULL) == PEFT_E_FORMAT);
-        hostile_remove(&h, "second");
-        hostile_holds(&h, "or in", symlink("blob", from) == 0 && h.open(&h, NULL) == PEFT_E_FORMAT);
-        hostile_remove(&h, "second");
-        hostile_remove(&h, "model-1.safetensors");
-        (void)snprintf(from, sizeof from, "%s/model-1.safetensors", h.dir);
-        hostile_holds(&h, "a link again", symlink("blob", from) == 0);
-        hostile_remove(&h, "blob");
-        hostile_holds(&h, "a link to nothing", h.open(&h, NULL) == PEFT_E_NOT_FOUND && strstr(peft_last_error(),
-            "model-1.safetensors") != NULL);
-        hostile_remove(&h, "model-1.safetensors");
-        hostile_holds(&h, "a link to itself", symlink("model-1.safetensors", from) == 0 && h.open(&h, NULL) == PEFT_E_FORMAT &&
-                                                 strstr(peft_last_error(), "model-1.safetensors") != NULL);
-        hostile_remove(&h, "model-1.safetensors");
+        config_links(&h);
 #endif
     }
     hostile_end(&h);
