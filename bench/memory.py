@@ -72,8 +72,9 @@ def training(job):
     import libpeft
     adapters = libpeft.Model.open(job["path"], context=libpeft.Context(threads=job["threads"])).adapters()
     adapters.add("a", "lora", **ADAPTER)
-    trainer = libpeft.Trainer(adapters, [{"input_ids": row(job["tokens"])}], adapter="a", batch_size=1, max_steps=10**6,
-                              learning_rate=1e-4, lr_scheduler_type="constant", max_length=job["tokens"], **job["options"])
+    rows = libpeft.Dataset([{"input_ids": row(job["tokens"])}], max_length=job["tokens"])
+    trainer = libpeft.Trainer(adapters, rows, adapter="a", batch_size=1, max_steps=10**6, learning_rate=1e-4,
+                              lr_scheduler_type="constant", **job["options"])
     steps = iter(trainer)
     return lambda: next(steps), trainer.plan()
 

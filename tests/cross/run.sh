@@ -32,12 +32,17 @@ i686    | i686-linux-gnu-gcc    |                | -msse2 -mfpmath=sse | -static
 musl    | musl-gcc              |                |                     | -static | libc.so
 '
 
-# Slow under qemu, and about what is the same everywhere: long training, also in bfloat16, many rows with many adapters, every
-# failing allocation, plans of memory, every method on every family, whole number ranges. These run on the targets that need no emulator.
+# Slow under qemu, and about what is the same everywhere; the targets that need no emulator run them. What says something about a
+# processor stays: the kernels' other tests, threads, reading and writing, byte order, texts, a training run of each kind.
+#   training until it learns, many methods or rows:  api_methods_* api_variants_counts families_* infer_rows_* options_* train_jobs_*
+#   near what another way of computing gives:        train_bf16_losses_are_near train_pack_losses_are_near
+#   bits with any number of threads, of a whole run: optim_threads_make train_bf16_same_bits_* train_pack_same_bits_*
+#   every failing allocation, limits of memory:      api_nomem_whole_way train_memory_* train_pack_limit train_starve
+#   whole ranges of numbers and of sizes:            base_format_f64_shortest, the kernels named here
 slow='api_methods_learn api_methods_in_sessions api_nomem_whole_way api_variants_counts base_format_f64_shortest
 families_take_every_method infer_rows_many_adapters kernels_attention_window kernels_attention_same_bits kernels_gemm_many_blocks
-optim_threads_make options_effect_of_every train_bf16_losses_are_near train_bf16_same_bits_on_all_threads train_memory_limit
-train_memory_plan train_starve'
+optim_threads_make options_effect_of_every train_bf16_losses_are_near train_bf16_same_bits_on_all_threads train_jobs_of_all_pairs
+train_memory_limit train_memory_plan train_pack_limit train_pack_losses_are_near train_pack_same_bits_on_all_threads train_starve'
 
 say() { printf '%-8s %s\n' "$target" "$*"; }
 pass() { passed=$((passed + 1)); }
