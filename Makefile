@@ -153,9 +153,10 @@ torture: $(STATIC) $(TOOL) ## kill, starve and corrupt it for longer than check 
 
 # Fuzz targets watch memory and all arithmetic at once, but for the x86 kernels, which they do not run; `make ubsan TESTS=...` takes
 # this build.
-WATCHED := -fno-sanitize-recover=all -fsanitize-ignorelist=tests/hardening/ubsan-ignore.txt
-FUZZ_BUILD = BUILD=$(BUILD)/fuzz FUZZ=1 CC=clang CFLAGS="-O1 -gline-tables-only" \
-	EXTRA="-fsanitize=fuzzer-no-link,address,undefined,integer,float-cast-overflow $(WATCHED)"
+WATCHED := -fsanitize=undefined,integer,float-cast-overflow -fno-sanitize-recover=all \
+	-fsanitize-ignorelist=tests/hardening/ubsan-ignore.txt
+FUZZ_BUILD = BUILD=$(BUILD)/fuzz FUZZ=1 CC=clang CFLAGS="-O1 -gline-tables-only" EXTRA="-fsanitize=fuzzer-no-link,address $(WATCHED)"
+UBSAN_BUILD = BUILD=$(BUILD)/ubsan CC=clang CFLAGS="-O1 -g" EXTRA="$(WATCHED)"
 
 fuzz: ## fuzz every reader of files and texts for SECONDS=10 each (clang; TARGETS="json gguf"); crashes in build/fuzz/artifacts
 	+@$(MAKE) --no-print-directory $(FUZZ_BUILD) $(patsubst %,$(BUILD)/fuzz/run/%,$(or $(TARGETS),$(FUZZ_TARGETS)))
@@ -191,8 +192,7 @@ msan: ## check with the sanitizer of uninitialised memory (clang; TESTS="io text
 		-fno-sanitize-recover=all -fno-omit-frame-pointer -fsanitize-ignorelist=tests/hardening/msan-ignore.txt"
 
 ubsan: ## check with clang's sanitizers of all arithmetic, but for what is to wrap (tests/hardening/ubsan-ignore.txt; TESTS=...)
-	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory $(if $(TESTS),$(FUZZ_BUILD) check-part,BUILD=$(BUILD)/ubsan CC=clang CFLAGS="-O1 -g" \
-		EXTRA="-fsanitize=undefined$(comma)integer$(comma)float-cast-overflow $(WATCHED)" check)
+	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory $(if $(TESTS),$(FUZZ_BUILD) check-part,$(UBSAN_BUILD) check)
 
 valgrind: ## unit tests under valgrind (hours; TESTS="io base": those alone)
 	+@PEFT_TEST_FEW=1 $(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind CFLAGS="-O2 -g" HARDEN= check-unit \

@@ -235,6 +235,7 @@ typedef struct peft__file {
 bool peft__path_exists(const char *path);
 bool peft__path_is_dir(const char *path);
 bool peft__path_starts(const char *path, const void *bytes, size_t n); /* a file whose first n (at most 16) bytes these are */
+peft_status peft__path_no_lfs_pointer(const char *path); /* PEFT_E_FORMAT where one is in place of the file */
 bool peft__text_ends(const char *text, const char *tail);
 const char *peft__path_name(const char *path); /* what follows the last separator; "" after one at the end */
 peft_status peft__path_join(peft__arena *a, const char *dir, const char *name, char **out);

@@ -86,6 +86,15 @@ bool peft__path_starts(const char *path, const void *bytes, size_t n) {
     return (size_t)have == n && memcmp(head, bytes, n) == 0;
 }
 
+peft_status peft__path_no_lfs_pointer(const char *path) {
+    peft_status st = PEFT_OK;
+    if (peft__path_starts(path, "version https://", 16)) {
+        FAIL(PEFT_E_FORMAT, "%s: this is a Git LFS pointer and not the file; git lfs pull fetches it", path);
+    }
+out:
+    return st;
+}
+
 bool peft__path_is_dir(const char *path) {
     peft__sys_info info;
     return peft__sys_stat(path, &info) && info.kind == PEFT__SYS_FOLDER;

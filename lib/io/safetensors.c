@@ -162,12 +162,8 @@ static peft_status safetensors_read_header(peft__mem *mem, const char *path, pef
     size_t room;
     if (size < 8) { FAIL(PEFT_E_FORMAT, "%s: %zu bytes are too short for a safetensors file", path, size); }
     uint64_t n = peft__get_u64(bytes);
-#if !defined(PEFT_MINIMAL)
-    if (size > 16 && memcmp(bytes, "version https://", 16) == 0) {
-        FAIL(PEFT_E_FORMAT, "%s: this is a Git LFS pointer and not the file; git lfs pull fetches it", path);
-    }
-#endif
     if (n > size - 8 || n > PEFT__SAFETENSORS_MAX_HEADER) {
+        TRY(peft__path_no_lfs_pointer(path));
         FAIL(PEFT_E_FORMAT, "%s: the header claims %llu bytes, the file has %zu after its length (limit %d)", path,
              (unsigned long long)n, size - 8, (int)PEFT__SAFETENSORS_MAX_HEADER);
     }

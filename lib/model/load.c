@@ -45,12 +45,8 @@ peft_status peft__model_open(peft_context *ctx, const char *path, bool copy, con
     struct peft_model *m = NULL;
     bool dir = peft__path_is_dir(path);
     if (!dir && !peft__path_exists(path)) { FAIL(PEFT_E_NOT_FOUND, "%s: no such file or folder", path); }
-#if !defined(PEFT_MINIMAL)
-    if (!dir && peft__path_starts(path, "version https://", 16)) {
-        FAIL(PEFT_E_FORMAT, "%s: this is a Git LFS pointer and not the file; git lfs pull fetches it", path);
-    }
-#endif
     if (!dir && !peft__gguf_probe(path)) {
+        TRY(peft__path_no_lfs_pointer(path));
         FAIL(PEFT_E_FORMAT, "%s: neither a folder with config.json nor a GGUF file", path);
     }
     TRY(peft__model_new(ctx, path, &m));

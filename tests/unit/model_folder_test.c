@@ -75,27 +75,34 @@ TEST(model_folder_with_and_without_prefix) {
     CHECK_INT(kit_outstanding(&ctx), 0);
 }
 
+/* The index of two shards: the first tensors, as many as `split`, are in a.safetensors, the others in b.safetensors. */
+static peft_status folder_index(peft_context *ctx, const char *dir, const folder_parts *p, size_t split) {
+    peft__str index;
+    peft__str_init(&index, &ctx->mem);
+    peft__str_puts(&index, "{\"metadata\":{},\"weight_map\":{");
+    for (size_t i = 0; i < p->count; i++) {
+        peft__str_putf(&index, "%s\"%s\":\"%s.safetensors\"", i > 0 ? "," : "", p->s[i].name, i < split ? "a" : "b");
+    }
+    peft__str_puts(&index, "}}");
+    peft_status st = kit_save(ctx, dir, "model.safetensors.index.json", peft__str_c(&index));
+    peft__str_free(&index);
+    return st;
+}
+
 TEST(model_folder_of_shards) {
     static const int32_t ids[3] = {1, 5, 0};
     float a[18], b[18];
     peft_context ctx;
     folder_parts p;
     struct peft_model *n = NULL;
-    peft__str index;
     const char *dir = runner_tmpdir();
     kit_context(&ctx);
-    peft__str_init(&index, &ctx.mem);
     CHECK_OK(folder_make(&ctx, folder_gpt2, &p));
     CHECK_OK(kit_save(&ctx, dir, "config.json", folder_gpt2));
     CHECK(!peft__model_probe(dir));
     CHECK_OK(folder_write(&ctx, dir, "a.safetensors", &p, 0, 5));
     CHECK_OK(folder_write(&ctx, dir, "b.safetensors", &p, 5, p.count - 5));
-    peft__str_puts(&index, "{\"metadata\":{},\"weight_map\":{");
-    for (size_t i = 0; i < p.count; i++) {
-        peft__str_putf(&index, "%s\"%s\":\"%s.safetensors\"", i > 0 ? "," : "", p.s[i].name, i < 5 ? "a" : "b");
-    }
-    peft__str_puts(&index, "}}");
-    CHECK_OK(kit_save(&ctx, dir, "model.safetensors.index.json", index.data));
+    CHECK_OK(folder_index(&ctx, dir, &p, 5));
     CHECK(peft__model_probe(dir));
     CHECK_OK(folder_open(&ctx, dir, &n));
     CHECK_INT(n->n_shards, 2);
@@ -104,7 +111,6 @@ TEST(model_folder_of_shards) {
     CHECK_MEM(b, a, sizeof a);
     peft__model_release(n);
     peft__model_release(p.m);
-    peft__str_free(&index);
     CHECK_INT(kit_outstanding(&ctx), 0);
 }
 
@@ -126,12 +132,7 @@ TEST(model_folder_in_the_hubs_cache) {
     CHECK_INT(peft__sys_make_folder(dir), 0);
     CHECK_OK(folder_write(&ctx, blobs, "0123", &p, 0, p.count));
     CHECK_OK(kit_save(&ctx, dir, "config.json", folder_gpt2));
-    peft__str index;
-    peft__str_init(&index, &ctx.mem);
-    peft__str_puts(&index, "{\"weight_map\":{");
-    for (size_t i = 0; i < p.count; i++) { peft__str_putf(&index, "%s\"%s\":\"a.safetensors\"", i > 0 ? "," : "", p.s[i].name); }
-    peft__str_puts(&index, "}}");
-    CHECK_OK(kit_save(&ctx, dir, "model.safetensors.index.json", index.data));
+    CHECK_OK(folder_index(&ctx, dir, &p, p.count));
     (void)snprintf(link, sizeof link, "%s/a.safetensors", dir);
     CHECK_INT(symlink("../../blobs/0123", link), 0);
     CHECK_OK(folder_open(&ctx, dir, &n));
@@ -143,7 +144,6 @@ TEST(model_folder_in_the_hubs_cache) {
     n = NULL;
     CHECK_STATUS(folder_open(&ctx, dir, &n), PEFT_E_FORMAT);
     CHECK_ERROR_HAS("a.safetensors: a link that leads out of its folder");
-    peft__str_free(&index);
     peft__model_release(p.m);
     CHECK_INT(kit_outstanding(&ctx), 0);
 }
