@@ -1,6 +1,6 @@
 /* gemm_avx2.c - the matrix half of the AVX2 table: a 6 x 16 tile, packing and dequantisation.
  *
- * Tiling and register budget are drawn in tile.inc, block layouts in generic/dequant.c. */
+ * Tiling and register budget are drawn in tile.inc, the tile's best case in tile_avx2.inc, block layouts in generic/dequant.c. */
 #include "kernels/generic/generic.h"
 #include "kernels/x86/x86.h"
 
@@ -9,8 +9,11 @@
 #include "kernels/x86/simd_avx2.h"
 
 #define TILE_VECS 2
+#define TILE_6X2
 
 #include "kernels/simd/tile.inc"
+
+#include "kernels/x86/tile_avx2.inc"
 
 #include "kernels/simd/dequant.inc"
 
@@ -23,6 +26,7 @@
 #endif
 
 #undef TILE_VECS
+#undef TILE_6X2
 
 #include "kernels/simd/end.h"
 
