@@ -107,13 +107,27 @@ static int check_print(const char *path, const char *text, bool json) {
     return rc;
 }
 
+/* The base, for the task that the adapter was trained for if it is an adapter that is looked at. */
+static int check_open_model(tool_run *run, const tool_args *args) {
+    int rc = TOOL_OK;
+    size_t size = 0;
+    peft_options *options = NULL;
+    if (peft_inspect_json(run->ctx, args->path, NULL, 0, &size) == PEFT_E_BUFFER) {
+        DO(task_from_path(run, args, args->path));
+        options = settings_of(&run->options, "model");
+    }
+    TRY(peft_model_open(run->ctx, args->model, options, &run->model));
+out:
+    return rc;
+}
+
 static int check_main(const tool_args *args) {
-    static const char *const schemas[] = {"check", NULL};
+    static const char *const schemas[] = {"check", "model", NULL};
     int rc = TOOL_OK;
     tool_run run = {0};
     char *text = NULL;
     DO(run_begin(&run, args, schemas));
-    if (args->model != NULL) { TRY(peft_model_open(run.ctx, args->model, NULL, &run.model)); }
+    if (args->model != NULL) { DO(check_open_model(&run, args)); }
     DO(check_read(&run, args, &text));
     DO(check_print(args->path, text, args->json));
 out:
@@ -137,4 +151,4 @@ static const arg_spec check_args[] = {
 
 const tool_command command_check = {
     "check", "PATH [--model PATH] [options]", "all that is wrong with a model, adapter, tokenizer, data or checkpoint",
-    "The exit code is 1 where there is an error; warnings leave it 0. Keys of --set: schema check.", check_args, check_main};
+    "The exit code is 1 where there is an error; warnings leave it 0. Keys of --set: schemas check and model.", check_args, check_main};

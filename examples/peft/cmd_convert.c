@@ -18,6 +18,7 @@ static int convert_main(const tool_args *args) {
     tool_run run = {0};
     DO(convert_check(args));
     DO(run_begin(&run, args, schemas));
+    DO(task_from_adapter(&run, args));
     TRY(peft_model_open(run.ctx, args->model, settings_of(&run.options, "model"), &run.model));
     TRY(peft_adapters_create(run.model, &run.adapters));
     TRY(peft_adapters_load(run.adapters, RUN_ADAPTER, args->adapter, settings_of(&run.options, "load")));

@@ -87,27 +87,40 @@ out:
     return rc;
 }
 
-int task_from_adapter(tool_run *r, const tool_args *args) {
+/* What an adapter's description says of its task; of a union the last part does. */
+static const json_value *task_part(const json_value *adapter) {
+    const json_value *parts = json_get(adapter, "parts"), *last = parts != NULL ? parts->first : NULL;
+    while (last != NULL && last->next != NULL) { last = last->next; }
+    return last != NULL ? json_get(last, "adapter") : adapter;
+}
+
+int task_from_path(tool_run *r, const tool_args *args, const char *path) {
     static const char *const keys[] = {"task", "problem_type"};
     int rc = TOOL_OK;
     char *text = NULL;
     json_doc info = {NULL, NULL};
     peft_options *model = settings_of(&r->options, "model"), *dataset = settings_of(&r->options, "dataset");
-    if (args->named_count == 0 || model == NULL || task_given(args, "task")) { return TOOL_OK; }
-    READ_TEXT(text, peft_inspect_json, r->ctx, args->named[0].value);
-    if (!json_parse(&info, text, strlen(text))) { goto out; }
+    if (model == NULL) { return TOOL_OK; }
+    READ_TEXT(text, peft_inspect_json, r->ctx, path);
+    const json_value *about = json_parse(&info, text, strlen(text)) ? task_part(&info.values[0]) : NULL;
+    if (about == NULL) { goto out; }
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const json_value *v = json_get(&info.values[0], keys[i]);
+        const json_value *v = json_get(about, keys[i]);
         if (v == NULL || v->kind != JSON_STRING || task_given(args, keys[i])) { continue; }
         TRY(peft_options_set_text(model, keys[i], v->text));
         if (i == 0 && dataset != NULL) { TRY(peft_options_set_text(dataset, keys[i], v->text)); }
     }
     if (!task_given_labels(args)) {
-        const json_value *labels = json_get(&info.values[0], "labels");
-        DO(task_set_labels(model, labels != NULL ? labels : json_get(&info.values[0], "num_labels")));
+        const json_value *labels = json_get(about, "labels");
+        DO(task_set_labels(model, labels != NULL ? labels : json_get(about, "num_labels")));
     }
 out:
     json_free(&info);
     free(text);
     return rc;
+}
+
+int task_from_adapter(tool_run *r, const tool_args *args) {
+    const char *path = args->named_count > 0 ? args->named[0].value : args->adapter;
+    return path != NULL ? task_from_path(r, args, path) : TOOL_OK;
 }

@@ -124,7 +124,8 @@ void run_close(tool_run *r);
 
 bool task_wants_labels(const tool_args *args);               /* a task, and no labels with it */
 int task_from_data(tool_run *r, peft_dataset *const *data, size_t count); /* before the model is opened: the labels of all */
-int task_from_adapter(tool_run *r, const tool_args *args);   /* the same */
+int task_from_adapter(tool_run *r, const tool_args *args);   /* the same; nothing without an adapter */
+int task_from_path(tool_run *r, const tool_args *args, const char *path); /* as the adapter there says */
 
 /* ---- Several adapters at a time (cmd_jobs.c) --------------------------------------------------------------------------- */
 

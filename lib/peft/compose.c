@@ -62,21 +62,23 @@ static bool compose_takes(const compose_all *c, const peft__tape *t, size_t i, i
     return (int32_t)i == only || (!compose_is_apart(l) && (l->plain || (compose_has_group(t, l) && compose_is_whole(l))));
 }
 
+/* Every adapter of a classification has a copy of its head: there the last one's counts, which comes after what all others do. */
 static compose_copy compose_copies(const compose_all *c, peft__tape *t, const peft__site *s, int32_t only) {
-    const char *owner[2] = {NULL, NULL};
+    const peft__adapter *owner[2] = {NULL, NULL};
+    const bool last_counts = peft__heads_has(c->base, s);
     compose_copy out = {PEFT__NONE, PEFT__NONE};
-    for (size_t i = 0; i < c->n; i++) {
+    for (size_t i = c->n; i-- > 0;) {
         const peft__attachment *at = c->leaves[i].at[s->id];
         if (at == NULL || !compose_takes(c, t, i, only)) { continue; }
         int32_t found[2] = {at->weight_param, at->bias_param};
         for (int k = 0; k < 2; k++) {
-            if (found[k] < 0) { continue; }
+            if (found[k] < 0 || (owner[k] != NULL && last_counts)) { continue; }
             if (owner[k] != NULL) {
-                peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace the %s of \"%s\"", owner[k],
-                                c->leaves[i].adapter->name, k == 0 ? "weight" : "bias", s->path);
+                peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace the %s of \"%s\"",
+                                c->leaves[i].adapter->name, owner[k]->name, k == 0 ? "weight" : "bias", s->path);
             }
-            owner[k] = c->leaves[i].adapter->name;
-            *(k == 0 ? &out.weight : &out.bias) = peft__adapter_tape_copy(compose_enter(t, &c->leaves[i])->adapter, found[k], t);
+            owner[k] = compose_enter(t, &c->leaves[i])->adapter;
+            *(k == 0 ? &out.weight : &out.bias) = peft__adapter_tape_copy(owner[k], found[k], t);
         }
     }
     t->freeze = false;

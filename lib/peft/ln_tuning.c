@@ -51,9 +51,27 @@ out:
     return st;
 }
 
+/* All norms of a base that PEFT has no targets for, as the option's text. */
+static peft_status ln_all_norms(const peft__adapter *a, peft__str *out) {
+    const peft__base_info *base = a->base;
+    bool *norms = peft__alloc_zero(a->mem, base->n_sites * sizeof *norms);
+    if (norms == NULL) { return PEFT_E_NOMEM; }
+    for (size_t i = 0; i < base->n_sites; i++) { norms[i] = base->sites[i].kind == PEFT__SITE_NORM; }
+    peft_status st = peft__target_names(base, norms, out);
+    peft__free(a->mem, norms, base->n_sites * sizeof *norms);
+    return st;
+}
+
 static peft_status ln_build(peft__adapter *a) {
-    return peft__adapter_targets(a, 1 << PEFT__SITE_NORM,
-                                 peft__model_type_find(ln_targets, PEFT__COUNT(ln_targets), a->base->model_type), ln_add_site);
+    peft_status st = PEFT_OK;
+    const char *usual = peft__model_type_find(ln_targets, PEFT__COUNT(ln_targets), a->base->model_type);
+    peft__str all;
+    peft__str_init(&all, a->mem);
+    if (usual[0] == '\0') { TRY(ln_all_norms(a, &all)); }
+    TRY(peft__adapter_targets(a, 1 << PEFT__SITE_NORM, usual[0] != '\0' ? usual : peft__str_c(&all), ln_add_site));
+out:
+    peft__str_free(&all);
+    return st;
 }
 
 static void ln_init(const peft__adapter *a, size_t i, peft__rng *rng, const peft__kernels *k) {

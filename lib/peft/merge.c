@@ -85,11 +85,12 @@ peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const do
     int32_t copy;
     bool weight;
     peft__weight_read(run->k, w, out);
-    for (size_t i = 0; i < n; i++) {
-        if (merge_find(adapters[i], tensor, &copy, &weight) == NULL || copy < 0) { continue; }
+    for (size_t i = n; i-- > 0;) { /* of heads of a task the last one's counts, as compose.c has it */
+        const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
+        if (at == NULL || copy < 0 || (owner != NULL && peft__heads_has(adapters[i]->base, &adapters[i]->base->sites[at->site]))) { continue; }
         const peft__param *p = &peft__adapter_param_at(adapters[i], (size_t)copy)->p;
         if (owner != NULL) {
-            FAIL(PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace \"%s\"", owner->name, adapters[i]->name, tensor);
+            FAIL(PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace \"%s\"", adapters[i]->name, owner->name, tensor);
         }
         if (p->rows != w->rows || p->cols != w->cols) {
             FAIL(PEFT_E_SHAPE, "\"%s\" of adapter \"%s\" is %lld x %lld, and the base's %lld x %lld", p->name, adapters[i]->name,

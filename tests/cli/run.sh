@@ -439,6 +439,15 @@ run 0 'train three methods at once' train --model "$model" --data "$tmp/train.js
 run 0 'info --json of several methods' info "$tmp/union" --json
 check 'it names the parts' grep -q '"method": *"union"' "$tmp/out"
 run 0 'eval with several methods' eval --model "$model" --adapter "$tmp/union" --data "$tmp/eval.jsonl" --json
+run 0 'classify by two methods' train --model "$model" --task sequence_classification --data "$tmp/odd.jsonl" --out "$tmp/classes" \
+    --method lora,ia3 --set max_steps=3 --set learning_rate=0.1 --quiet
+run 0 'eval of both, whose labels they know' eval --model "$model" --adapter "$tmp/classes" --data "$tmp/odd.jsonl" --json
+cp "$tmp/out" "$tmp/classes.json"
+run 0 'check of both' check "$tmp/classes" --model "$model"
+run 0 'conversion of one' convert --model "$model" --adapter "$tmp/classes/lora" --to hf --out "$tmp/classes-one"
+run 0 'merge of both' merge --model "$model" --adapter "$tmp/classes" --out "$tmp/classes-merged"
+run 0 'eval of the merged classifier' eval --model "$tmp/classes-merged" --task sequence_classification --data "$tmp/odd.jsonl" --json
+check 'the head of the last counts, merged or not' near "$(number loss "$tmp/out")" "$(number loss "$tmp/classes.json")" 1e-3
 
 run 0 'merge' merge --model "$model" --adapter "$tmp/a" --out "$tmp/merged"
 run 0 'eval of the merged model' eval --model "$tmp/merged" --data "$tmp/eval.jsonl" --json

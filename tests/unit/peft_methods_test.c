@@ -66,6 +66,12 @@ TEST(ln_tuning_copies_norms) {
     peft__adapter_release(a);
     CHECK(fake_adapter(&b, "ln_tuning", FAKE("target_modules=c_attn"), 1, &st) == NULL);
     CHECK_INT(st, PEFT_E_UNSUPPORTED);
+    b.info.model_type = "unheard-of"; /* every norm, by the names that it has */
+    a = fake_adapter(&b, "ln_tuning", NULL, 1, &st);
+    CHECK_OK(st);
+    CHECK_INT(a->n_trainable, 3 * 16);
+    CHECK_STR(peft__opt_str(&a->opts, "target_modules"), "[\"ln_1\",\"ln_f\"]");
+    peft__adapter_release(a);
     fake_end(&b);
 }
 

@@ -13,7 +13,6 @@ What is reported is test.jsonl; docs/cases/markets.md tells what came of it, and
 """
 import hashlib
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -132,24 +131,12 @@ def joint(args, seed):
     return found
 
 
-def without_heads(shop, shelf, chosen):
-    """Loads adapters as they are but for their heads, as a fusion takes them, which has a head of its own: from folders in which the
-    files of the heads are missing. Their names."""
-    names = ["body of " + market for market in chosen]
-    with tempfile.TemporaryDirectory() as top:
-        for market, name in zip(chosen, names):
-            folder = shutil.copytree(os.path.join(shelf, market), os.path.join(top, market))
-            for file in ("model_head.safetensors", "head_config.json"):
-                os.remove(os.path.join(folder, file))
-            shop.adapters.load(name, folder)
-    return names
-
-
 def new_market(args, shelf, seed):
     """100 rows of a market that no adapter has seen, and 400 of one that one has: alone and by fusion."""
     method, options, rate = METHODS["Pfeiffer"]
     shop = Shop(args, seed)
-    shop.adapters.load("app", os.path.join(shelf, "app"))
+    for market in THREE:
+        shop.adapters.load(market, os.path.join(shelf, market))
     few, test = reviews(args, NEW, "train", NEW_TRAINED), reviews(args, NEW, "test")
     rows = {"the adapter of the English reviews, as it is": {"accuracy": shop.accuracy("app", test), "trainable": 0}}
 
@@ -157,12 +144,11 @@ def new_market(args, shelf, seed):
     found = kit.train(shop.trainer([("alone", few)], rate, max_steps=NEW_STEPS))
     rows["Pfeiffer, from nothing"] = dict(found, accuracy=shop.accuracy("alone", test))
 
-    bodies = without_heads(shop, shelf, THREE)
-    shop.adapters.add("fused", "fusion", seed=seed, adapters=bodies)
+    shop.adapters.add("fused", "fusion", seed=seed, adapters=THREE)
     found = kit.train(shop.trainer([("fused", few)], FUSION_RATE, max_steps=NEW_STEPS))
     rows["fusion of the three"] = dict(found, accuracy=shop.accuracy("fused", test))
 
-    shop.adapters.add("on-sentiment", "fusion", seed=seed, adapters=bodies)
+    shop.adapters.add("on-sentiment", "fusion", seed=seed, adapters=THREE)
     found = kit.train(shop.trainer([("on-sentiment", reviews(args, "sentiment", "train", TRAINED))], FUSION_RATE))
     accuracy = shop.accuracy("on-sentiment", reviews(args, "sentiment", "test"))
     rows["fusion of the three, on sentiment and its 400 rows"] = dict(found, accuracy=accuracy)
