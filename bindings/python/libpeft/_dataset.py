@@ -243,11 +243,12 @@ def _ids(row: Any) -> List[int]:
     return list((ctypes.c_int32 * given.n).from_address(ctypes.addressof(given.pointer._obj))) if given.n else []
 
 
-def dataset_of(source: Any, tokenizer: Any, context: Context, what: str, task: str = "causal_lm") -> Optional[Dataset]:
-    """A Dataset as it is, or one of a path or rows of the model's task. tokenizer: called for where one may be needed."""
+def dataset_of(source: Any, tokenizer: Any, context: Context, what: str, task: str = "causal_lm",
+               options: Optional[Dict[str, Any]] = None) -> Optional[Dataset]:
+    """A Dataset as it is, or one of a path or rows, with options, of the model's task. tokenizer: called for where one may be needed."""
     if source is None or isinstance(source, Dataset):
         return source
-    options: Dict[str, Any] = {} if task == "causal_lm" else {"task": task}
+    options = {**({} if task == "causal_lm" else {"task": task}), **(options or {})}
     if isinstance(source, Batch):
         return Dataset(source, context=context, **options)
     if isinstance(source, (str, bytes, os.PathLike)) or hasattr(source, "__iter__"):

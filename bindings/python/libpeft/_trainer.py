@@ -53,6 +53,10 @@ def metrics_of(found: Dict[str, Any]) -> Metrics:
     return Metrics(loss, perplexity, accuracy, int(found.get("tokens", 0)), int(found["rows"]), scores)
 
 
+def _makes_rows(*sources: Source) -> bool:
+    return any(source is not None and not isinstance(source, Dataset) for source in sources)
+
+
 class Trainer(Handle):
     """Trains adapters of a set.
 
@@ -61,7 +65,8 @@ class Trainer(Handle):
     eval: the same, to evaluate on (options eval_steps, load_best_model_at_end).
     adapter: which, by name or expression; None: the set's only one.
     tokenizer: for data that is no Dataset; None: the model's.
-    Options: schemas "trainer" and "optimizer", such as max_steps=100, learning_rate=1e-3; over a Model those of the method too.
+    Options: schemas "trainer" and "optimizer", such as max_steps=100, learning_rate=1e-3; over a Model those of the method too;
+    where data or eval is no Dataset those of "dataset", such as max_length=256, which is the rows' and the steps'.
     """
 
     _free = "peft_trainer_free"
@@ -71,7 +76,7 @@ class Trainer(Handle):
     def __init__(self, what: Union[Adapters, Adapter, Model], data: Source = None, *, eval: Source = None,
                  adapter: Optional[str] = None, method: Optional[str] = None, tokenizer: Optional[Tokenizer] = None,
                  **options: Any) -> None:
-        schemas = ["trainer", "optimizer"]
+        schemas = ["trainer", "optimizer", "dataset"] if _makes_rows(data, eval) else ["trainer", "optimizer"]
         if isinstance(what, Model):
             schemas.append("method:" + (method or "lora"))
         elif method is not None:
@@ -81,8 +86,9 @@ class Trainer(Handle):
         self.context = self.adapters.context
 
         self._tokenizer = tokenizer if tokenizer is None else expect(tokenizer, Tokenizer, "tokenizer")
-        train = dataset_of(data, self._find_tokenizer, self.context, "data", self.adapters.model.task)
-        held_out = dataset_of(eval, self._find_tokenizer, self.context, "eval", self.adapters.model.task)
+        self._length = {key: value for key, value in parts[0].items() if key == "max_length"}
+        rows = parts[2] if "dataset" in schemas else {}
+        train, held_out = self._rows_of(data, "data", rows), self._rows_of(eval, "eval", rows)
         with self.adapters._use() as a, using(self.context, "trainer", parts[0]) as o:
             super().__init__(make(lib.peft_trainer_create, a, o))
         self._hooks = Hooks()
@@ -92,6 +98,9 @@ class Trainer(Handle):
             self.close()
             raise
 
+    def _rows_of(self, source: Source, what: str, options: Dict[str, Any]) -> Optional[Dataset]:
+        return dataset_of(source, self._find_tokenizer, self.context, what, self.adapters.model.task, {**self._length, **options})
+
     def _find_tokenizer(self) -> Tokenizer:
         return self._tokenizer or self.adapters.model.tokenizer
 
@@ -99,10 +108,11 @@ class Trainer(Handle):
         """Another adapter of the set, by name or expression, that is trained along on data of its own: a pass is one batch of
         rows of all jobs, and each learns as it would alone. Steps say whose they are in `job`, plan()["jobs"] how each stands.
 
-        Before the first step. Options: schema "optimizer", such as learning_rate=1e-3, share=2.0, max_steps=100."""
-        train = dataset_of(data, self._find_tokenizer, self.context, "data", self.adapters.model.task)
-        held_out = dataset_of(eval, self._find_tokenizer, self.context, "eval", self.adapters.model.task)
-        self._add_job(adapter, train, held_out, split(options, "optimizer")[0])
+        Before the first step. Options: schema "optimizer", such as learning_rate=1e-3, share=2.0, max_steps=100; those of "dataset"
+        where data or eval is no Dataset."""
+        optimizer, *rows = split(options, *(["optimizer", "dataset"] if _makes_rows(data, eval) else ["optimizer"]))
+        train, held_out = (self._rows_of(source, what, rows[0] if rows else {}) for source, what in ((data, "data"), (eval, "eval")))
+        self._add_job(adapter, train, held_out, optimizer)
 
     def _add_job(self, adapter: str, train: Optional[Dataset], held_out: Optional[Dataset], optimizer: Dict[str, Any]) -> None:
         with self._use() as t, use(train, Dataset, "data") as d, use(held_out, Dataset, "eval") as e:
@@ -239,7 +249,7 @@ class Trainer(Handle):
 
     def evaluate(self, data: Source) -> Metrics:
         """Loss and accuracy of rows under the trainer's adapters."""
-        rows = dataset_of(data, self._find_tokenizer, self.context, "data", self.adapters.model.task)
+        rows = self._rows_of(data, "data", {})
         with self._use() as t, expect(rows, Dataset, "data")._use() as d:
             found = interruptible(lambda: _evaluate(t, d), lambda: lib.peft_trainer_cancel(t))
         return metrics_of(found)

@@ -77,6 +77,21 @@ def test_a_model_and_a_file(demo):
         libpeft.Trainer(libpeft.Model.random(LLAMA), [[1, 2]], method="lorra")
 
 
+def test_options_of_rows_that_are_no_dataset_yet():
+    long = [{"input_ids": list(range(1, 11))} for _ in range(4)]
+    step = dict(max_steps=1, batch_size=1)
+    assert libpeft.Trainer(fresh(), long, **step).run()[0].tokens == 10
+    assert libpeft.Trainer(fresh(), long, max_length=6, **step).run()[0].tokens == 6
+    trainer = libpeft.Trainer(fresh(), long, max_length=6, max_steps=1, batch_size=2)
+    trainer.adapters.add("b", "lora", seed=4)
+    trainer.add_job("b", long, max_length=4)
+    assert [(made.job, made.tokens) for made in trainer.run()] == [("a", 6), ("b", 4)]
+    with pytest.raises(libpeft.FormatError, match="10 tokens"):
+        libpeft.Trainer(fresh(), long, max_length=6, truncation="error")
+    with pytest.raises(libpeft.OptionError, match="truncation"):
+        libpeft.Trainer(fresh(), libpeft.Dataset(long), truncation="error")
+
+
 def test_arguments_that_cannot_be(adapters):
     for arguments, options, kind, text in (
             ((adapters, [[1, 2]]), {"learnig_rate": 1}, libpeft.OptionError, "did you mean \"learning_rate\""),

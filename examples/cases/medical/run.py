@@ -28,15 +28,15 @@ METHODS = [  # name, method, its options, learning rate
     ("head only", "head", {}, 1e-2),
     ("bottleneck (Pfeiffer)", "pfeiffer", {}, 3e-3),
     ("BitFit, pooler trained", "bitfit", POOLER, 3e-3),
-    ("LoRA r 8, pooler frozen", "lora", LORA, 5e-4),
-    ("LoRA r 8, pooler trained", "lora", dict(LORA, **POOLER), 5e-4),
+    ("LoRA r 8, pooler frozen", "lora", LORA, 1e-3),
+    ("LoRA r 8, pooler trained", "lora", dict(LORA, **POOLER), 1e-3),
     ("full fine-tuning", "full", {}, 2e-4),
 ]
 TASKS = {  # table: data set, rows to train on and to test on, longest row in tokens, methods that are compared
     "roles": ("pubmed-roles", 2000, 1500, 128, [name for name, _, _, _ in METHODS]),
     "abstracts": ("medical-abstracts", None, None, 128, ["head only", "LoRA r 8, pooler trained", "full fine-tuning"]),
 }
-SEVERAL = ("LoRA r 8, pooler trained", "full fine-tuning")  # run with every seed on the roles; all else with the first
+SEVERAL = ("LoRA r 8, pooler frozen", "LoRA r 8, pooler trained", "full fine-tuning")  # run with every seed on the roles; all else with the first
 EPOCHS, BATCH = 2, 16
 
 # What the language model reads and may answer. Its other 49,147 words are not asked for.
