@@ -91,7 +91,7 @@ NEAREST = "nearest mean vector, nothing trained"
 CLASSIFIERS = [  # name, method, its options, learning rate
     ("head only", "head", {}, 1e-2),
     ("prompt 10", "prompt", dict(num_virtual_tokens=10), 1e-2),
-    ("P-tuning 10", "ptuning", dict(num_virtual_tokens=10), 1e-3),
+    ("P-tuning 10", "ptuning", dict(num_virtual_tokens=10), 1e-2),
     ("P-tuning v2 10, pooler trained", "ptuning_v2", dict(num_virtual_tokens=10, **POOLER), 5e-3),
     ("LoRA r 8, pooler trained", "lora", dict(r=8, target_modules=["query", "key", "value", "dense"],
                                               exclude_modules=["pooler.dense"], **POOLER), 2e-3),
