@@ -248,7 +248,7 @@ static int train_summary(train *t, const char *out) {
     }
     if (t->progress.quiet) { goto out; }
     if (t->steps > 0) {
-        (void)fprintf(stderr, "%lld steps in %s, last loss %.4f, peak memory %s\n", (long long)t->steps,
+        (void)fprintf(stderr, "%lld step%s in %s, last loss %.4f, peak memory %s\n", (long long)t->steps, t->steps == 1 ? "" : "s",
                       tool_duration(t->last.seconds, time), t->last.loss,
                       tool_bytes((double)t->last.peak_bytes, memory));
     }

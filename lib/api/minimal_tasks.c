@@ -44,9 +44,13 @@ void peft__model_head(const struct peft_model *m, peft__tape *t, const peft__sit
 
 peft_status peft__heads_list(peft__adapter *a) { return (void)a, PEFT_OK; }
 peft_status peft__heads_copy(peft__adapter *a) { return (void)a, PEFT_OK; }
+bool peft__heads_has(const peft__base_info *base, const peft__site *s) { return (void)base, (void)s, false; }
 bool peft__hub_in_head(const peft__adapter *a, size_t i) { return (void)a, (void)i, false; }
-bool peft__hub_has_head(peft__mem *mem, const char *dir) { return (void)mem, (void)dir, false; }
 peft_status peft__hub_write_head(const peft__adapter *a, const char *dir) { return (void)a, (void)dir, PEFT_OK; }
+
+peft_status peft__hub_find_head(peft__mem *mem, const char *dir, bool *there, size_t *size) {
+    return (void)mem, (void)dir, (void)there, (void)size, PEFT_OK;
+}
 
 peft_status peft__hub_read_head(const char *dir, const peft__adapter *a, size_t i, const peft__kernels *k, bool allow_nan) {
     return (void)a, (void)i, (void)k, (void)allow_nan, minimal_no_task(dir);

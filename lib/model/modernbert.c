@@ -38,10 +38,7 @@ static peft_status modernbert_read_theta(const peft__json *config, const char *w
     peft_status st = PEFT_OK;
     const char *type = NULL;
     const peft__json *own = peft__json_find(peft__json_find(config, "rope_parameters"), member);
-    *out = dflt;
-    if (peft__json_find(config, key) != NULL && peft__json_find(config, key)->kind != PEFT__JSON_NULL) {
-        TRY(peft__json_float(config, what, key, dflt, out));
-    }
+    TRY(peft__json_float(config, what, key, dflt, out));
     if (own != NULL) {
         TRY(peft__json_float(own, what, "rope_theta", *out, out));
         TRY(peft__json_str(own, what, "rope_type", "default", &type));
@@ -58,15 +55,14 @@ static peft_status modernbert_read_windows(const peft__json *config, const char 
     peft_status st = PEFT_OK;
     int64_t every = 0, local = 0;
     bool listed = false;
-    const peft__json *scaling = peft__json_find(config, "rope_scaling");
-    if (scaling != NULL && scaling->kind != PEFT__JSON_NULL) {
+    if (peft__json_find(config, "rope_scaling") != NULL) {
         FAIL(PEFT_E_UNSUPPORTED, "%s: key \"rope_scaling\" is set, which is not supported for modernbert", what);
     }
     TRY(peft__json_int(config, what, "global_attn_every_n_layers", 3, 1, PEFT__MODEL_MAX_LAYERS, &every));
     TRY(peft__json_int(config, what, "local_attention", 128, 2, PEFT__MODEL_MAX_POSITIONS, &local));
     TRY(modernbert_read_theta(config, what, "global_rope_theta", "full_attention", 160000, &c->rope_theta));
     TRY(modernbert_read_theta(config, what, "local_rope_theta", "sliding_attention", 10000, &c->rope_local_theta));
-    const peft__json *theta = peft__json_find(config, "local_rope_theta");
+    const peft__json *theta = peft__json_get(config, "local_rope_theta");
     if (theta != NULL && theta->kind == PEFT__JSON_NULL) { c->rope_local_theta = c->rope_theta; }
     c->window = local / 2;
     TRY(peft__config_layer_types(config, what, c, &listed));

@@ -64,10 +64,11 @@ peft_status peft__reader_differs(peft__mem *mem, const peft__weight *w, const pe
         double gap = 0, most = 0;
         peft__weight_row(k, w, r, values);
         for (int64_t c = 0; c < w->cols; c++) {
-            gap = fmax(gap, fabs((double)values[c] - (double)peft__reader_element(t, (size_t)(r * w->cols + c))));
+            double apart = fabs((double)values[c] - (double)peft__reader_element(t, (size_t)(r * w->cols + c)));
+            if (gap >= 0 && !(apart <= gap)) { gap = apart; } /* a NaN stays */
             most = fmax(most, fabs((double)values[c]));
         }
-        if (gap > rounding * most) { *row = r; }
+        if (!(gap <= rounding * most)) { *row = r; }
     }
     peft__free(mem, values, (size_t)w->cols * sizeof *values);
     return PEFT_OK;

@@ -122,7 +122,7 @@ out:
 
 static peft_status reader_method(const reader_folder *f, const peft__method **out) {
     peft_status st = PEFT_OK;
-    const char *type = NULL;
+    const char *type = NULL, *last = "";
     char known[512] = "";
     if (f->method != NULL) {
         *out = f->method;
@@ -135,7 +135,8 @@ static peft_status reader_method(const reader_folder *f, const peft__method **ou
     }
     for (size_t i = 0; peft__method_at(i) != NULL; i++) {
         const peft__method *m = peft__method_at(i);
-        if (m->hf_type == NULL || m->alias) { continue; }
+        if (m->hf_type == NULL || m->alias || strcmp(m->hf_type, last) == 0) { continue; } /* ptuning_v2 is prefix, by another name */
+        last = m->hf_type;
         if (strcmp(m->hf_type, type) == 0) {
             *out = m;
             return PEFT_OK;
@@ -412,9 +413,10 @@ peft_status peft__adapter_load_hf(peft__mem *mem, const peft__kernels *k, const 
     TRY(peft__optset_init(&opts, mem, method->schema));
     TRY(reader_options(&f, method, &opts));
     TRY(reader_widen_saved(&f, base, &opts));
-    bool head = f.hub && peft__hub_has_head(mem, dir); /* in a file of its own */
-    size_t most = head ? SIZE_MAX : READER_ROOM + f.file.file.size;
-    st = peft__adapter_create_for_file(mem, base, name, method, &opts, head || !f.hub, most, &a);
+    bool head = false; /* in a file of its own */
+    size_t size = 0;
+    if (f.hub) { TRY(peft__hub_find_head(mem, dir, &head, &size)); }
+    st = peft__adapter_create_for_file(mem, base, name, method, &opts, head || !f.hub, READER_ROOM + f.file.file.size + size, &a);
     if (st != PEFT_OK) {
         if (st != PEFT_E_NOMEM) { peft__fail_prefix("%s", f.config_path); }
         if (st == PEFT_E_KEY) { st = PEFT_E_FORMAT; } /* a value in the file, not of the caller */

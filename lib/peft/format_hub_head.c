@@ -109,13 +109,20 @@ bool peft__hub_in_head(const peft__adapter *a, size_t i) {
     return p->whole && p->site >= 0 && peft__heads_has(a->base, &a->base->sites[p->site]);
 }
 
-bool peft__hub_has_head(peft__mem *mem, const char *dir) {
+peft_status peft__hub_find_head(peft__mem *mem, const char *dir, bool *there, size_t *size) {
+    peft_status st = PEFT_OK;
     char *path = NULL;
+    peft__file file = {0};
     peft__arena arena;
     peft__arena_init(&arena, mem);
-    bool there = peft__path_join(&arena, dir, HUBHEAD_FILE, &path) == PEFT_OK && peft__path_exists(path);
+    TRY(peft__path_join(&arena, dir, HUBHEAD_FILE, &path));
+    *there = peft__path_exists(path);
+    if (*there) { TRY(peft__file_open(mem, path, false, &file)); }
+    *size = file.size;
+out:
+    peft__file_close(&file);
     peft__arena_free(&arena);
-    return there;
+    return st;
 }
 
 peft_status peft__hub_read_head(const char *dir, const peft__adapter *a, size_t i, const peft__kernels *k, bool allow_nan) {

@@ -87,7 +87,8 @@ peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const do
     peft__weight_read(run->k, w, out);
     for (size_t i = n; i-- > 0;) { /* of heads of a task the last one's counts, as compose.c has it */
         const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
-        if (at == NULL || copy < 0 || (owner != NULL && peft__heads_has(adapters[i]->base, &adapters[i]->base->sites[at->site]))) { continue; }
+        if (at == NULL || copy < 0) { continue; }
+        if (owner != NULL && peft__heads_has(owner->base, &owner->base->sites[at->site])) { continue; }
         const peft__param *p = &peft__adapter_param_at(adapters[i], (size_t)copy)->p;
         if (owner != NULL) {
             FAIL(PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace \"%s\"", adapters[i]->name, owner->name, tensor);

@@ -34,8 +34,8 @@ peft_status peft__adapter_with_files(peft__mem *mem, const char *dir, peft__adap
 peft_status peft__hub_add_head(peft__mem *mem, const peft__kernels *k, const peft__base_info *base, const char *dir, bool allow_nan,
                                peft__adapter **adapter);
 
-/* Heads of other tasks: is there a file of them; is parameter i in it; its values from it; the file of an adapter's. */
-bool peft__hub_has_head(peft__mem *mem, const char *dir);
+/* Heads of other tasks: is there a file of them, of how many bytes; is parameter i in it; its values from it; the file of an adapter's. */
+peft_status peft__hub_find_head(peft__mem *mem, const char *dir, bool *there, size_t *size);
 bool peft__hub_in_head(const peft__adapter *a, size_t i);
 peft_status peft__hub_read_head(const char *dir, const peft__adapter *a, size_t i, const peft__kernels *k, bool allow_nan);
 

@@ -262,22 +262,27 @@ out:
     return st;
 }
 
+peft_status peft__checkpoint_version(const peft__json *s, const char *path) {
+    int64_t version = 0;
+    if (peft__json_find(s, "version") == NULL) { return peft__fail(PEFT_E_FORMAT, "%s: key \"version\" is missing", path); }
+    peft_status st = peft__json_int(s, path, "version", 0, 1, INT64_MAX, &version);
+    if (version <= CHECKPOINT_VERSION) { return st; }
+    return peft__fail(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", path, (long long)version, CHECKPOINT_VERSION);
+}
+
 peft_status peft__checkpoint_parse(const peft__json *s, const char *path, peft__checkpoint_read *r) {
     peft_status st = PEFT_OK;
     struct { const char *key; int64_t min; int64_t *out; bool counts; } ints[] = {
-        {"version", 1, &r->version, false}, {"parameters", 0, &r->parameters, true}, {"rows", 0, &r->rows, true},
+        {"parameters", 0, &r->parameters, true}, {"rows", 0, &r->rows, true},
         {"tokens", 0, &r->tokens, true}, {"seed", 0, &r->seed, false}, {"step", 0, &r->step, true},
         {"optimizer_step", 0, &r->optimizer_step, true}, {"epoch", -1, &r->epoch, true}, {"position", 0, &r->position, true},
         {"layout", 0, &r->layout, false}, {"data", 0, &r->data, false}, {"order", 0, &r->order, false},
         {"accumulated_rows", 0, &r->accumulated_rows, true},
     };
+    TRY(peft__checkpoint_version(s, path)); /* first: another version may have other keys */
     for (size_t i = 0; i < PEFT__COUNT(ints); i++) {
         if (peft__json_find(s, ints[i].key) == NULL) { FAIL(PEFT_E_FORMAT, "%s: key \"%s\" is missing", path, ints[i].key); }
         TRY(peft__json_int(s, path, ints[i].key, 0, ints[i].min, ints[i].counts ? CHECKPOINT_MOST : INT64_MAX, ints[i].out));
-        if (r->version > CHECKPOINT_VERSION) { /* the first: another version may have other keys */
-            FAIL(PEFT_E_VERSION, "%s: version %lld is newer than this library's %d", path, (long long)r->version,
-                 CHECKPOINT_VERSION);
-        }
     }
     TRY(peft__json_int(s, path, "state", PEFT__JOB_RUNS, PEFT__JOB_RUNS, PEFT__JOB_FAILED, &r->state));
     TRY(peft__json_int(s, path, "worse", 0, 0, CHECKPOINT_MOST, &r->worse));
@@ -345,6 +350,7 @@ static peft_status checkpoint_read_jobs(const struct peft_trainer *t, peft__job 
     peft_status st = PEFT_OK;
     const peft__json *list = peft__json_find(state, "jobs");
     size_t n = list == NULL ? 1 : list->kind == PEFT__JSON_ARRAY ? list->len : 0;
+    TRY(peft__checkpoint_version(state, path));
     if (n != t->jobs.len) {
         FAIL(PEFT_E_SHAPE, "%s is of %zu job%s, and the trainer has %zu", path, n, n == 1 ? "" : "s", t->jobs.len);
     }

@@ -61,6 +61,7 @@ static peft_status checkpoint_check_state(checkpoint_check *c) {
     const peft__json *text = peft__json_find(c->file->metadata, "state"), *list = NULL;
     if (text == NULL || text->kind != PEFT__JSON_STRING) { FAIL(PEFT_E_FORMAT, "%s: it is no checkpoint: it has no state", c->path); }
     TRY(peft__json_parse(&c->arena, text->str, text->len, c->path, &c->state));
+    TRY(peft__checkpoint_version(c->state, c->path));
     list = peft__json_find(c->state, "jobs");
     c->several = list != NULL;
     if (list != NULL && (list->kind != PEFT__JSON_ARRAY || list->len == 0 || list->len > PEFT__GROUPS)) {

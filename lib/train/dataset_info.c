@@ -103,7 +103,8 @@ peft_status peft__dataset_labelled(const struct peft_dataset *d, const char *wha
     }
     if (info_labelled_tokens(d) > 0) { return PEFT_OK; }
     return peft__fail(PEFT_E_INVALID, "no token of the %s data has a label: %s", what,
-                      d->kind == PEFT__TASK_TOKENS ? "do all rows lack \"labels\"?" : "are its completions empty, or does max_length cut them off?");
+                      d->kind == PEFT__TASK_TOKENS ? "do all rows lack \"labels\"?"
+                                                   : "are its completions empty, or does max_length cut them off?");
 }
 
 peft_status peft__dataset_check(const struct peft_dataset *d, const peft__config *config, int64_t new_tokens, const char *what) {

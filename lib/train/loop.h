@@ -54,11 +54,13 @@ void peft__jobs_json(const struct peft_trainer *t, peft__json_out *j);
 
 #define PEFT__CHECKPOINT_FILE "state.safetensors"
 typedef struct peft__checkpoint_read { /* what the state says */
-    int64_t version, parameters, rows, tokens, seed, step, optimizer_step, epoch, position;
+    int64_t parameters, rows, tokens, seed, step, optimizer_step, epoch, position;
     int64_t layout, data, order, accumulated_rows, state, worse;
     const char *adapter, *method, *optimizer;
     double best_loss, accumulated, accumulated_loss;
 } peft__checkpoint_read;
+/* PEFT_E_VERSION for the state of a newer library, of one job or of several. */
+peft_status peft__checkpoint_version(const peft__json *s, const char *path);
 peft_status peft__checkpoint_parse(const peft__json *s, const char *path, peft__checkpoint_read *r);
 /* PEFT_E_FORMAT where the file's checksum is not that of what it holds. A file without one is as good as any. */
 peft_status peft__checkpoint_checksum(const peft__safetensors *file, const char *state, const char *path);

@@ -337,6 +337,17 @@ TEST(api_compose_union_files_that_lie) {
         {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": []}", PEFT_E_FORMAT, "list of \"parts\""},
         {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": [3]}", PEFT_E_FORMAT, "no object"},
         {"[]", PEFT_E_FORMAT, "not a JSON object"},
+        {"{", PEFT_E_FORMAT, "libpeft_union.json"},
+        {"{\"format\": \"libpeft-union\", \"version\": 1}", PEFT_E_FORMAT, "list of \"parts\""},
+        {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": {}}", PEFT_E_FORMAT, "list of \"parts\""},
+        {"{\"format\": 3, \"version\": 1, \"parts\": [{}]}", PEFT_E_FORMAT, "key \"format\" is 3"},
+        {"{\"format\": \"libpeft-union\", \"version\": \"1\", \"parts\": [{}]}", PEFT_E_FORMAT, "key \"version\" is \"1\""},
+        {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": [{\"name\": \"a\"}]}", PEFT_E_FORMAT, "\"folder\" is \"\""},
+        {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": [{\"folder\": \".\"}]}", PEFT_E_FORMAT, "\"folder\" is \".\""},
+        {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": [{\"folder\": 3}]}", PEFT_E_FORMAT, "key \"folder\" is 3"},
+        {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": [{\"name\": 3, \"folder\": \"a\"}]}", PEFT_E_FORMAT, "key \"name\""},
+        {"{\"format\": \"libpeft-union\", \"version\": 1, \"parts\": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}", PEFT_E_FORMAT,
+         "17 parts at depth 0, at most 16 and 4"},
     };
     const char *dir = runner_tmpdir();
     char text[64];
@@ -350,6 +361,57 @@ TEST(api_compose_union_files_that_lie) {
         CHECK_ERROR_HAS(bad[i].words);
     }
     CHECK_INT(peft_adapters_count(w.a), 11);
+    compose_close(&w);
+}
+
+/* Unions in unions: five of them, one in the other, are read, and a sixth is not. */
+TEST(api_compose_unions_in_unions) {
+    static const char index[] = "{\"format\":\"libpeft-union\",\"version\":1,\"parts\":[{\"folder\":\"in\"}]}";
+    float one[COMPOSE_LOGITS], two[COMPOSE_LOGITS];
+    static char text[16384];
+    compose_world w;
+    CHECK_OK(compose_open(&w, API_LLAMA));
+    CHECK_OK(compose_logits(&w, "l", one, COMPOSE_LOGITS));
+    for (int deep = 5; deep <= 6; deep++) {
+        const char *dir = runner_tmpdir(), *at = dir, *says = "1 parts at depth 5, at most 16 and 4";
+        for (int i = 0; i < deep; i++) {
+            CHECK_OK(peft__dir_make(at));
+            CHECK(compose_write(runner_path(at, "libpeft_union.json"), index, sizeof index - 1));
+            at = runner_path(at, "in");
+        }
+        CHECK_OK(peft_adapters_save(w.a, "l", at, NULL));
+        peft_status st = deep == 5 ? PEFT_OK : PEFT_E_FORMAT;
+        CHECK_STATUS(peft_adapters_load(w.a, "deep", dir, NULL), st);
+        if (deep == 5) {
+            CHECK_OK(compose_logits(&w, "deep", two, COMPOSE_LOGITS));
+            CHECK_MEM(two, one, sizeof one);
+            CHECK_OK(peft_adapters_remove(w.a, "deep"));
+        } else {
+            CHECK_ERROR_HAS(says);
+        }
+        CHECK_STATUS(peft_inspect_json(w.ctx, dir, text, sizeof text, NULL), st);
+        CHECK_OK(peft_check_json(w.ctx, dir, w.m, NULL, text, sizeof text, NULL));
+        CHECK_INT(strstr(text, "\"ok\":true") != NULL, deep == 5);
+        CHECK_INT(strstr(text, says) != NULL, deep == 6);
+    }
+    compose_close(&w);
+}
+
+TEST(api_compose_unions_that_cannot_be) {
+    compose_world w;
+    char many[256] = "{'parts':[";
+    CHECK_OK(compose_open(&w, API_LLAMA));
+    for (int i = 0; i < 17; i++) {
+        size_t n = strlen(many);
+        (void)snprintf(many + n, sizeof many - n, "%s'a%d'", i > 0 ? "," : "", i);
+    }
+    (void)snprintf(many + strlen(many), sizeof many - strlen(many), "]}");
+    CHECK_STATUS(compose_add(&w, "x", "union", many), PEFT_E_KEY);
+    CHECK_ERROR_HAS("option \"parts\" of union \"x\" names 17 adapters, at most 16");
+    CHECK_OK(compose_add(&w, "whole", "full", "{}"));
+    CHECK_STATUS(compose_add(&w, "x", "union", "{'parts':['l','whole']}"), PEFT_E_UNSUPPORTED);
+    CHECK_ERROR_HAS("adapter \"whole\" is a whole model, which is no part of a union");
+    CHECK_OK(peft_adapters_remove(w.a, "whole")); /* nothing holds it */
     compose_close(&w);
 }
 

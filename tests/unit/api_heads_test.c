@@ -106,7 +106,8 @@ TEST(api_heads_last_is_trained) {
 /* A fusion has a head of its own, which is not its members'. */
 TEST(api_heads_of_a_fusion) {
     static const char *const names[] = {"one", "two", "fused"};
-    static const char *const bottleneck[2] = {"pfeiffer", "{'reduction_factor':4}"}, *const fusion[2] = {"fusion", "{'adapters':['one','two']}"};
+    static const char *const bottleneck[2] = {"pfeiffer", "{'reduction_factor':4}"};
+    static const char *const fusion[2] = {"fusion", "{'adapters':['one','two']}"};
     heads_world w;
     CHECK_OK(heads_open(&w));
     CHECK_OK(api_adapter(w.ctx, w.a, "one", bottleneck, 3, 0.1F));

@@ -286,10 +286,12 @@ TEST(api_pieces_bad_tensors) {
     CHECK_OK(pieces_open(&w));
     CHECK_OK(pieces_read(w.m, &t));
     const void *data = t.data[1];
-    struct { peft_status st; const char *text; } cases[7] = {
+    struct { peft_status st; const char *text; } cases[12] = {
         {PEFT_E_NOT_FOUND, "is missing"}, {PEFT_E_UNSUPPORTED, "element type 77"}, {PEFT_E_SHAPE, "has 9 dimensions"},
         {PEFT_E_SHAPE, "has shape"},      {PEFT_E_INVALID, "is NULL"},             {PEFT_E_EXISTS, "two tensors"},
-        {PEFT_E_SHAPE, "no whole blocks of Q8_0"},
+        {PEFT_E_SHAPE, "no whole blocks of Q8_0"}, {PEFT_E_INVALID, "the name of tensor 1 is NULL"},
+        {PEFT_E_INVALID, "the name of tensor 1 is no valid UTF-8"}, {PEFT_E_SHAPE, "has 0 dimensions, expected 1 to 8"},
+        {PEFT_E_SHAPE, "has a size of -1 in dimension 0"}, {PEFT_E_SHAPE, "has a size of 4611686018427387904 in dimension 0"},
     };
     for (size_t c = 0; c < PEFT__COUNT(cases); c++) {
         pieces_tensors bad = t;
@@ -301,6 +303,11 @@ TEST(api_pieces_bad_tensors) {
         if (c == 4) { bad.data[1] = NULL; }
         if (c == 5) { bad.names[2] = bad.names[1]; }
         if (c == 6) { bad.dtypes[1] = PEFT_DTYPE_Q8_0; bad.dims[8 + bad.ndims[1] - 1] = 33; }
+        if (c == 7) { bad.names[1] = NULL; }
+        if (c == 8) { bad.names[1] = "a\xFF"; }
+        if (c == 9) { bad.ndims[1] = 0; }
+        if (c == 10) { bad.dims[8] = -1; }
+        if (c == 11) { bad.dims[8] = (int64_t)1 << 62; }
         CHECK_STATUS(pieces_make(w.ctx, &bad, NULL, &m), cases[c].st);
         CHECK_ERROR_HAS(cases[c].text);
         CHECK(m == NULL);

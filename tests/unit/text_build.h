@@ -52,6 +52,28 @@
               TEXT_BPE(TEXT_SPM_VOCAB, TEXT_SPM_MERGES,                                     \
                        ",\"unk_token\":\"<unk>\",\"byte_fallback\":true,\"fuse_unk\":true"))
 
+/* A field of a SentencePiece model that has a length. */
+static inline void text_spm_put(peft__str *s, uint8_t tag, const char *data, size_t len) {
+    peft__str_putc(s, (char)tag);
+    peft__str_putc(s, (char)(unsigned char)len);
+    peft__str_put(s, data, len);
+}
+
+/* One of its pieces; type 1 normal, 2 unknown, 3 control, 4 of the user. */
+static inline void text_spm_piece(peft__str *s, const char *text, float score, char type) {
+    char piece[64], bits[4];
+    size_t n = strlen(text);
+    memcpy(bits, &score, 4); /* the tests run on little-endian machines, as do the files */
+    piece[0] = 0x0A;
+    piece[1] = (char)n;
+    memcpy(piece + 2, text, n);
+    piece[n + 2] = 0x15;
+    memcpy(piece + n + 3, bits, 4);
+    piece[n + 7] = 0x18;
+    piece[n + 8] = type;
+    text_spm_put(s, 0x0A, piece, n + 9);
+}
+
 static inline peft_status text_write(peft__mem *mem, const char *dir, const char *name, const char *text) {
     return peft__save_text(mem, runner_path(dir, name), text, strlen(text));
 }

@@ -137,39 +137,19 @@ TEST(text_gpt2_files) {
 
 /* ---- tokenizer.model ---- */
 
-static void spm_put(peft__str *s, uint8_t tag, const char *data, size_t len) {
-    peft__str_putc(s, (char)tag);
-    peft__str_putc(s, (char)(unsigned char)len);
-    peft__str_put(s, data, len);
-}
-
-static void spm_put_piece(peft__str *s, const char *text, float score, char type) {
-    char piece[64], bits[4];
-    size_t n = strlen(text);
-    memcpy(bits, &score, 4); /* the tests run on little-endian machines, as do the files */
-    piece[0] = 0x0A;
-    piece[1] = (char)n;
-    memcpy(piece + 2, text, n);
-    piece[n + 2] = 0x15;
-    memcpy(piece + n + 3, bits, 4);
-    piece[n + 7] = 0x18;
-    piece[n + 8] = type;
-    spm_put(s, 0x0A, piece, n + 9);
-}
-
 /* unk 0, <s> 1, </s> 2, U+2581 3, a 4, b 5, ab 6 (score -2), U+2581 a 7 (score -1), "x x" of the user 8. */
 static void spm_put_model(peft__str *s, const char *trainer, size_t trainer_len, const char *normalizer, size_t len) {
-    spm_put_piece(s, "<unk>", 0, 2);
-    spm_put_piece(s, "<s>", 0, 3);
-    spm_put_piece(s, "</s>", 0, 3);
-    spm_put_piece(s, TEXT_MARK, -5, 1);
-    spm_put_piece(s, "a", -6, 1);
-    spm_put_piece(s, "b", -7, 1);
-    spm_put_piece(s, "ab", -2, 1);
-    spm_put_piece(s, TEXT_MARK "a", -1, 1);
-    spm_put_piece(s, "x" TEXT_MARK "x", 0, 4);
-    spm_put(s, 0x12, trainer, trainer_len);
-    spm_put(s, 0x1A, normalizer, len);
+    text_spm_piece(s, "<unk>", 0, 2);
+    text_spm_piece(s, "<s>", 0, 3);
+    text_spm_piece(s, "</s>", 0, 3);
+    text_spm_piece(s, TEXT_MARK, -5, 1);
+    text_spm_piece(s, "a", -6, 1);
+    text_spm_piece(s, "b", -7, 1);
+    text_spm_piece(s, "ab", -2, 1);
+    text_spm_piece(s, TEXT_MARK "a", -1, 1);
+    text_spm_piece(s, "x" TEXT_MARK "x", 0, 4);
+    text_spm_put(s, 0x12, trainer, trainer_len);
+    text_spm_put(s, 0x1A, normalizer, len);
 }
 
 static peft_status spm_try(peft__mem *mem, const char *trainer, size_t trainer_len, const char *normalizer, size_t len,

@@ -9,11 +9,15 @@
 #include "kernels/x86/simd_avx2.h"
 
 #define TILE_VECS 2
+#ifndef PEFT_MINIMAL /* it takes a kilobyte */
 #define TILE_6X2
+#endif
 
 #include "kernels/simd/tile.inc"
 
+#ifdef TILE_6X2
 #include "kernels/x86/tile_avx2.inc"
+#endif
 
 #include "kernels/simd/dequant.inc"
 
