@@ -139,7 +139,7 @@ bench: $(STATIC) $(TOOL) ## speed and memory, as ratios inside one run
 bench-families: $(SHARED) ## training speed of each family beside Llama's (docs/benchmarks-families.md)
 	@BUILD=$(abspath $(BUILD)) python3 bench/families.py --out docs/benchmarks-families.md
 
-cases: $(SHARED) ## the four case studies of docs/cases, an hour (case-medical: one of them; needs PEFT_TESTDATA)
+cases: $(SHARED) ## the four case studies of docs/cases, 50 minutes (case-medical: one of them; needs PEFT_TESTDATA)
 	@BUILD=$(abspath $(BUILD)) bash examples/cases/run.sh $(ARGS)
 
 case-medical case-markets case-news case-conversation: case-%: $(SHARED)
