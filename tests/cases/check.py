@@ -22,7 +22,7 @@ ROWS = {
         "words": (["SmolLM2, as it is", "SmolLM2, LoRA r 8"], ["loss", "accuracy", "f1", "bytes"]),
     },
     "markets": {
-        "markets": (["Pfeiffer, together", "Pfeiffer, one by one", "Houlsby, together", "Compacter, together",
+        "markets": (["Pfeiffer, together", "Pfeiffer, one by one", "Pfeiffer, pooler trained, together", "Houlsby, together", "Compacter, together",
                      "LoRA, pooler trained, together", "one model, fully fine-tuned"],
                     ["app", "clothing", "sentiment", "trainable", "bytes", "peak_mib", "seconds"]),
         "new": (["the adapter of the English reviews, as it is", "the adapter of the English reviews, trained on",

@@ -35,7 +35,7 @@ refused() {
     shift 2
     "$@" >"$work/out" 2>"$work/err" </dev/null
     code=$?
-    if [ "$code" -eq 1 ] && [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF "$sentence" "$work/err"; then
+    if [ "$code" -eq 1 ] && [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -e "$sentence" "$work/err"; then
         ok "$name"
     else
         fail "$name" "exit code $code, says: $(head -c 300 "$work/err" | tr '\n' ' ')"
