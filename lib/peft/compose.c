@@ -67,17 +67,18 @@ static compose_copy compose_copies(const compose_all *c, peft__tape *t, const pe
     const peft__adapter *owner[2] = {NULL, NULL};
     const bool last_counts = peft__heads_has(c->base, s);
     compose_copy out = {PEFT__NONE, PEFT__NONE};
-    for (size_t i = c->n; i-- > 0;) {
-        const peft__attachment *at = c->leaves[i].at[s->id];
-        if (at == NULL || !compose_takes(c, t, i, only)) { continue; }
+    for (size_t left = c->n; left > 0; left--) {
+        const compose_leaf *leaf = &c->leaves[left - 1];
+        const peft__attachment *at = leaf->at[s->id];
+        if (at == NULL || !compose_takes(c, t, left - 1, only)) { continue; }
         int32_t found[2] = {at->weight_param, at->bias_param};
         for (int k = 0; k < 2; k++) {
             if (found[k] < 0 || (owner[k] != NULL && last_counts)) { continue; }
             if (owner[k] != NULL) {
                 peft__tape_fail(t, PEFT_E_UNSUPPORTED, "adapters \"%s\" and \"%s\" both replace the %s of \"%s\"",
-                                c->leaves[i].adapter->name, owner[k]->name, k == 0 ? "weight" : "bias", s->path);
+                                leaf->adapter->name, owner[k]->name, k == 0 ? "weight" : "bias", s->path);
             }
-            owner[k] = compose_enter(t, &c->leaves[i])->adapter;
+            owner[k] = compose_enter(t, leaf)->adapter;
             *(k == 0 ? &out.weight : &out.bias) = peft__adapter_tape_copy(owner[k], found[k], t);
         }
     }

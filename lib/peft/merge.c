@@ -85,7 +85,8 @@ peft_status peft__merge_value(peft__adapter *const *adapters, size_t n, const do
     int32_t copy;
     bool weight;
     peft__weight_read(run->k, w, out);
-    for (size_t i = n; i-- > 0;) { /* of heads of a task the last one's counts, as compose.c has it */
+    for (size_t left = n; left > 0; left--) { /* of heads of a task the last one's counts, as compose.c has it */
+        const size_t i = left - 1;
         const peft__attachment *at = merge_find(adapters[i], tensor, &copy, &weight);
         if (at == NULL || copy < 0) { continue; }
         if (owner != NULL && peft__heads_has(owner->base, &owner->base->sites[at->site])) { continue; }

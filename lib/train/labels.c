@@ -47,7 +47,7 @@ static peft_status labels_range(const char *what, size_t row, double label, cons
 static peft_status labels_numbers(const struct peft_dataset *d, const peft__row *r, size_t i, const peft__task *t, const char *what,
                                   bool *found) {
     peft_status st = PEFT_OK;
-    const float *x = (const float *)d->targets.data + r->target;
+    const float *x = d->targets.data == NULL ? NULL : (const float *)d->targets.data + r->target; /* none: no row has numbers */
     *found = r->list || r->n_targets > 0 || r->label >= 0;
     if (t->problem == PEFT__PROBLEM_REGRESSION) {
         if (r->named) { FAIL(PEFT_E_FORMAT, "row %zu of the %s data has a name as its label, and the model gives numbers", i, what); }
