@@ -25,9 +25,7 @@ static int combine_main(const tool_args *args) {
     if (args->named_count == 0) { DO(tool_usage("combine needs --adapter NAME=DIR; see 'peft combine --help'")); }
     names = combine_names(args);
     DO(run_begin(&run, args, schemas));
-    DO(task_from_adapter(&run, args));
-    TRY(peft_model_open(run.ctx, args->model, settings_of(&run.options, "model"), &run.model));
-    TRY(peft_adapters_create(run.model, &run.adapters));
+    DO(run_open_set(&run, args));
     for (size_t i = 0; i < args->named_count; i++) {
         TRY(peft_adapters_load(run.adapters, args->named[i].key, args->named[i].value, settings_of(&run.options, "load")));
     }

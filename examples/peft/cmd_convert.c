@@ -18,9 +18,7 @@ static int convert_main(const tool_args *args) {
     tool_run run = {0};
     DO(convert_check(args));
     DO(run_begin(&run, args, schemas));
-    DO(task_from_adapter(&run, args));
-    TRY(peft_model_open(run.ctx, args->model, settings_of(&run.options, "model"), &run.model));
-    TRY(peft_adapters_create(run.model, &run.adapters));
+    DO(run_open_set(&run, args));
     TRY(peft_adapters_load(run.adapters, RUN_ADAPTER, args->adapter, settings_of(&run.options, "load")));
     TRY(peft_adapters_save(run.adapters, RUN_ADAPTER, args->out, settings_of(&run.options, "save")));
     if (!args->quiet) { (void)fprintf(stderr, "saved in %s\n", args->out); }

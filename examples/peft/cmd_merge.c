@@ -10,9 +10,7 @@ static int merge_main(const tool_args *args) {
     tool_run run = {0};
     char *expression = run_expression(args);
     DO(run_begin(&run, args, schemas));
-    DO(task_from_adapter(&run, args));
-    TRY(peft_model_open(run.ctx, args->model, settings_of(&run.options, "model"), &run.model));
-    TRY(peft_adapters_create(run.model, &run.adapters));
+    DO(run_open_set(&run, args));
     DO(run_load_adapters(&run, args));
     TRY(peft_adapters_merge(run.adapters, expression, args->out, settings_of(&run.options, "merge")));
     if (!args->quiet) { (void)fprintf(stderr, "saved in %s\n", args->out); }

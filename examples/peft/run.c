@@ -110,6 +110,15 @@ char *run_expression(const tool_args *args) {
     return text.text;
 }
 
+int run_open_set(tool_run *r, const tool_args *args) {
+    int rc = TOOL_OK;
+    DO(task_from_adapter(r, args));
+    TRY(peft_model_open(r->ctx, args->model, settings_of(&r->options, "model"), &r->model));
+    TRY(peft_adapters_create(r->model, &r->adapters));
+out:
+    return rc;
+}
+
 int run_open_session(tool_run *r, const tool_args *args) {
     int rc = TOOL_OK;
     char *expression = run_expression(args);

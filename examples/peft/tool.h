@@ -111,6 +111,7 @@ int run_begin(tool_run *r, const tool_args *args, const char *const *schemas);
 int run_open_model(tool_run *r, const tool_args *args);   /* model and, where there is none yet, tokenizer */
 int run_open_tokenizer(tool_run *r, const tool_args *args);
 int run_load_adapters(tool_run *r, const tool_args *args); /* the adapters of --adapter, into a set */
+int run_open_set(tool_run *r, const tool_args *args);     /* the model, for the task of its adapters, and an empty set */
 int run_open_session(tool_run *r, const tool_args *args); /* model and tokenizer, then the adapters if any, and a session */
 char *run_expression(const tool_args *args); /* --compose, or the adapters' names; to be freed; NULL: no adapters */
 int run_load_data(tool_run *r, const char *path, peft_dataset **out);

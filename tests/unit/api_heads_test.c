@@ -1,12 +1,6 @@
 /* api_heads_test.c - adapters of a classification that act together: each has a copy of the head, and the last one's counts. */
 #include "api_kit.h"
 
-#define HEADS_BERT                                                                                                    \
-    "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"hidden_size\":16,"             \
-    "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":24,\"vocab_size\":14,"                  \
-    "\"max_position_embeddings\":48,\"type_vocab_size\":2,\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12,"        \
-    "\"pad_token_id\":0,\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}"
-
 enum { HEADS_ROWS = 2, HEADS_LABELS = 3, HEADS_LOGITS = HEADS_ROWS * HEADS_LABELS, HEADS_HEAD = 16 * HEADS_LABELS };
 
 typedef struct heads_world { /* "fresh", which changes nothing but has a head of its own, and "trained" */
@@ -24,7 +18,7 @@ static peft_status heads_open(heads_world *w) {
     static const char *const fresh[2] = {"lora", "{'r':2}"}, *const trained[2] = {"lora", "{'r':3}"};
     memset(w, 0, sizeof *w);
     TRY(api_context(&w->host, &w->ctx));
-    TRY(api_model(w->ctx, HEADS_BERT, &w->m));
+    TRY(api_model(w->ctx, API_BERT, &w->m));
     TRY(peft_adapters_create(w->m, &w->a));
     TRY(api_adapter(w->ctx, w->a, "fresh", fresh, 1, 0));
     TRY(api_adapter(w->ctx, w->a, "trained", trained, 2, 0.3F));

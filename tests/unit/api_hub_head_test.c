@@ -244,7 +244,7 @@ TEST(api_hub_head_of_a_classification) {
     peft_options *o = NULL;
     float values[48];
     const char *dir = runner_tmpdir();
-    CHECK_OK(hub_open(&w, GOLDEN_BERT, PEFT_DTYPE_F32, dir));
+    CHECK_OK(hub_open(&w, API_BERT, PEFT_DTYPE_F32, dir));
     CHECK_OK(api_options(w.ctx, "load", "{'allow_nan':true}", &o));
     for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
         CHECK_OK(hub_write(dir, cases[i].tensors, 1, cases[i].value));
@@ -269,7 +269,7 @@ TEST(api_hub_head_of_a_classification) {
 /* What head_config.json says of the labels. */
 TEST(api_hub_head_config) {
     static const char *const configs[][2] = {
-        {GOLDEN_BERT, "{\n  \"config\": null,\n  \"label2id\": {\n    \"a\": 0,\n    \"b\": 1,\n    \"c\": 2\n  },\n"
+        {API_BERT, "{\n  \"config\": null,\n  \"label2id\": {\n    \"a\": 0,\n    \"b\": 1,\n    \"c\": 2\n  },\n"
                       "  \"model_class\": \"BertForSequenceClassification\",\n  \"model_name\": \"\",\n  \"model_type\": \"bert\",\n"
                       "  \"name\": null,\n  \"num_labels\": 3\n}"},
         {"{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"hidden_size\":16,\"num_hidden_layers\":1,"

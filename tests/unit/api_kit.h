@@ -45,6 +45,11 @@ static inline peft_status api_context(api_host *h, peft_context **out) {
 #define API_GPT2                                                                                              \
     "{\"model_type\":\"gpt2\",\"n_embd\":16,\"n_layer\":2,\"n_head\":2,\"n_positions\":48,\"vocab_size\":14," \
     "\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\",\"bos_token_id\":12,\"eos_token_id\":12}"
+#define API_BERT                                                                                               \
+    "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"hidden_size\":16,"       \
+    "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":24,\"vocab_size\":14,"            \
+    "\"max_position_embeddings\":48,\"type_vocab_size\":2,\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12,"  \
+    "\"pad_token_id\":0,\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}"
 enum { API_VOCAB = 14, API_HIDDEN = 16, API_END = 12 };
 
 static inline peft_status api_model(peft_context *ctx, const char *config, peft_model **out) {

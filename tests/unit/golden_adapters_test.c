@@ -20,7 +20,7 @@ static const golden_entry golden_entries[] = {
     {.name = "dora", .method = "lora", .options = "{'r':1,'use_dora':true," GOLDEN_Q "}"},
     {.name = "lora.gguf", .method = "lora", .options = "{'r':1,'lora_alpha':3," GOLDEN_Q "}"},
     {.name = "lora-and-head", .method = "lora", .options = "{'r':1,'task_type':'SEQ_CLS','target_modules':['query'],"
-     "'layers_to_transform':[0]}", .config = GOLDEN_BERT},
+     "'layers_to_transform':[0]}", .config = API_BERT},
     {.name = "lora_fa", .method = "lora_fa", .options = "{'r':1," GOLDEN_Q "}", .baked = true},
     {.name = "adalora", .method = "adalora", .options = "{'init_r':2,'target_r':1," GOLDEN_Q "}"},
     {.name = "vera", .method = "vera", .options = "{'r':2," GOLDEN_Q "}"},
@@ -37,7 +37,7 @@ static const golden_entry golden_entries[] = {
     {.name = "ptuning", .method = "ptuning", .options = "{'num_virtual_tokens':2,'encoder_hidden_size':2}", .baked = true},
     {.name = "prefix", .method = "prefix", .options = "{'num_virtual_tokens':1}"},
     {.name = "pfeiffer-and-head", .method = "pfeiffer", .options = "{'use_gating':true,'ln_after':true," GOLDEN_ONE "}",
-     .config = GOLDEN_BERT},
+     .config = API_BERT},
     {.name = "pfeiffer_inv", .method = "pfeiffer_inv", .options = "{'inv_adapter_reduction_factor':8," GOLDEN_ONE "}"},
     {.name = "compacterpp", .method = "compacter++", .options = "{'phm_dim':2,'reduction_factor':8,'leave_out':[1]}"},
     {.name = "prefix_tuning", .method = "prefix_tuning", .options = "{'prefix_length':1,'flat':true,'leave_out':[0]}"},

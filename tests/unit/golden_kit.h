@@ -21,12 +21,6 @@
 #define GOLDEN_DIR "tests/golden"
 enum { GOLDEN_VERSIONS = 32, GOLDEN_TENSORS = 96, GOLDEN_FLOATS = 1 << 14 };
 
-#define GOLDEN_BERT                                                                                             \
-    "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"hidden_size\":16,"       \
-    "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":24,\"vocab_size\":14,"            \
-    "\"max_position_embeddings\":48,\"type_vocab_size\":2,\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12,"  \
-    "\"pad_token_id\":0,\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}"
-
 static inline bool golden_writing(void) {
     return getenv("PEFT_GOLDEN_WRITE") != NULL;
 }

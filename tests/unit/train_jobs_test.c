@@ -2,12 +2,6 @@
 #include "methods_kit.h"
 #include "train_kit.h"
 
-#define JOBS_BERT                                                                                                     \
-    "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"hidden_size\":16,"             \
-    "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"intermediate_size\":24,\"vocab_size\":14,"                  \
-    "\"max_position_embeddings\":48,\"type_vocab_size\":2,\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12,"        \
-    "\"pad_token_id\":0,\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}"
-
 enum { JOBS_STEPS = 3, JOBS_VALUES = 1 << 14, JOBS_MOST = 8 };
 
 typedef struct jobs_world { /* a model and adapters "m0", "m1", ... with data of their own */
@@ -156,7 +150,7 @@ static peft_status jobs_classes(jobs_world *w, const char *only, float *out[2], 
     peft_status st = PEFT_OK;
     static const char *const methods[2][2] = {{"lora", "{'r':2}"}, {"pfeiffer", "{'reduction_factor':4}"}};
     peft_options *o = NULL;
-    TRY(jobs_open(w, JOBS_BERT, 1));
+    TRY(jobs_open(w, API_BERT, 1));
     TRY(api_options(w->ctx, "dataset", "{'task':'sequence_classification'}", &o));
     for (size_t d = 0; d < 2; d++) {
         peft_dataset_free(w->data[d]);
