@@ -342,7 +342,8 @@ PEFT_API peft_status peft_adapters_info_json(const peft_adapters *a, const char 
 /* Number of an adapter's trainable tensors; 0 for an unknown name. [locks; since 0.1] */
 PEFT_API size_t peft_adapters_tensor_count(const peft_adapters *a, const char *name);
 /* Name, number of dimensions and sizes (slowest first) of tensor `index`, as in the Hugging Face file without
- * "base_model.model.". Any output may be NULL. PEFT_E_NOT_FOUND for an unknown adapter or past the end. [locks; since 0.1] */
+ * "base_model.model.". Any output may be NULL. Where parts of a union have one of the same name each (two heads, say), the name
+ * alone means that of the last part. PEFT_E_NOT_FOUND for an unknown adapter or past the end. [locks; since 0.1] */
 PEFT_API peft_status peft_adapters_tensor_info(const peft_adapters *a, const char *name, size_t index,
                                                const char **tensor, int32_t *ndim, int64_t dims[8]);
 /* Reads a tensor, row-major in its shape; cap and needed count floats. PEFT_E_NOT_FOUND. [locks; since 0.1] */

@@ -229,9 +229,10 @@ static bool adapters_trainable(const peft__adapter *a, size_t *left, adapters_te
     return false;
 }
 
+/* Of parts that have one of this name each, that of the last, whose head counts. */
 static bool adapters_named(const peft__adapter *a, const char *tensor, adapters_tensor *out) {
-    for (size_t i = 0; i < peft__adapter_own_parts(a); i++) {
-        if (adapters_named(PEFT__VEC_AT(&a->parts, peft__adapter *, i), tensor, out)) { return true; }
+    for (size_t i = peft__adapter_own_parts(a); i > 0; i--) {
+        if (adapters_named(PEFT__VEC_AT(&a->parts, peft__adapter *, i - 1), tensor, out)) { return true; }
     }
     out->a = a;
     return peft__adapter_find(a, tensor, &out->index) != NULL;

@@ -106,11 +106,16 @@ static peft_status batch_check_i32(const char *key, const int32_t *data, size_t 
     return PEFT_OK;
 }
 
-static peft_status batch_check(const peft_batch *b, const char *key, const void *data, const int64_t *offsets,
-                               size_t n_rows) {
+static peft_status batch_check_key(const peft_batch *b, const char *key) {
     peft_status st = PEFT_OK;
     TRY(peft__check_handle(b, PEFT__MAGIC_BATCH, "batch"));
     TRY(peft__check_text(key, "key"));
+out:
+    return st;
+}
+
+static peft_status batch_check(const void *data, const int64_t *offsets, size_t n_rows) {
+    peft_status st = PEFT_OK;
     TRY(peft__check_bytes(data, n_rows, "data"));
     TRY(peft__check_arg(offsets, "row_offsets"));
     TRY(batch_check_offsets(offsets, n_rows));
@@ -127,7 +132,7 @@ static void batch_fill(peft__vec *v, const void *data, size_t n) {
 /* What the encoder reads: as many rows, of lengths of their own. */
 static peft_status batch_set_source(peft_batch *b, const int32_t *data, const int64_t *offsets, size_t n_rows) {
     peft_status st = PEFT_OK;
-    TRY(batch_check(b, "source_ids", data, offsets, n_rows));
+    TRY(batch_check(data, offsets, n_rows));
     if (b->offsets.len == 0) { FAIL(PEFT_E_INVALID, "\"input_ids\" come before \"source_ids\""); }
     if (n_rows + 1 != b->offsets.len) {
         FAIL(PEFT_E_SHAPE, "\"source_ids\" have %zu rows, \"input_ids\" have %zu", n_rows, b->offsets.len - 1);
@@ -162,7 +167,6 @@ static const char batch_ints[] = "input_ids, token_type_ids, labels, source_ids,
 static peft_status batch_check_rows(const peft_batch *b, const char *key, const void *data, const int64_t *offsets, size_t n_rows,
                                     int64_t each) {
     peft_status st = PEFT_OK;
-    TRY(peft__check_handle(b, PEFT__MAGIC_BATCH, "batch"));
     TRY(peft__check_bytes(data, n_rows, "data"));
     if (b->offsets.len == 0) { FAIL(PEFT_E_INVALID, "\"input_ids\" come before \"%s\"", key); }
     if (n_rows + 1 != b->offsets.len) {
@@ -194,18 +198,19 @@ out:
 peft_status peft_batch_set_i32(peft_batch *b, const char *key, const int32_t *data, const int64_t *row_offsets,
                                size_t n_rows) {
     peft_status st = PEFT_OK;
-    for (size_t i = 0; key != NULL && i < PEFT__COUNT(batch_row_keys); i++) {
+    TRY(batch_check_key(b, key));
+    for (size_t i = 0; i < PEFT__COUNT(batch_row_keys); i++) {
         if (strcmp(key, batch_row_keys[i].key) == 0) { return batch_set_rows(b, &batch_row_keys[i], data, row_offsets, n_rows); }
     }
-    if (key != NULL && strcmp(key, "source_ids") == 0) { return batch_set_source(b, data, row_offsets, n_rows); }
-    TRY(batch_check(b, key, data, row_offsets, n_rows));
-    size_t n = (size_t)row_offsets[n_rows];
+    if (strcmp(key, "source_ids") == 0) { return batch_set_source(b, data, row_offsets, n_rows); }
     bool labels = strcmp(key, "labels") == 0, types = strcmp(key, "token_type_ids") == 0;
     if (!labels && !types && strcmp(key, "input_ids") != 0) {
         bool floats = strcmp(key, "loss_weights") == 0 || strcmp(key, "targets") == 0;
         return peft__fail(PEFT_E_KEY, "unknown key \"%s\" of a batch; known: %s%s", key, batch_ints,
                           floats ? " (loss_weights and targets are floats)" : "");
     }
+    TRY(batch_check(data, row_offsets, n_rows));
+    size_t n = (size_t)row_offsets[n_rows];
     TRY(batch_check_i32(key, data, n, labels));
     if (labels || types) { TRY(batch_check_same(b, key, row_offsets, n_rows)); }
     peft__vec *v = labels ? &b->labels : types ? &b->types : &b->ids;
@@ -239,14 +244,15 @@ out:
 peft_status peft_batch_set_f32(peft_batch *b, const char *key, const float *data, const int64_t *row_offsets,
                                size_t n_rows) {
     peft_status st = PEFT_OK;
-    if (key != NULL && strcmp(key, "targets") == 0) { return batch_set_targets(b, data, row_offsets, n_rows); }
-    TRY(batch_check(b, key, data, row_offsets, n_rows));
-    size_t n = (size_t)row_offsets[n_rows];
+    TRY(batch_check_key(b, key));
+    if (strcmp(key, "targets") == 0) { return batch_set_targets(b, data, row_offsets, n_rows); }
     if (strcmp(key, "loss_weights") != 0) {
         bool whole = strcmp(key, "input_ids") == 0 || strcmp(key, "labels") == 0;
         return peft__fail(PEFT_E_KEY, "unknown key \"%s\" of a batch; known: loss_weights, targets%s", key,
                           whole ? " (input_ids and labels are integers)" : "");
     }
+    TRY(batch_check(data, row_offsets, n_rows));
+    size_t n = (size_t)row_offsets[n_rows];
     for (size_t i = 0; i < n; i++) {
         if (!(data[i] >= 0) || data[i] - data[i] != 0) {
             FAIL(PEFT_E_INVALID, "value %zu of \"loss_weights\" is no finite number from 0", i);

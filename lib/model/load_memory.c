@@ -23,7 +23,8 @@ static peft_status memory_tensor(const peft__model_memory *in, size_t i, peft__a
     }
     for (int32_t d = 0; d < out->ndim; d++) {
         out->dims[d] = in->dims[i * PEFT__IO_MAX_DIMS + (size_t)d];
-        if (out->dims[d] < 0 || !peft__mul(elements, (size_t)out->dims[d], &elements) || elements > SIZE_MAX / 8) {
+        uint64_t size = (uint64_t)out->dims[d];
+        if (out->dims[d] < 0 || size > SIZE_MAX || !peft__mul(elements, (size_t)size, &elements) || elements > SIZE_MAX / 8) {
             FAIL(PEFT_E_SHAPE, "tensor \"%s\" has a size of %lld in dimension %d", name, (long long)out->dims[d], (int)d);
         }
     }

@@ -191,12 +191,12 @@ peft_status peft__trainer_apply(struct peft_trainer *t) {
     return loop_update(t);
 }
 
-/* The member whose tensor it is: of the adapter by name, or of a union of that name. */
+/* The member whose tensor it is: of the adapter by name, or of a union of that name, the last one that has it. */
 static peft_status loop_tensor(const struct peft_trainer *t, const char *adapter, const char *tensor, const peft__member **out,
                                size_t *index) {
     bool named = false;
-    for (size_t i = 0; i < t->members.len; i++) {
-        const peft__member *m = &PEFT__VEC_AT(&t->members, peft__member, i);
+    for (size_t i = t->members.len; i > 0; i--) {
+        const peft__member *m = &PEFT__VEC_AT(&t->members, peft__member, i - 1);
         bool own = strcmp(m->adapter->name, adapter) == 0;
         bool part = !own && strcmp(peft__trainer_job(t, m->job)->expression.text, adapter) == 0;
         named = named || own || part;

@@ -88,12 +88,15 @@ def stacks_look_up(theirs):
 
 
 def default_targets(base, method, cls, **options):
-    """Modules that PEFT chooses where none are said, and those of libpeft; None: the family has no default."""
+    """Modules that PEFT chooses where none are said, and those of libpeft; None: the family has no default. LN-tuning here then has
+    all norms of the base."""
     sides = []
     try:
         sides.append(sorted(peft.get_peft_model(base.plain(), cls(task_type=base.task_type, **options)).targeted_module_names))
     except (ValueError, TypeError) as error:
         sides.append(None if "target_modules" in str(error) else "refused")  # Conv1D, by some
+    if sides[0] is None and cls is LNTuningConfig:
+        sides[0] = sorted(n for n, m in base.plain().named_modules() if "Norm" in type(m).__name__)
     adapters = peftlib.Adapters(base.ours)
     try:
         adapters.add("a", method)
@@ -398,7 +401,6 @@ WITHOUT_PAST = ["DistilBERT", "ModernBERT"]
 NO_PREFIX = "the peer's plug-in interface has no prefixes for ModernBERT, whose attention is called with q, k and v in one"
 NO_PAST = "PEFT needs a model that takes `past_key_values` for a prefix"
 NO_CLASSIFIER = "PEFT's trained tokens know no classifier, and fail with `task_type=\"TOKEN_CLS\"`"
-TWO_HEADS = "each adapter here has a classifier of its own, and libpeft refuses two at a time"
 THIRDS = "of as many key heads as query heads: the peer cuts the matrix of q, k and v in three"
 STACKS = ("PEFT wraps the table `shared`, which the stacks of a T5 with a head of its own do not call, and its rows act on nothing: here "
           "they are told to")
@@ -425,15 +427,12 @@ class Case:
         self.special, self.alone, self.refused, self.changes = special or {}, alone, refused or {}, changes or {}
 
 
-def holes(case, note, titles, acts=False):
-    """There is no comparison for these. acts: it is libpeft that refuses, once all is there; else the peer, which may wait for rows."""
+def holes(case, note, titles):
+    """There is no comparison for these: the peer refuses, perhaps not before there are rows."""
     case.special = dict(case.special, **{t: (None, note) for t in titles})
 
     def build(base):
-        made = case.build(base)
-        if acts:
-            return peftlib.Session(base.ours, made.adapters, "a")
-        return Data(base, "padded").outputs(made.forward, alone=False)
+        return Data(base, "padded").outputs(case.build(base).forward, alone=False)
 
     case.refused = dict(case.refused, **{t: build for t in titles})
     return case
@@ -575,6 +574,6 @@ CASES = [
     bottleneck("unipelt", "unipelt", hub.UniPELTConfig(hub.PrefixTuningConfig(prefix_length=4, bottleneck_size=8),
                                                        hub.SeqBnConfig(reduction_factor=8), hub.LoRAConfig(r=3, alpha=6)),
                alone=GATES, **UNIPELT),
-    holes(fused(Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck")), TWO_HEADS, TAGGERS, acts=True),
+    fused(Case("union", "union", HUB, union, "a `ConfigUnion` of LoRA and a bottleneck")),
     Case("fusion", "fusion", HUB, fusion, "steps with the regularisation"),
 ]

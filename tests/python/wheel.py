@@ -203,21 +203,15 @@ def use(title, python, wheel, version, top):
     equal(title + ": uninstalled without a trace", left, [])
 
 
-def three_commands(python, tree, top):
-    """The first block of shell in the package's README, in an empty environment that has pip."""
+def readme_commands(python, tree):
+    """The first block of shell in the package's README as one script, typed where there is this Python."""
     readme = open(os.path.join(tree, "bindings", "python", "README.md"), encoding="utf-8").read()
-    commands = re.search(r"^```sh\n(.*?)^```", readme, re.M | re.S).group(1)
-    commands = re.sub(r"\\\n *", "", commands)
-    lines = [line for line in commands.splitlines() if line and not line.startswith("#")]
-    equal("README: commands", len(lines), 3)
-    folder = os.path.join(top, "README environment")
-    must("README: an environment", [python, "-m", "venv", folder])
-    env = {"PATH": os.path.join(folder, "bin") + os.pathsep + os.defpath + os.pathsep + os.environ["PATH"], "PYTHONPATH": ""}
-    for line in lines:
-        text = must("README: " + line[:90], line, env=env, cwd=tree)
+    script = re.search(r"^```sh\n(.*?)^```", readme, re.M | re.S).group(1)
+    env = {"PATH": os.path.dirname(os.path.realpath(python)) + os.pathsep + os.environ["PATH"], "PYTHONPATH": ""}
+    text = must("README: its commands", ["sh", "-e", "-c", script], env=env, cwd=tree)
     check("README: the last one answers like a pirate", re.search(r"\b(Ahoy|Avast|Arrr)!.*aboard", text), text.strip()[-300:])
     program = re.search(r"^```python\n# runs\n(.*?)^```", readme, re.M | re.S).group(1)
-    text = must("README: the same in Python", ["python", "-c", program], env=env, cwd=tree)
+    text = must("README: the same in Python", [os.path.join(tree, "venv", "bin", "python"), "-c", program], env=env, cwd=tree)
     check("README: and it answers so too", re.search(r"me hearties|aboard|Arrr", text), text.strip()[-300:])
 
 
@@ -272,7 +266,7 @@ def main():
         equal("wheel of the sdist: the same bytes", sorted(set(members(other)[0].items()) ^ set(members(wheel)[0].items())), [])
         for v in there:
             use(v, pythons[v], repaired, version, top)
-        three_commands(pythons[there[-1]], tree, top)
+        readme_commands(pythons[there[-1]], tree)
         other_ways(tree, wheel, top)
     except SystemExit:  # said already
         pass

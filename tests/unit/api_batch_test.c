@@ -53,6 +53,8 @@ TEST(api_batch_refuses) {
     CHECK_STATUS(peft_batch_set_i32(b, "input_ids", bad, offsets, 2), PEFT_E_INVALID);
     CHECK_ERROR_HAS("-2");
     CHECK_STATUS(peft_batch_set_i32(b, "adapter", ids, offsets, 2), PEFT_E_KEY);
+    CHECK_STATUS(peft_batch_set_i32(b, "class_labels", ids, NULL, 2), PEFT_E_KEY);
+    CHECK_ERROR_HAS("row_labels");
     CHECK_ERROR_HAS("known: input_ids, ");
     CHECK_OK(peft_batch_set_i32(b, "input_ids", ids, offsets, 2));
     CHECK_STATUS(peft_batch_set_i32(b, "labels", hole, offsets, 2), PEFT_E_INVALID);

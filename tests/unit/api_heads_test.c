@@ -97,6 +97,42 @@ TEST(api_heads_last_is_trained) {
     heads_close(&w);
 }
 
+/* By a union's name, a tensor that each part has one of is the last part's: its values, and its gradient. */
+TEST(api_heads_of_a_union) {
+    static const char *const both[2] = {"union", "{'parts':['trained','fresh']}"};
+    heads_world w;
+    peft_trainer *t = NULL;
+    float fresh[HEADS_HEAD], trained[HEADS_HEAD], out[HEADS_HEAD], twos[HEADS_HEAD];
+    CHECK_OK(heads_open(&w));
+    peft_options *o = NULL;
+    CHECK_OK(api_options(w.ctx, "method:union", both[1], &o));
+    CHECK_OK(peft_adapters_add(w.a, "both", both[0], o, 0));
+    CHECK_OK(heads_read(&w, "fresh", fresh));
+    CHECK_OK(heads_read(&w, "trained", trained));
+    CHECK_OK(heads_read(&w, "both", out));
+    CHECK_MEM(out, fresh, sizeof fresh);
+    for (size_t i = 0; i < HEADS_HEAD; i++) { twos[i] = 2; }
+    CHECK_OK(peft_adapters_tensor_write(w.a, "both", "classifier.weight", twos, HEADS_HEAD));
+    CHECK_OK(heads_read(&w, "fresh", out));
+    CHECK_MEM(out, twos, sizeof twos);
+    CHECK_OK(heads_read(&w, "trained", out));
+    CHECK_MEM(out, trained, sizeof trained);
+    static const int32_t labels[HEADS_ROWS] = {2, 0};
+    CHECK_OK(peft_batch_set_i32(w.batch, "row_labels", labels, NULL, HEADS_ROWS));
+    CHECK_OK(peft_trainer_create(w.a, NULL, &t));
+    CHECK_OK(peft_trainer_add_job(t, "both", NULL, NULL, NULL));
+    CHECK_OK(peft_trainer_accumulate(t, w.batch, NULL));
+    CHECK_OK(peft_trainer_gradient_read(t, "both", "classifier.weight", out, HEADS_HEAD, NULL));
+    CHECK_OK(peft_trainer_gradient_read(t, "fresh", "classifier.weight", twos, HEADS_HEAD, NULL));
+    CHECK_MEM(out, twos, sizeof twos);
+    float most = 0;
+    for (size_t i = 0; i < HEADS_HEAD; i++) { most = out[i] > most ? out[i] : most; }
+    CHECK(most > 1e-4F);
+    peft_options_free(o);
+    peft_trainer_free(t);
+    heads_close(&w);
+}
+
 /* A fusion has a head of its own, which is not its members'. */
 TEST(api_heads_of_a_fusion) {
     static const char *const names[] = {"one", "two", "fused"};

@@ -396,7 +396,8 @@ unsafe extern "C" {
     pub fn peft_adapters_tensor_count(a: *const peft_adapters, name: *const c_char) -> usize;
 
     /// Name, number of dimensions and sizes (slowest first) of tensor `index`, as in the Hugging Face file without
-    /// "base_model.model.". Any output may be NULL. PEFT_E_NOT_FOUND for an unknown adapter or past the end.
+    /// "base_model.model.". Any output may be NULL. Where parts of a union have one of the same name each (two heads,
+    /// say), the name alone means that of the last part. PEFT_E_NOT_FOUND for an unknown adapter or past the end.
     ///
     /// Call from: any thread; the handle orders changes; since 0.1.
     pub fn peft_adapters_tensor_info(
