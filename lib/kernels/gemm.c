@@ -306,19 +306,32 @@ int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g) {
     return serial ? 1 : (int64_t)GEMM_TASKS * run->workers;
 }
 
+/* Into how many of at least `blocks` column blocks n columns are cut, so that all workers end together: with as little as can be of
+ * the wide one's work, in blocks that are taken one by one, and then as few of them. units: of columns that are not cut. */
+static int64_t gemm_even(int64_t units, int64_t blocks, int64_t workers) {
+    int64_t best = blocks, least = INT64_MAX;
+    for (int64_t b = blocks; b <= 2 * blocks && b <= units; b++) {
+        const int64_t each = gemm_ceil(units, b), longest = gemm_ceil(gemm_ceil(units, each), workers) * each;
+        if (longest < least) { best = b, least = longest; }
+    }
+    return best;
+}
+
 /* Columns in a block: as many as the target size allows, fewer to give every worker enough tasks, in whole units. */
 static void gemm_cut(gemm_plan *p) {
     const peft__gemm_args *g = p->args;
     const peft__kernels *k = p->run->k;
-    const int64_t unit = g->b.trans ? k->nr : PEFT__MAX(k->nr, p->block.elems);
+    const int64_t unit = g->b.trans ? k->nr : PEFT__MAX(k->nr, p->block.elems), units = gemm_ceil(g->n, unit);
     const int64_t fit = PEFT__MIN(GEMM_B_TARGET / (int64_t)sizeof(float) / p->kc, GEMM_NC_MOST);
-    const int64_t most = PEFT__MAX(fit / unit * unit, unit);
     const int64_t want = peft__gemm_tasks(p->run, g);
-    int64_t blocks = gemm_ceil(g->n, most);
-    blocks = PEFT__MAX(blocks, PEFT__MIN(want, gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
-    p->nc = gemm_ceil(gemm_ceil(g->n, blocks), unit) * unit;
+    int64_t blocks = gemm_ceil(units, PEFT__MAX(fit / unit, 1));
+    if (want > 1) {
+        blocks = PEFT__MAX(blocks, PEFT__MIN(want * 3 / 4, gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
+        blocks = gemm_even(units, blocks, p->run->workers);
+    }
+    p->nc = gemm_ceil(units, blocks) * unit;
     blocks = gemm_ceil(g->n, p->nc);
-    const int64_t row_blocks = PEFT__MAX(1, PEFT__MIN(gemm_ceil(want, blocks), g->m / (4 * p->mr)));
+    const int64_t row_blocks = PEFT__MAX(1, PEFT__MIN(gemm_ceil(want * 3 / 4, blocks), g->m / (4 * p->mr)));
     p->mc = gemm_ceil(gemm_ceil(g->m, row_blocks), p->mr) * p->mr;
     p->row_blocks = gemm_ceil(g->m, p->mc);
 }
