@@ -78,9 +78,10 @@ out:
     return st;
 }
 
-static peft_status heads_names(struct peft_model *m, const peft__json *config, peft__task *t) {
+static peft_status heads_names(struct peft_model *m, const peft__json *config, const char *what, peft__task *t) {
     peft_status st = PEFT_OK;
     const peft__json *map = config != NULL ? peft__json_find(config, "id2label") : NULL, *list = NULL;
+    int64_t unnamed = 2;
     size_t n = 0;
     if (m->ask.names != NULL && m->ask.names[0] != '\0') {
         TRY(peft__json_parse(&m->arena, m->ask.names, strlen(m->ask.names), "labels", &list));
@@ -90,8 +91,10 @@ static peft_status heads_names(struct peft_model *m, const peft__json *config, p
     } else if (m->ask.labels == 0 && map != NULL && map->kind == PEFT__JSON_OBJECT) {
         TRY(heads_read_names(m, map, "key \"id2label\"", t));
         n = map->len;
+    } else if (config != NULL) {
+        TRY(peft__json_int(config, what, "num_labels", unnamed, 1, HEADS_MAX_LABELS, &unnamed));
     }
-    t->labels = m->ask.labels > 0 ? m->ask.labels : n > 0 ? (int64_t)n : 2;
+    t->labels = m->ask.labels > 0 ? m->ask.labels : n > 0 ? (int64_t)n : unnamed;
     if (n > 0 && t->labels != (int64_t)n) {
         FAIL(PEFT_E_KEY, "num_labels is %lld, and there are %zu labels", (long long)t->labels, n);
     }
@@ -143,7 +146,7 @@ peft_status peft__heads_choose(struct peft_model *m, const peft__json *config, c
     }
     if (m->config.init_range <= 0) { m->config.init_range = 0.02; }
     if (config != NULL) { TRY(peft__json_float(config, what, "initializer_range", m->config.init_range, &m->config.init_range)); }
-    if (kind == PEFT__TASK_SEQUENCE || kind == PEFT__TASK_TOKENS) { TRY(heads_names(m, config, t)); }
+    if (kind == PEFT__TASK_SEQUENCE || kind == PEFT__TASK_TOKENS) { TRY(heads_names(m, config, what, t)); }
     if (kind == PEFT__TASK_SEQUENCE) { TRY(heads_problem(m, config, what, t)); }
     if (kind == PEFT__TASK_SPAN) { t->labels = 2; }
     if (kind == PEFT__TASK_EMBEDDING) {

@@ -65,6 +65,7 @@ TEST(encoder_configs_are_refused_by_key) {
         {ENCODER_BERT(ENCODER_OF("BertForSequenceClassification") ",\"problem_type\":\"ranking\""), PEFT_E_UNSUPPORTED, "\"ranking\""},
         {ENCODER_BERT(ENCODER_OF("BertForTokenClassification") ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}"), PEFT_E_FORMAT, "id2label"},
         {ENCODER_BERT(ENCODER_OF("BertForTokenClassification") ",\"id2label\":{\"0\":\"a\",\"1\":\"a\"}"), PEFT_E_KEY, "names \"a\" twice"},
+        {ENCODER_BERT(ENCODER_OF("BertForTokenClassification") ",\"num_labels\":0"), PEFT_E_FORMAT, "\"num_labels\" is 0"},
     };
     peft_context *ctx = NULL;
     CHECK_OK(peft_context_create(NULL, &ctx));
@@ -300,6 +301,26 @@ TEST(encoder_batches_need_what_the_loss_needs) {
         peft_trainer_free(t);
         peft_batch_free(b);
         peft_adapters_free(set);
+        peft_model_free(m);
+    }
+    peft_context_free(ctx);
+}
+
+/* A config may say how many labels there are and name none. */
+TEST(encoder_labels_without_names) {
+    static const struct { const char *config, *says; } cases[] = {
+        {ENCODER_BERT(ENCODER_OF("BertForTokenClassification") ",\"num_labels\":5"), "\"num_labels\":5,"},
+        {ENCODER_BERT(ENCODER_OF("BertForTokenClassification") ENCODER_LABELS ",\"num_labels\":5"), "\"num_labels\":3,"},
+        {ENCODER_BERT(ENCODER_OF("BertForTokenClassification")), "\"num_labels\":2,"},
+    };
+    peft_context *ctx = NULL;
+    CHECK_OK(peft_context_create(NULL, &ctx));
+    for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
+        char info[4096];
+        peft_model *m = encoder_random(ctx, cases[i].config);
+        CHECK(m != NULL);
+        CHECK_OK(peft_model_info_json(m, info, sizeof info, NULL));
+        if (strstr(info, cases[i].says) == NULL) { CHECK_STR(info, cases[i].says); }
         peft_model_free(m);
     }
     peft_context_free(ctx);
