@@ -148,12 +148,13 @@ static void hf_model(const peft__tokenizer *t, peft__json_out *j, peft__str *scr
 static void hf_config(const peft__tokenizer *t, peft__json_out *j) {
     static const char *const keys[] = {"bos_token",  "eos_token", "pad_token", "unk_token",
                                        "mask_token", "cls_token", "sep_token"};
-    bool bert = t->kind == PEFT__TOK_WORDPIECE, bos_eos = t->kind == PEFT__TOK_BYTES || t->kind == PEFT__TOK_SPM;
+    bool bert = t->kind == PEFT__TOK_WORDPIECE;
+    bool bos_eos = (t->kind == PEFT__TOK_BYTES || t->kind == PEFT__TOK_SPM) && t->pair_made;
     const int32_t ids[] = {bert ? -1 : t->bos, bert ? -1 : t->eos, t->pad, t->unk, t->mask,
                            bert ? t->bos : -1, bert ? t->eos : -1};
     peft__json_object(j);
     peft__hf_text(j, "tokenizer_class", "PreTrainedTokenizerFast");
-    if (bos_eos) { /* what else there is is in the post_processor */
+    if (bos_eos) { /* what else there is is in the post_processor, whose pair a reader would make anew */
         peft__hf_bool(j, "add_bos_token", t->n_lead > 0);
         peft__hf_bool(j, "add_eos_token", t->n_trail > 0);
     }

@@ -11,6 +11,7 @@ static void pair_put(peft__tokenizer *t, int32_t id, int32_t type) {
 
 void peft__tok_pair_template(peft__tokenizer *t) {
     if (t->n_pair > 0) { return; }
+    t->pair_made = true;
     for (int32_t type = 0; type < 2; type++) {
         for (size_t i = 0; i < t->n_lead; i++) { pair_put(t, t->lead[i], type); }
         pair_put(t, type == 0 ? PEFT__PART_FIRST : PEFT__PART_SECOND, type);

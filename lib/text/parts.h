@@ -259,6 +259,7 @@ struct peft__tokenizer {
     size_t n_lead, n_trail;
     peft__template_item pair[PEFT__TOK_PAIR]; /* two texts */
     size_t n_pair;                            /* 0: made of lead and trail */
+    bool pair_made;                           /* from lead and trail, as no file says it */
     bool trim;                                /* places of tokens leave the spaces at their ends out */
     bool trim_prefix;                         /* but for the one that was put in front */
     peft__vec eog;                            /* int32_t ids that end generation */

@@ -117,4 +117,43 @@ static inline const char *text_of(const peft__tokenizer *t, const int32_t *ids, 
     return st == PEFT_OK ? out : "failed";
 }
 
+/* ids with the model's template of a text and, unless NULL, a second; each "id" or, of token type 1, "id'". */
+static inline const char *text_pair(const peft__tokenizer *t, const char *first, const char *second) {
+    static char out[512];
+    peft__vec v;
+    size_t at = 0;
+    peft__text_in a = {.text = first, .len = strlen(first)}, b = {.text = second, .len = second != NULL ? strlen(second) : 0};
+    peft__pair_rule rule = {.flags = PEFT_TOKENIZE_BOS_EOS | PEFT_TOKENIZE_SPECIAL};
+    peft__vec_init(&v, t->mem, sizeof(peft__encoded));
+    peft_status st = peft__tokenizer_encode_pair(t, &a, second != NULL ? &b : NULL, &rule, &v, NULL);
+    out[0] = '\0';
+    for (size_t i = 0; i < v.len && at + 16 < sizeof out; i++) {
+        const peft__encoded *x = &PEFT__VEC_AT(&v, peft__encoded, i);
+        at += (size_t)snprintf(out + at, 16, "%s%d%s", i > 0 ? " " : "", (int)x->id, x->type == 1 ? "'" : "");
+    }
+    peft__vec_free(&v);
+    return st == PEFT_OK ? out : "failed";
+}
+
+static inline void text_charsmap_unit(uint8_t *at, uint32_t label, uint32_t offset, bool leaf) {
+    uint32_t v = label | offset << 10 | (leaf ? 1u << 8 : 0);
+    for (int i = 0; i < 4; i++) { at[i] = (uint8_t)(v >> (8 * i)); }
+}
+
+/* A character map in which "x" becomes "ab" and "xy" becomes "c": a double array of 512 units by hand, and the texts. Returns its
+ * bytes, of which there is room for 4096. */
+static inline size_t text_charsmap(uint8_t *blob) {
+    uint8_t *u = blob + 4;
+    memset(blob, 0, 4 + 512 * 4 + 8);
+    blob[1] = 8;                                                      /* 2048 bytes */
+    text_charsmap_unit(u, 0, 256, false);                                  /* root: children at 256 ^ byte */
+    text_charsmap_unit(u + 4 * (256 ^ 'x'), 'x', (256 ^ 'x') ^ 128, true); /* its children at 128 ^ byte, its value at 128 */
+    u[4 * 128 + 3] = 0x80;                                            /* value 0: "ab" */
+    text_charsmap_unit(u + 4 * (128 ^ 'y'), 'y', (128 ^ 'y') ^ 64, true);
+    u[4 * 64] = 3; /* value 3: "c" */
+    u[4 * 64 + 3] = 0x80;
+    memcpy(u + 2048, "ab\0c", 5);
+    return 4 + 2048 + 5;
+}
+
 #endif

@@ -2,24 +2,6 @@
  * mT5's extra ids, DeBERTa's mask; which of the two configs says the class, and what takes no part in it. */
 #include "text_build.h"
 
-/* ids with the model's template of a text and, unless NULL, a second; each "id" or, of token type 1, "id'". */
-static const char *families_pair(const peft__tokenizer *t, const char *first, const char *second) {
-    static char out[512];
-    peft__vec v;
-    size_t at = 0;
-    peft__text_in a = {.text = first, .len = strlen(first)}, b = {.text = second, .len = second != NULL ? strlen(second) : 0};
-    peft__pair_rule rule = {.flags = PEFT_TOKENIZE_BOS_EOS | PEFT_TOKENIZE_SPECIAL};
-    peft__vec_init(&v, t->mem, sizeof(peft__encoded));
-    peft_status st = peft__tokenizer_encode_pair(t, &a, second != NULL ? &b : NULL, &rule, &v, NULL);
-    out[0] = '\0';
-    for (size_t i = 0; i < v.len && at + 16 < sizeof out; i++) {
-        const peft__encoded *x = &PEFT__VEC_AT(&v, peft__encoded, i);
-        at += (size_t)snprintf(out + at, 16, "%s%d%s", i > 0 ? " " : "", (int)x->id, x->type == 1 ? "'" : "");
-    }
-    peft__vec_free(&v);
-    return st == PEFT_OK ? out : "failed";
-}
-
 /* Both configs (NULL: none) into a folder that has the tokenizer's files. */
 static peft_status families_open(peft__mem *mem, const char *dir, const char *tokenizer, const char *model, peft__tokenizer **out) {
     peft_status st = PEFT_OK;
@@ -51,8 +33,8 @@ TEST(text_families_roberta) {
     for (size_t i = 0; i < PEFT__COUNT(configs); i++) {
         peft__tokenizer *t = NULL;
         CHECK_OK(families_open(mem, families_bytes(mem), configs[i][0], configs[i][1], &t));
-        CHECK_STR(families_pair(t, "ab", NULL), "0 6 2");
-        CHECK_STR(families_pair(t, "ab", "b a"), "0 6 2 2 5 8 2");
+        CHECK_STR(text_pair(t, "ab", NULL), "0 6 2");
+        CHECK_STR(text_pair(t, "ab", "b a"), "0 6 2 2 5 8 2");
         CHECK_STR(text_ids(t, "ab", PEFT_TOKENIZE_BOS_EOS), "0 6 2");
         CHECK_STR(text_ids(t, "ab", 0), "6");
         CHECK_STR(text_ids(t, "a <mask>b", PEFT_TOKENIZE_SPECIAL), "4 9 5"); /* it takes the space before it */
@@ -70,14 +52,14 @@ TEST(text_families_roberta_by_its_options) {
     peft__mem *mem = runner_mem();
     peft__tokenizer *t = NULL;
     CHECK_OK(families_open(mem, families_bytes(mem), "{\"tokenizer_class\":\"RobertaTokenizer\",\"add_prefix_space\":true}", NULL, &t));
-    CHECK_STR(families_pair(t, "ab", "a"), "0 7 6 2 2 8 2"); /* each text as after a space */
+    CHECK_STR(text_pair(t, "ab", "a"), "0 7 6 2 2 8 2"); /* each text as after a space */
     peft__tokenizer_free(t);
     CHECK_OK(families_open(mem, families_bytes(mem), "{\"tokenizer_class\":\"RobertaTokenizer\",\"added_tokens_decoder\":{\"9\":{"
                            "\"content\":\"<mask>\",\"special\":true,\"lstrip\":false}}}", NULL, &t));
     CHECK_STR(text_ids(t, "a <mask>b", PEFT_TOKENIZE_SPECIAL), "4 7 9 5"); /* a list of added tokens says it all */
     peft__tokenizer_free(t);
     CHECK_OK(families_open(mem, families_bytes(mem), "{\"tokenizer_class\":\"GPT2Tokenizer\"}", "{\"model_type\":\"roberta\"}", &t));
-    CHECK_STR(families_pair(t, "ab", "b"), "6 5'"); /* the class counts, not the model */
+    CHECK_STR(text_pair(t, "ab", "b"), "6 5'"); /* the class counts, not the model */
     CHECK_INT(t->mask, -1);
     peft__tokenizer_free(t);
     static const char *const bad[] = {"add_prefix_space", "trim_offsets"};
@@ -92,7 +74,7 @@ TEST(text_families_roberta_by_its_options) {
     CHECK_OK(text_write(mem, dir, "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2,\"</s>\":3}"));
     CHECK_OK(text_write(mem, dir, "merges.txt", "a b\n"));
     CHECK_OK(families_open(mem, dir, "{\"tokenizer_class\":\"RobertaTokenizer\"}", NULL, &t));
-    CHECK_STR(families_pair(t, "ab", "b"), "2 1'"); /* without a <s> there is nothing to put around */
+    CHECK_STR(text_pair(t, "ab", "b"), "2 1'"); /* without a <s> there is nothing to put around */
     CHECK_INT(t->eos, 3);
     peft__tokenizer_free(t);
 }
@@ -141,14 +123,14 @@ TEST(text_families_t5) {
         char expected[48];
         CHECK_OK(families_open(mem, families_pieces(mem, false, 1), cases[i].tokenizer, cases[i].model, &t));
         CHECK_INT(peft__tokenizer_size(t), cases[i].size);
-        CHECK_STR(families_pair(t, "a", NULL), "6 1");
-        CHECK_STR(families_pair(t, "a", "a b"), "6 1 6 3 5 1");
+        CHECK_STR(text_pair(t, "a", NULL), "6 1");
+        CHECK_STR(text_pair(t, "a", "a b"), "6 1 6 3 5 1");
         CHECK_INT(t->bos, -1);
         CHECK_INT(t->eos, 1);
         CHECK_INT(t->pad, 0);
         if (cases[i].size > 7) { /* the last id is the first extra one */
             (void)snprintf(expected, sizeof expected, "6 %d 1", (int)cases[i].size - 1);
-            CHECK_STR(families_pair(t, "a<extra_id_0>", NULL), expected);
+            CHECK_STR(text_pair(t, "a<extra_id_0>", NULL), expected);
             (void)snprintf(expected, sizeof expected, "<extra_id_%d>", (int)cases[i].size - 8);
             CHECK_INT(peft__tokenizer_id(t, expected, strlen(expected)), 7);
         }
@@ -158,7 +140,7 @@ TEST(text_families_t5) {
     peft__tokenizer *t = NULL;
     CHECK_OK(families_open(mem, families_pieces(mem, false, 2), "{\"tokenizer_class\":\"T5Tokenizer\"}", NULL, &t));
     CHECK_INT(peft__tokenizer_size(t), 7);
-    CHECK_STR(families_pair(t, "a", "b"), "6 3' 5'");
+    CHECK_STR(text_pair(t, "a", "b"), "6 3' 5'");
     peft__tokenizer_free(t);
 }
 
@@ -171,15 +153,15 @@ TEST(text_families_deberta) {
     for (size_t i = 0; i < PEFT__COUNT(configs); i++) {
         CHECK_OK(families_open(mem, families_pieces(mem, true, 1), configs[i][0], configs[i][1], &t));
         CHECK_INT(peft__tokenizer_size(t), 9);
-        CHECK_STR(families_pair(t, "a", NULL), "1 7 2");
-        CHECK_STR(families_pair(t, "a", "[MASK]"), "1 7 2 8' 2'");
-        CHECK_STR(families_pair(t, "A", NULL), "1 4 3 2");
+        CHECK_STR(text_pair(t, "a", NULL), "1 7 2");
+        CHECK_STR(text_pair(t, "a", "[MASK]"), "1 7 2 8' 2'");
+        CHECK_STR(text_pair(t, "A", NULL), "1 4 3 2");
         CHECK_INT(t->mask, 8);
         CHECK_INT(t->pad, 0);
         peft__tokenizer_free(t);
     }
     CHECK_OK(families_open(mem, families_pieces(mem, true, 1), "{" FAMILIES_DEBERTA ",\"do_lower_case\":true}", NULL, &t));
-    CHECK_STR(families_pair(t, "A", NULL), "1 7 2");
+    CHECK_STR(text_pair(t, "A", NULL), "1 7 2");
     peft__tokenizer_free(t);
     CHECK_STATUS(families_open(mem, families_pieces(mem, true, 1), "{" FAMILIES_DEBERTA ",\"do_lower_case\":1}", NULL,
                                &t), PEFT_E_FORMAT);

@@ -145,30 +145,10 @@ TEST(text_normalizer_steps) {
 
 /* ---- character maps ---- */
 
-static void charsmap_unit(uint8_t *at, uint32_t label, uint32_t offset, bool leaf) {
-    uint32_t v = label | offset << 10 | (leaf ? 1u << 8 : 0);
-    for (int i = 0; i < 4; i++) { at[i] = (uint8_t)(v >> (8 * i)); }
-}
-
-/* "x" becomes "ab", "xy" becomes "c": a double array of 512 units by hand, and the texts. Returns its bytes. */
-static size_t charsmap_build(uint8_t *blob) {
-    uint8_t *u = blob + 4;
-    memset(blob, 0, 4 + 512 * 4 + 8);
-    blob[1] = 8;                                                      /* 2048 bytes */
-    charsmap_unit(u, 0, 256, false);                                  /* root: children at 256 ^ byte */
-    charsmap_unit(u + 4 * (256 ^ 'x'), 'x', (256 ^ 'x') ^ 128, true); /* its children at 128 ^ byte, its value at 128 */
-    u[4 * 128 + 3] = 0x80;                                            /* value 0: "ab" */
-    charsmap_unit(u + 4 * (128 ^ 'y'), 'y', (128 ^ 'y') ^ 64, true);
-    u[4 * 64] = 3; /* value 3: "c" */
-    u[4 * 64 + 3] = 0x80;
-    memcpy(u + 2048, "ab\0c", 5);
-    return 4 + 2048 + 5;
-}
-
 TEST(text_charsmap) {
     peft__mem *mem = runner_mem();
     uint8_t blob[4096];
-    size_t len = charsmap_build(blob), used = 0, n = 0;
+    size_t len = text_charsmap(blob), used = 0, n = 0;
     peft__charsmap map, again;
     peft__arena a;
     peft__str s;
