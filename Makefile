@@ -314,8 +314,9 @@ $(BUILD)/libpeft.pc: include/peft.h FORCE
 # Layers without inner loops are made for size: a fifth less of their code, at no cost that shows.
 $(foreach layer,api infer model peft train,$(BUILD)/obj/lib/$(layer)/%.o): private FLAGS += $(if $(filter -O2,$(CFLAGS)),-Os)
 # So are readers, writers and messages of the others.
-SIZED := base/file.c base/findings.c base/options.c base/status.c io/gguf%.c io/json_%.c io/safetensors%.c text/chat.c text/companions.c \
-	text/export%.c text/families.c text/sentencepiece.c text/tokenizer%.c text/verify.c
+SIZED := autograd/plan.c autograd/tape.c base/file.c base/findings.c base/options.c base/status.c io/gguf%.c io/json_%.c \
+	io/safetensors%.c text/chat.c text/companions.c text/export%.c text/families.c text/pair.c text/sentencepiece.c text/tokenizer%.c \
+	text/verify.c text/vocab.c
 $(patsubst %.c,$(BUILD)/obj/lib/%.o,$(filter $(SIZED),$(SOURCES))): private FLAGS += $(if $(filter -O2,$(CFLAGS)),-Os)
 $(foreach layer,api base io peft text,$(BUILD)/obj/lib/$(layer)/%.o) $(BUILD)/obj/examples/%.o: private FLAGS += $(CANARIES)
 $(BUILD)/obj/lib/peft/factor.o: private FLAGS += $(if $(filter -O2,$(CFLAGS)),-O2)

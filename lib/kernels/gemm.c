@@ -33,6 +33,8 @@ enum {
     GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
     GEMM_NC_MOST = 2048,         /* columns of a block, whatever its depth */
     GEMM_TASKS = 4,              /* wanted for each worker: one that is held up then costs little */
+    GEMM_ROW_BLOCKS = 5,         /* ways to cut rows that are tried: into 1 to 4, and what makes enough tasks */
+    GEMM_PACKING = 28,           /* rows of C that could be computed while B's block is packed */
     GEMM_EXACT = 2,              /* rows for which rounding to bfloat16 does not pay */
     GEMM_SERIAL = 1 << 17,       /* products below which waking a thread costs more than it saves */
 };
@@ -306,34 +308,39 @@ int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g) {
     return serial ? 1 : (int64_t)GEMM_TASKS * run->workers;
 }
 
-/* Into how many of at least `blocks` column blocks n columns are cut, so that all workers end together: with as little as can be of
- * the wide one's work, in blocks that are taken one by one, and then as few of them. units: of columns that are not cut. */
-static int64_t gemm_even(int64_t units, int64_t blocks, int64_t workers) {
-    int64_t best = blocks, least = INT64_MAX;
-    for (int64_t b = blocks; b <= 2 * blocks && b <= units; b++) {
-        const int64_t each = gemm_ceil(units, b), longest = gemm_ceil(gemm_ceil(units, each), workers) * each;
-        if (longest < least) { best = b, least = longest; }
-    }
-    return best;
+/* Cuts C so; units: of columns, which are not cut. What the worker with most has then, in columns times rows. */
+static int64_t gemm_try(gemm_plan *p, int64_t units, int64_t unit, int64_t blocks, int64_t row_blocks) {
+    const peft__gemm_args *g = p->args;
+    p->nc = gemm_ceil(units, blocks) * unit;
+    p->mc = gemm_ceil(gemm_ceil(g->m, row_blocks), p->mr) * p->mr;
+    p->row_blocks = gemm_ceil(g->m, p->mc);
+    const int64_t tasks = gemm_ceil(g->n, p->nc) * p->row_blocks;
+    return gemm_ceil(tasks, p->run->workers) * p->nc * (p->mc + GEMM_PACKING);
 }
 
-/* Columns in a block: as many as the target size allows, fewer to give every worker enough tasks, in whole units. */
+/* Column blocks as wide as the target size allows, narrower ones and blocks of rows where that keeps all workers busy until the end. */
 static void gemm_cut(gemm_plan *p) {
     const peft__gemm_args *g = p->args;
     const peft__kernels *k = p->run->k;
     const int64_t unit = g->b.trans ? k->nr : PEFT__MAX(k->nr, p->block.elems), units = gemm_ceil(g->n, unit);
     const int64_t fit = PEFT__MIN(GEMM_B_TARGET / (int64_t)sizeof(float) / p->kc, GEMM_NC_MOST);
-    const int64_t want = peft__gemm_tasks(p->run, g);
-    int64_t blocks = gemm_ceil(units, PEFT__MAX(fit / unit, 1));
-    if (want > 1) {
-        blocks = PEFT__MAX(blocks, PEFT__MIN(want * 3 / 4, gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
-        blocks = gemm_even(units, blocks, p->run->workers);
+    const int64_t fewest = gemm_ceil(units, PEFT__MAX(fit / unit, 1)), tasks = peft__gemm_tasks(p->run, g);
+    const int64_t want = tasks * 3 / 4, most = PEFT__MAX(g->m / (4 * p->mr), 1); /* even tasks need not be as many */
+    if (tasks == 1) {
+        (void)gemm_try(p, units, unit, fewest, 1);
+        return;
     }
-    p->nc = gemm_ceil(units, blocks) * unit;
-    blocks = gemm_ceil(g->n, p->nc);
-    const int64_t row_blocks = PEFT__MAX(1, PEFT__MIN(gemm_ceil(want * 3 / 4, blocks), g->m / (4 * p->mr)));
-    p->mc = gemm_ceil(gemm_ceil(g->m, row_blocks), p->mr) * p->mr;
-    p->row_blocks = gemm_ceil(g->m, p->mc);
+    gemm_plan best = *p;
+    int64_t least = INT64_MAX;
+    for (int64_t r = 1; r <= GEMM_ROW_BLOCKS; r++) {
+        const int64_t rows = PEFT__MIN(r < GEMM_ROW_BLOCKS ? r : gemm_ceil(want, fewest), most);
+        const int64_t from = PEFT__MAX(fewest, PEFT__MIN(gemm_ceil(want, rows), gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
+        for (int64_t b = from; b == from || (b <= units && b < from + tasks); b++) {
+            const int64_t longest = gemm_try(p, units, unit, b, rows);
+            if (longest < least) { least = longest, best = *p; }
+        }
+    }
+    *p = best;
 }
 
 void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
