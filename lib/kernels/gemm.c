@@ -33,7 +33,7 @@ enum {
     GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
     GEMM_NC_MOST = 2048,         /* columns of a block, whatever its depth */
     GEMM_TASKS = 4,              /* wanted for each worker: one that is held up then costs little */
-    GEMM_ROW_BLOCKS = 5,         /* ways to cut rows that are tried: into 1 to 4, and what makes enough tasks */
+    GEMM_ROW_BLOCKS = 4,         /* most blocks of rows, but where more are needed for enough tasks */
     GEMM_PACKING = 28,           /* rows of C that could be computed while B's block is packed */
     GEMM_EXACT = 2,              /* rows for which rounding to bfloat16 does not pay */
     GEMM_SERIAL = 1 << 17,       /* products below which waking a thread costs more than it saves */
@@ -332,11 +332,10 @@ static void gemm_cut(gemm_plan *p) {
     }
     gemm_plan best = *p;
     int64_t least = INT64_MAX;
-    for (int64_t r = 1; r <= GEMM_ROW_BLOCKS; r++) {
-        const int64_t rows = PEFT__MIN(r < GEMM_ROW_BLOCKS ? r : gemm_ceil(want, fewest), most);
-        const int64_t from = PEFT__MAX(fewest, PEFT__MIN(gemm_ceil(want, rows), gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
+    for (int64_t r = 1; r <= PEFT__MIN(PEFT__MAX(gemm_ceil(want, fewest), GEMM_ROW_BLOCKS), most); r++) {
+        const int64_t from = PEFT__MAX(fewest, PEFT__MIN(gemm_ceil(want, r), gemm_ceil(g->n, PEFT__MAX(2 * k->nr, unit))));
         for (int64_t b = from; b == from || (b <= units && b < from + tasks); b++) {
-            const int64_t longest = gemm_try(p, units, unit, b, rows);
+            const int64_t longest = gemm_try(p, units, unit, b, r);
             if (longest < least) { least = longest, best = *p; }
         }
     }

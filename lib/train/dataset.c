@@ -15,8 +15,11 @@ static const peft__option dataset_options[] = {
      "what the rows are for; unset: as the fields of the first row say"},
     {"max_length", PEFT__OPT_INT, "1024", 1, 1 << 24, NULL, "longest row in tokens; longer ones are cut"},
     {"max_source_length", PEFT__OPT_INT, "1024", 1, 1 << 24, NULL, "seq2seq_lm: most tokens of what the encoder reads"},
+#ifndef PEFT_MINIMAL
     {"doc_stride", PEFT__OPT_INT, "128", 0, 1 << 24, NULL,
      "question_answering: tokens of the context that a row shares with the one before it"},
+    {"mlm_probability", PEFT__OPT_FLOAT, "0.15", 0, 1, NULL, "masked_lm: share of a text's tokens that are masked"},
+#endif
     {"truncation", PEFT__OPT_STR, "right", 1, 0, "right|left|error", "which end of a longer row is cut, or an error"},
     {"packing", PEFT__OPT_BOOL, "false", 1, 0, NULL, "join rows to rows of max_length"},
     {"prompt_template", PEFT__OPT_STR, "", 1, 0, NULL, "text of a row with its fields in braces: 'Record: {mr}\\nSentence:'"},
