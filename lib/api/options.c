@@ -52,14 +52,41 @@ peft_status peft_options_set_bool(peft_options *o, const char *key, int32_t valu
     return st == PEFT_OK ? peft__opt_set_bool(&o->set, key, value != 0) : st;
 }
 
-peft_status peft_options_set_str(peft_options *o, const char *key, const char *value) {
+/* set: peft__opt_set_str or peft__opt_set_text. A list or map that names a key twice is refused: the set could not say it again. */
+static peft_status options_set(peft_options *o, const char *key, const char *text,
+                               peft_status (*set)(peft__optset *, const char *, const char *)) {
+    const peft__json *node = NULL;
+    peft__arena arena;
+    peft__optset copy;
+    memset(&copy, 0, sizeof copy);
     peft_status st = options_check(o, key);
-    return st == PEFT_OK ? peft__opt_set_str(&o->set, key, value) : st;
+    if (st != PEFT_OK) { return st; }
+    peft__arena_init(&arena, &o->ctx->mem);
+    TRY(peft__optset_copy(&copy, &o->ctx->mem, &o->set));
+    TRY(set(&copy, key, text));
+    const char *value = peft__opt_str(&copy, key);
+    if (value[0] != '\0' && peft__option_is_json(peft__schema_find(copy.schema, key))) {
+        st = peft__json_parse(&arena, value, strlen(value), key, &node);
+        if (st != PEFT_OK) {
+            st = st == PEFT_E_FORMAT ? PEFT_E_KEY : st;
+            goto out;
+        }
+    }
+    peft__optset before = o->set;
+    o->set = copy;
+    copy = before;
+out:
+    peft__arena_free(&arena);
+    peft__optset_free(&copy);
+    return st;
+}
+
+peft_status peft_options_set_str(peft_options *o, const char *key, const char *value) {
+    return options_set(o, key, value, peft__opt_set_str);
 }
 
 peft_status peft_options_set_text(peft_options *o, const char *key, const char *text) {
-    peft_status st = options_check(o, key);
-    return st == PEFT_OK ? peft__opt_set_text(&o->set, key, text) : st;
+    return options_set(o, key, text, peft__opt_set_text);
 }
 
 /* null: back to the default, which then does not count as given. */

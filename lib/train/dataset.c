@@ -14,8 +14,8 @@ static const peft__option dataset_options[] = {
      "causal_lm|masked_lm|seq2seq_lm|sequence_classification|token_classification|question_answering|embedding",
      "what the rows are for; unset: as the fields of the first row say"},
     {"max_length", PEFT__OPT_INT, "1024", 1, 1 << 24, NULL, "longest row in tokens; longer ones are cut"},
-    {"max_source_length", PEFT__OPT_INT, "1024", 1, 1 << 24, NULL, "seq2seq_lm: most tokens of what the encoder reads"},
 #ifndef PEFT_MINIMAL
+    {"max_source_length", PEFT__OPT_INT, "1024", 1, 1 << 24, NULL, "seq2seq_lm: most tokens of what the encoder reads"},
     {"doc_stride", PEFT__OPT_INT, "128", 0, 1 << 24, NULL,
      "question_answering: tokens of the context that a row shares with the one before it"},
     {"mlm_probability", PEFT__OPT_FLOAT, "0.15", 0, 1, NULL, "masked_lm: share of a text's tokens that are masked"},
@@ -26,7 +26,9 @@ static const peft__option dataset_options[] = {
     {"completion_template", PEFT__OPT_STR, "", 1, 0, NULL, "what the model must answer, the same way: ' {refs.0}'"},
     {"loss_on", PEFT__OPT_STR, "completion", 1, 0, "completion|all", "tokens that have a loss in rows with a prompt"},
     {"append_eos", PEFT__OPT_BOOL, "true", 1, 0, NULL, "end texts and completions with the end-of-text token"},
+#ifndef PEFT_MINIMAL
     {"verbalizer", PEFT__OPT_PAIRS, "", 1, 0, NULL, "classes and what the model says for them: positive=\" good\",negative=\" bad\""},
+#endif
     {"max_rows", PEFT__OPT_INT, "0", 0, 1e15, NULL, "read no more than this many rows of a file; 0: all"},
     {"task_id", PEFT__OPT_INT, "0", 0, INT32_MAX, NULL, "task of rows that name none, for multitask_prompt"},
 };

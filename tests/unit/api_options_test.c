@@ -116,6 +116,34 @@ TEST(api_options_json_round_trip) {
     peft_context_free(ctx);
 }
 
+/* A key that a list or map has twice, in whichever way it is written, would be said by the set and taken by none. */
+TEST(api_options_repeated_keys_are_refused) {
+    static const struct { const char *schema, *key, *good, *bad; } cases[] = {
+        {"dataset", "verbalizer", "a=x,b=\"y z\"", "a=x,a=\"y z\""},
+        {"dataset", "verbalizer", "{\"a\":\"x\"}", "{\"a\":\"x\",\"\\u0061\":\"y\"}"},
+        {"method:lora", "rank_pattern", "{\"q\":2,\"v\":4}", "{\"q\":2,\"q\":4}"},
+    };
+    peft_context *ctx = NULL;
+    CHECK_OK(peft_context_create(NULL, &ctx));
+    for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
+        peft_options *o = NULL, *again = NULL;
+        char before[8192], after[8192];
+        CHECK_OK(peft_options_create(ctx, cases[i].schema, &o));
+        CHECK_OK(peft_options_set_text(o, cases[i].key, cases[i].good));
+        CHECK_OK(peft_options_get_json(o, before, sizeof before, NULL));
+        CHECK_STATUS(peft_options_set_text(o, cases[i].key, cases[i].bad), PEFT_E_KEY);
+        CHECK_ERROR_HAS("appears twice in one object");
+        CHECK_STATUS(peft_options_set_str(o, cases[i].key, cases[i].bad), PEFT_E_KEY);
+        CHECK_OK(peft_options_get_json(o, after, sizeof after, NULL)); /* it is as it was */
+        CHECK_STR(after, before);
+        CHECK_OK(peft_options_create(ctx, cases[i].schema, &again));
+        CHECK_OK(peft_options_set_json(again, before, strlen(before)));
+        peft_options_free(o);
+        peft_options_free(again);
+    }
+    peft_context_free(ctx);
+}
+
 TEST(api_options_null_is_the_default) {
     peft_context *ctx = options_ctx();
     peft_options *o = NULL, *fresh = NULL;
