@@ -52,6 +52,12 @@ peft_status peft_options_set_bool(peft_options *o, const char *key, int32_t valu
     return st == PEFT_OK ? peft__opt_set_bool(&o->set, key, value != 0) : st;
 }
 
+static void options_exchange(peft__optset *a, peft__optset *b) {
+    peft__optset before = *a;
+    *a = *b;
+    *b = before;
+}
+
 /* set: peft__opt_set_str or peft__opt_set_text. A list or map that names a key twice is refused: the set could not say it again. */
 static peft_status options_set(peft_options *o, const char *key, const char *text,
                                peft_status (*set)(peft__optset *, const char *, const char *)) {
@@ -72,9 +78,7 @@ static peft_status options_set(peft_options *o, const char *key, const char *tex
             goto out;
         }
     }
-    peft__optset before = o->set;
-    o->set = copy;
-    copy = before;
+    options_exchange(&o->set, &copy);
 out:
     peft__arena_free(&arena);
     peft__optset_free(&copy);
@@ -153,9 +157,7 @@ peft_status peft_options_set_json(peft_options *o, const char *json, size_t len)
     if (root->kind != PEFT__JSON_OBJECT) { FAIL(PEFT_E_FORMAT, "options: expected a JSON object"); }
     TRY(peft__optset_copy(&copy, &o->ctx->mem, &o->set));
     for (size_t i = 0; i < root->len; i++) { TRY(options_set_node(&copy, root->keys[i].str, &root->items[i])); }
-    peft__optset before = o->set;
-    o->set = copy;
-    copy = before;
+    options_exchange(&o->set, &copy);
 out:
     if (peft__is_handle(o, PEFT__MAGIC_OPTIONS)) { peft__arena_free(&arena); }
     peft__optset_free(&copy);

@@ -135,6 +135,50 @@ static inline const char *text_pair(const peft__tokenizer *t, const char *first,
     return st == PEFT_OK ? out : "failed";
 }
 
+/* A unigram model of a piece for each character of ASCII, with '?' for the rest, and of "[xU]", a piece of the user, under a normalizer
+ * and a pre_tokenizer. */
+static inline peft_status text_ascii(peft__mem *mem, const char *normalizer, const char *pre, peft__tokenizer **out) {
+    peft__str json;
+    peft__str_init(&json, mem);
+    peft__str_putf(&json, "{\"added_tokens\":[{\"id\":97,\"content\":\"[xU]\",\"special\":false,\"normalized\":false}],\"normalizer\":%s,"
+                          "\"pre_tokenizer\":%s,\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",-9],[\"" TEXT_MARK "\",-1]",
+                   normalizer, pre);
+    for (char c = ' '; c <= '~'; c++) {
+        if (c != '?') { peft__str_putf(&json, ",[\"%s%c\",-1]", c == '"' || c == '\\' ? "\\" : "", c); }
+    }
+    peft__str_puts(&json, ",[\"[xU]\",-1]]}}");
+    peft_status st = text_open(mem, peft__str_c(&json), NULL, out);
+    peft__str_free(&json);
+    return st;
+}
+
+/* The pieces that a text became, one after the other, or "failed"; valid until the next call. */
+static inline const char *text_pieces(const peft__tokenizer *t, const char *text) {
+    static char out[256];
+    peft__vec ids;
+    size_t at = 0;
+    peft__vec_init(&ids, t->mem, sizeof(int32_t));
+    peft_status st = peft__tokenizer_encode(t, text, strlen(text), 0, &ids);
+    for (size_t i = 0; i < ids.len && at + 8 < sizeof out; i++) {
+        const peft__token *k = &t->tokens[PEFT__VEC_AT(&ids, int32_t, i)];
+        memcpy(out + at, k->text, k->len);
+        at += k->len;
+    }
+    out[at] = '\0';
+    peft__vec_free(&ids);
+    return st == PEFT_OK ? out : "failed";
+}
+
+/* Writes a GGUF file that has a tokenizer of so many rows, 0 as many as tokens, and no tensors. */
+static inline peft_status text_to_gguf(const peft__tokenizer *t, size_t rows, const char *path) {
+    peft__gguf_out w;
+    peft__gguf_out_init(&w, t->mem);
+    peft_status st = peft__tokenizer_to_gguf(t, rows, &w);
+    if (st == PEFT_OK) { st = peft__gguf_write(&w, t->mem, path, NULL, 0); }
+    peft__gguf_out_free(&w);
+    return st;
+}
+
 static inline void text_charsmap_unit(uint8_t *at, uint32_t label, uint32_t offset, bool leaf) {
     uint32_t v = label | offset << 10 | (leaf ? 1u << 8 : 0);
     for (int i = 0; i < 4; i++) { at[i] = (uint8_t)(v >> (8 * i)); }
@@ -145,10 +189,10 @@ static inline void text_charsmap_unit(uint8_t *at, uint32_t label, uint32_t offs
 static inline size_t text_charsmap(uint8_t *blob) {
     uint8_t *u = blob + 4;
     memset(blob, 0, 4 + 512 * 4 + 8);
-    blob[1] = 8;                                                      /* 2048 bytes */
+    blob[1] = 8;                                                           /* 2048 bytes */
     text_charsmap_unit(u, 0, 256, false);                                  /* root: children at 256 ^ byte */
     text_charsmap_unit(u + 4 * (256 ^ 'x'), 'x', (256 ^ 'x') ^ 128, true); /* its children at 128 ^ byte, its value at 128 */
-    u[4 * 128 + 3] = 0x80;                                            /* value 0: "ab" */
+    u[4 * 128 + 3] = 0x80;                                                 /* value 0: "ab" */
     text_charsmap_unit(u + 4 * (128 ^ 'y'), 'y', (128 ^ 'y') ^ 64, true);
     u[4 * 64] = 3; /* value 3: "c" */
     u[4 * 64 + 3] = 0x80;

@@ -10,11 +10,7 @@ static peft_status export_again(peft__mem *mem, const peft__tokenizer *t, bool g
         peft_status st = peft__tokenizer_to_hf(t, dir);
         return st != PEFT_OK ? st : peft__tokenizer_open(mem, dir, out);
     }
-    peft__gguf_out w;
-    peft__gguf_out_init(&w, mem);
-    peft_status st = peft__tokenizer_to_gguf(t, 0, &w);
-    if (st == PEFT_OK) { st = peft__gguf_write(&w, mem, path, NULL, 0); }
-    peft__gguf_out_free(&w);
+    peft_status st = text_to_gguf(t, 0, path);
     return st != PEFT_OK ? st : peft__tokenizer_open(mem, path, out);
 }
 
@@ -67,17 +63,13 @@ TEST(text_export_spm) {
 static void export_rows(const char *json, const char *config, size_t rows) {
     peft__mem *mem = runner_mem();
     peft__tokenizer *a = NULL, *b = NULL;
-    peft__gguf_out w;
     char ids[512], last[32];
     const char *path = runner_path(runner_tmpdir(), "rows.gguf");
     CHECK_OK(text_open(mem, json, config, &a));
     size_t count = (size_t)peft__tokenizer_size(a);
     (void)snprintf(last, sizeof last, "[PAD%zu]", rows - 1);
     (void)snprintf(ids, sizeof ids, "%s", text_ids(a, export_text, 3));
-    peft__gguf_out_init(&w, mem);
-    CHECK_OK(peft__tokenizer_to_gguf(a, rows, &w));
-    CHECK_OK(peft__gguf_write(&w, mem, path, NULL, 0));
-    peft__gguf_out_free(&w);
+    CHECK_OK(text_to_gguf(a, rows, path));
     CHECK_OK(peft__tokenizer_open(mem, path, &b));
     CHECK_INT(peft__tokenizer_size(b), rows);
     CHECK_INT(peft__tokenizer_id(b, last, strlen(last)), rows - 1);
@@ -85,10 +77,8 @@ static void export_rows(const char *json, const char *config, size_t rows) {
     CHECK_STR(text_ids(b, export_text, 3), ids);
     (void)snprintf(ids, sizeof ids, "%s", text_ids(a, last, 3));
     CHECK_STR(text_ids(b, last, 3), ids);
-    peft__gguf_out_init(&w, mem);
-    CHECK_STATUS(peft__tokenizer_to_gguf(a, count - 1, &w), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(text_to_gguf(a, count - 1, path), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("and the model");
-    peft__gguf_out_free(&w);
     peft__tokenizer_free(a);
     peft__tokenizer_free(b);
 }

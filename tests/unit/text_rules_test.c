@@ -2,39 +2,6 @@
  * normalisers, sequences in sequences, the older post-processors, each kind of splitting; written again they say the same. */
 #include "text_build.h"
 
-/* Pieces of ASCII by their own characters, '?' for the rest: what a text became. */
-static const char *rules_text(const peft__tokenizer *t, const char *text) {
-    static char out[256];
-    peft__vec ids;
-    size_t at = 0;
-    peft__vec_init(&ids, t->mem, sizeof(int32_t));
-    peft_status st = peft__tokenizer_encode(t, text, strlen(text), 0, &ids);
-    for (size_t i = 0; i < ids.len && at + 8 < sizeof out; i++) {
-        const peft__token *k = &t->tokens[PEFT__VEC_AT(&ids, int32_t, i)];
-        memcpy(out + at, k->text, k->len);
-        at += k->len;
-    }
-    out[at] = '\0';
-    peft__vec_free(&ids);
-    return st == PEFT_OK ? out : "failed";
-}
-
-/* A unigram model with these two rules, and "[U]" as a piece of the user. */
-static peft_status rules_unigram(peft__mem *mem, const char *normalizer, const char *pre, peft__tokenizer **out) {
-    peft__str json;
-    peft__str_init(&json, mem);
-    peft__str_putf(&json, "{\"added_tokens\":[{\"id\":97,\"content\":\"[xU]\",\"special\":false,\"normalized\":false}],\"normalizer\":%s,"
-                          "\"pre_tokenizer\":%s,\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",-9],[\"" TEXT_MARK "\",-1]",
-                   normalizer, pre);
-    for (char c = ' '; c <= '~'; c++) {
-        if (c != '?') { peft__str_putf(&json, ",[\"%s%c\",-1]", c == '"' || c == '\\' ? "\\" : "", c); }
-    }
-    peft__str_puts(&json, ",[\"[xU]\",-1]]}}");
-    peft_status st = text_open(mem, peft__str_c(&json), NULL, out);
-    peft__str_free(&json);
-    return st;
-}
-
 #define RULES_META \
     "{\"type\":\"Metaspace\",\"replacement\":\"" TEXT_MARK "\",\"prepend_scheme\":\"never\",\"split\":false}"
 
@@ -49,7 +16,7 @@ static peft_status rules_mapped(peft__mem *mem, peft__tokenizer **out) {
                        "\"precompiled_charsmap\":\"");
     if (st == PEFT_OK) { peft__charsmap_put_base64(&map, &s); }
     peft__str_puts(&s, "\"}]}]}");
-    if (st == PEFT_OK) { st = rules_unigram(mem, peft__str_c(&s), RULES_META, out); }
+    if (st == PEFT_OK) { st = text_ascii(mem, peft__str_c(&s), RULES_META, out); }
     peft__str_free(&s);
     return st;
 }
@@ -65,15 +32,6 @@ static bool rules_written(const char *dir, const char *part) {
     text[n] = '\0';
     if (f != NULL) { (void)fclose(f); }
     return strstr(text, part) != NULL;
-}
-
-static peft_status rules_to_gguf(const peft__tokenizer *t, const char *path) {
-    peft__gguf_out w;
-    peft__gguf_out_init(&w, t->mem);
-    peft_status st = peft__tokenizer_to_gguf(t, 0, &w);
-    if (st == PEFT_OK) { st = peft__gguf_write(&w, t->mem, path, NULL, 0); }
-    peft__gguf_out_free(&w);
-    return st;
 }
 
 /* Hugging Face's library maps a cluster of characters by its shortest beginning, SentencePiece the longest stretch. */
@@ -95,12 +53,12 @@ TEST(text_rules_character_maps) {
     CHECK_OK(rules_mapped(mem, &hf));
     CHECK_OK(peft__tokenizer_to_hf(hf, dir));
     CHECK_OK(peft__tokenizer_open(mem, dir, &again));
-    CHECK_OK(rules_to_gguf(hf, path));
+    CHECK_OK(text_to_gguf(hf, 0, path));
     CHECK_OK(peft__tokenizer_open(mem, path, &spm));
     for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
-        CHECK_STR(rules_text(hf, cases[i].text), cases[i].hf);
-        CHECK_STR(rules_text(again, cases[i].text), cases[i].hf);
-        CHECK_STR(rules_text(spm, cases[i].text), cases[i].spm);
+        CHECK_STR(text_pieces(hf, cases[i].text), cases[i].hf);
+        CHECK_STR(text_pieces(again, cases[i].text), cases[i].hf);
+        CHECK_STR(text_pieces(spm, cases[i].text), cases[i].spm);
     }
     peft__tokenizer_free(hf);
     peft__tokenizer_free(again);
@@ -137,7 +95,7 @@ TEST(text_rules_refused) {
     peft__mem *mem = runner_mem();
     peft__tokenizer *t = NULL;
     for (size_t i = 0; i < PEFT__COUNT(cases); i++) {
-        CHECK_STATUS(rules_unigram(mem, cases[i].normalizer, "null", &t), PEFT_E_FORMAT);
+        CHECK_STATUS(text_ascii(mem, cases[i].normalizer, "null", &t), PEFT_E_FORMAT);
         CHECK_ERROR_HAS(cases[i].says);
     }
 }
@@ -213,7 +171,7 @@ TEST(text_rules_splits_written_again) {
         peft__tokenizer *t = NULL, *again = NULL;
         const char *dir = runner_tmpdir();
         char ids[256];
-        CHECK_OK(rules_unigram(mem, "null", stages[i], &t));
+        CHECK_OK(text_ascii(mem, "null", stages[i], &t));
         (void)snprintf(ids, sizeof ids, "%s", text_ids(t, text, 0));
         CHECK_OK(peft__tokenizer_to_hf(t, dir));
         CHECK(rules_written(dir, stages[i]));

@@ -84,34 +84,12 @@ TEST(text_unigram_bytes_and_ties) {
     peft__tokenizer_free(t);
 }
 
-/* What the steps make of a text: decoded from a vocabulary of ASCII characters. */
+/* What the steps make of a text of ASCII characters. */
 static const char *unigram_steps(peft__mem *mem, const char *normalizer, const char *text) {
-    static char out[256];
     peft__tokenizer *t = NULL;
-    peft__str json;
-    peft__vec ids;
-    peft__str_init(&json, mem);
-    peft__vec_init(&ids, mem, sizeof(int32_t));
-    peft__str_puts(&json, "{\"normalizer\":");
-    peft__str_puts(&json, normalizer);
-    peft__str_puts(&json, ",\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",-9],[\"" TEXT_MARK "\",-1]");
-    for (char c = ' '; c <= '~'; c++) {
-        if (c != '?') { peft__str_putf(&json, ",[\"%s%c\",-1]", c == '"' || c == '\\' ? "\\" : "", c); }
-    }
-    peft__str_puts(&json, "]}}");
-    peft_status st = text_open(mem, peft__str_c(&json), NULL, &t);
-    if (st == PEFT_OK) { st = peft__tokenizer_encode(t, text, strlen(text), 0, &ids); }
-    size_t at = 0;
-    for (size_t i = 0; i < ids.len && at + 8 < sizeof out; i++) {
-        const peft__token *k = &t->tokens[PEFT__VEC_AT(&ids, int32_t, i)];
-        memcpy(out + at, k->text, k->len);
-        at += k->len;
-    }
-    out[at] = '\0';
+    const char *pieces = text_ascii(mem, normalizer, "null", &t) == PEFT_OK ? text_pieces(t, text) : "failed";
     peft__tokenizer_free(t);
-    peft__vec_free(&ids);
-    peft__str_free(&json);
-    return st == PEFT_OK ? out : "failed";
+    return pieces;
 }
 
 TEST(text_normalizer_steps) {
@@ -217,19 +195,13 @@ TEST(text_unigram_written_again) {
     CHECK_OK(peft__tokenizer_open(mem, dir, &again));
     CHECK_STR(text_ids(again, text, 3), ids);
     peft__tokenizer_free(again);
-    peft__gguf_out w;
-    peft__gguf_out_init(&w, mem);
-    CHECK_OK(peft__tokenizer_to_gguf(t, 50, &w));
-    CHECK_OK(peft__gguf_write(&w, mem, path, NULL, 0));
-    peft__gguf_out_free(&w);
+    CHECK_OK(text_to_gguf(t, 50, path));
     CHECK_OK(peft__tokenizer_open(mem, path, &again));
     CHECK_STR(text_ids(again, text, 3), ids);
     peft__tokenizer_free(again);
     peft__tokenizer_free(t);
     CHECK_OK(text_open(mem, UNIGRAM_JSON("{\"type\":\"Lowercase\"}", UNIGRAM_META, "]"), NULL, &t));
-    peft__gguf_out_init(&w, mem);
-    CHECK_STATUS(peft__tokenizer_to_gguf(t, 0, &w), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(text_to_gguf(t, 0, path), PEFT_E_UNSUPPORTED);
     CHECK_ERROR_HAS("a normalizer of the tokenizer has no form in GGUF");
-    peft__gguf_out_free(&w);
     peft__tokenizer_free(t);
 }

@@ -224,13 +224,9 @@ TEST(text_wordpiece_json) {
 TEST(text_wordpiece_gguf) {
     peft__mem *mem = runner_mem();
     peft__tokenizer *t = NULL, *again = NULL;
-    peft__gguf_out w;
     const char *path = runner_path(runner_tmpdir(), "bert.gguf");
     CHECK_OK(wordpiece_open(mem, NULL, &t));
-    peft__gguf_out_init(&w, mem);
-    CHECK_OK(peft__tokenizer_to_gguf(t, 0, &w));
-    CHECK_OK(peft__gguf_write(&w, mem, path, NULL, 0));
-    peft__gguf_out_free(&w);
+    CHECK_OK(text_to_gguf(t, 0, path));
     peft__gguf g;
     CHECK_OK(peft__gguf_open(mem, path, false, &g));
     size_t pos = 0;

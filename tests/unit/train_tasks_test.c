@@ -245,6 +245,19 @@ TEST(tasks_answers) {
     tasks_close(&w);
 }
 
+/* The loss over n tokens of a batch, the at-th each, is what the evaluation says of the data, and training lowers it. */
+static void tasks_expect_tokens(tasks_world *w, const peft_batch *b, const int32_t *at, const int32_t *label, int64_t n) {
+    enum { VOCAB = 14 };
+    char text[1024];
+    double loss = 0;
+    CHECK_OK(peft_session_logits(w->s, b, w->out, TASKS_ROOM, &w->n));
+    CHECK_OK(peft_session_evaluate(w->s, w->k.d, text, sizeof text, NULL));
+    for (int64_t i = 0; i < n; i++) { loss += tasks_nll(w->out + at[i] * VOCAB, VOCAB, 1, label[i]) / (double)n; }
+    CHECK_NEAR(train_number(text, "loss"), loss, 1e-5);
+    CHECK_NEAR(train_number(text, "tokens"), n, 0);
+    tasks_train(w, loss, TASKS_STEPS);
+}
+
 TEST(tasks_masked_tokens) {
     static const tasks_spec spec = {TASKS_BERT("ForMaskedLM", ""),
                                     {"{'input_ids':[2,4,7,3],'labels':[-100,6,-100,-100]}",
@@ -254,17 +267,10 @@ TEST(tasks_masked_tokens) {
     static const int32_t ids[8] = {2, 4, 7, 3, 2, 5, 4, 3}, at[3] = {1, 5, 6}, label[3] = {6, 5, 11};
     tasks_world w;
     peft_batch *b = NULL;
-    char text[1024];
-    double loss = 0;
     CHECK_OK(tasks_open(&w, &spec, false));
     CHECK_STATUS(peft_session_outputs(w.s, w.k.d, w.out, TASKS_ROOM, &w.n), PEFT_E_UNSUPPORTED);
     CHECK_OK(api_batch(w.k.ctx, ids, lens, 2, &b));
-    CHECK_OK(peft_session_logits(w.s, b, w.out, TASKS_ROOM, &w.n));
-    CHECK_OK(peft_session_evaluate(w.s, w.k.d, text, sizeof text, NULL));
-    for (size_t i = 0; i < 3; i++) { loss += tasks_nll(w.out + at[i] * 14, 14, 1, label[i]) / 3; }
-    CHECK_NEAR(train_number(text, "loss"), loss, 1e-5);
-    CHECK_NEAR(train_number(text, "tokens"), 3, 0);
-    tasks_train(&w, loss, TASKS_STEPS);
+    tasks_expect_tokens(&w, b, at, label, 3);
     peft_batch_free(b);
     tasks_close(&w);
 }
@@ -292,20 +298,14 @@ TEST(tasks_sources_and_targets) {
                                     {"{'input_ids':[3,4,5],'labels':[6,7,12]}", "{'input_ids':[8],'labels':[2,12]}"},
                                     "{'task':'seq2seq_lm'}"};
     static const int32_t source[4] = {3, 4, 5, 8}, ids[5] = {0, 6, 7, 0, 2}, label[5] = {6, 7, 12, 2, 12};
+    static const int32_t at[5] = {0, 1, 2, 3, 4};
     static const int64_t lens[2] = {3, 2}, offsets[3] = {0, 3, 4};
     tasks_world w;
     peft_batch *b = NULL;
-    char text[1024];
-    double loss = 0;
     CHECK_OK(tasks_open(&w, &spec, true));
     CHECK_OK(api_batch(w.k.ctx, ids, lens, 2, &b));
     CHECK_OK(peft_batch_set_i32(b, "source_ids", source, offsets, 2));
-    CHECK_OK(peft_session_logits(w.s, b, w.out, TASKS_ROOM, &w.n));
-    CHECK_OK(peft_session_evaluate(w.s, w.k.d, text, sizeof text, NULL));
-    for (size_t i = 0; i < 5; i++) { loss += tasks_nll(w.out + i * 14, 14, 1, label[i]) / 5; }
-    CHECK_NEAR(train_number(text, "loss"), loss, 1e-5);
-    CHECK_NEAR(train_number(text, "tokens"), 5, 0);
-    tasks_train(&w, loss, TASKS_STEPS);
+    tasks_expect_tokens(&w, b, at, label, 5);
     peft_batch_free(b);
     tasks_close(&w);
 }
