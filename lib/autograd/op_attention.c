@@ -290,6 +290,8 @@ static void attention_backward(peft__exec *x, const peft__op *op) {
         dp[j] = peft__exec_grad_out(x, op->in[ATTENTION_PAST_K + j], &add);
         if (dp[j] != NULL) { attention_zero(x, op->in[ATTENTION_PAST_K + j], dp[j]); }
     }
+    a.delta = spare;
+    spare += a.heads * a.n_tokens;
     dg = peft__exec_grad_out(x, op->in[ATTENTION_GATES], &add);
     if (dg != NULL) { attention_zero(x, op->in[ATTENTION_GATES], dg); }
     bool gated = dg != NULL || (op->in[ATTENTION_GATES] != PEFT__NONE && dp[0] != NULL);
@@ -338,6 +340,7 @@ static size_t attention_scratch(const peft__tape *t, const peft__op *op, const p
         copies = (size_t)(rows * 2 * prefix * attention_width(op)) * sizeof(peft__real);
     }
     if (!op->needs_grad) { return bytes + copies; }
+    bytes += (size_t)(aux->spec.heads * tokens) * sizeof(peft__real);
     for (int32_t j = 0; j < 3; j++) {
         const peft__value *v = peft__tape_value(t, op->in[j]);
         int64_t ld = v->parent == PEFT__NONE ? v->cols : peft__tape_value(t, v->parent)->cols;

@@ -27,7 +27,7 @@ enum {
         128,            /* queries of a block; twice that when the KV head has one query head, to pack it less often */
     ATTN_BACK_PAD = 16, /* reals after each row of P and dS */
     ATTN_BACK_TILES = 64, /* upper bound of tiles of mr keys in a block: for an mr of 3 and more */
-    ATTN_BACK_ZERO = 8    /* tasks that zero the gradients of a row */
+    ATTN_BACK_BEGIN = 8   /* tasks that zero the gradients of a row and compute its D */
 };
 
 typedef struct attn_back_scratch {
@@ -156,6 +156,14 @@ static void attn_back_bias(const attn_back_pair *t, const peft__attn_span *span,
     for (int64_t x = 0; x < n; x++) { out[b->bucket[zero + PEFT__MAX(PEFT__MIN(d + x, b->reach), -b->reach)]] += sums[x]; }
 }
 
+/* x[lo, hi) = value, eight at a time: compilers leave a loop of unknown length to single numbers. */
+static void attn_back_fill(peft__real *x, peft__real value, int64_t lo, int64_t hi) {
+    for (; hi - lo >= 8; lo += 8) {
+        for (int64_t i = 0; i < 8; i++) { x[lo + i] = value; }
+    }
+    for (; lo < hi; lo++) { x[lo] = value; }
+}
+
 /* One head's sub-block of queries against the packed keys. */
 static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span, int64_t head, int64_t query,
                            int64_t rows) {
@@ -164,14 +172,10 @@ static void attn_back_unit(const attn_back_pair *t, const peft__attn_span *span,
     const attn_back_scratch *w = &t->w;
     const int64_t dim = args->head_dim, token = t->row->first + query, keys = t->keys.n;
     const peft__real *q = args->q + token * args->ldq + head * dim;
-    const peft__real *o = args->o + token * args->ldo + head * dim, *d_o = args->d_o + token * args->ldo + head * dim;
-    const peft__real *lse = args->lse + head * args->n_tokens + token;
+    const peft__real *d_o = args->d_o + token * args->ldo + head * dim;
+    const peft__real *lse = args->lse + head * args->n_tokens + token, *delta = args->delta + head * args->n_tokens + token;
     peft__attn_scores(k, span, rows, keys, dim, q, args->ldq, w->keys, w->p, w->lds, true);
-    for (int64_t i = 0; i < rows; i++) { /* dP starts at -D */
-        const peft__real d = -k->dot(d_o + i * args->ldo, o + i * args->ldo, dim);
-        peft__real *ds = w->ds + i * w->lds;
-        for (int64_t j = span->lo[i]; j < span->hi[i]; j++) { ds[j] = d; }
-    }
+    for (int64_t i = 0; i < rows; i++) { attn_back_fill(w->ds + i * w->lds, -delta[i], span->lo[i], span->hi[i]); } /* dP starts at -D */
     peft__attn_scores(k, span, rows, keys, dim, d_o, args->ldo, w->values, w->ds, w->lds, false);
     for (int64_t i = 0; i < rows; i++) { attn_back_softmax(t, span, head, query, i, lse[i]); }
     if (t->job->partial != NULL) { attn_back_bias(t, span, head, query, rows); }
@@ -308,18 +312,28 @@ static void attn_back_past(attn_back_job *job) {
 
 /* ------------------------------------------------------------------------------------------------------------------------- */
 
-static void attn_back_zero_task(void *arg, int64_t task, int32_t worker) {
+/* D of a token's heads: here, where rows pass in order, once, and not for each block of keys. */
+static void attn_back_delta(const attn_back_job *job, int64_t token) {
+    const peft__attn_args *args = job->args;
+    const peft__real *d_o = args->d_o + token * args->ldo, *o = args->o + token * args->ldo;
+    for (int64_t h = 0; h < args->heads; h++) {
+        args->delta[h * args->n_tokens + token] = job->run->k->dot(d_o + h * args->head_dim, o + h * args->head_dim, args->head_dim);
+    }
+}
+
+static void attn_back_begin_task(void *arg, int64_t task, int32_t worker) {
     const peft__attn_args *args = ((const attn_back_job *)arg)->args;
     const size_t wide = (size_t)(args->heads * args->head_dim) * sizeof(peft__real);
     const size_t narrow = (size_t)(args->kv_heads * args->head_dim) * sizeof(peft__real);
-    const peft__attn_row *row = &args->rows[task / ATTN_BACK_ZERO];
-    const int64_t part = task % ATTN_BACK_ZERO;
+    const peft__attn_row *row = &args->rows[task / ATTN_BACK_BEGIN];
+    const int64_t part = task % ATTN_BACK_BEGIN;
     const int64_t own = peft__attn_own(args, row), first = args->cross ? row->k_first : row->first;
     (void)worker;
-    for (int64_t i = row->n * part / ATTN_BACK_ZERO; i < row->n * (part + 1) / ATTN_BACK_ZERO; i++) {
+    for (int64_t i = row->n * part / ATTN_BACK_BEGIN; i < row->n * (part + 1) / ATTN_BACK_BEGIN; i++) {
         memset(args->dq + (row->first + i) * args->ldq, 0, wide);
+        attn_back_delta(arg, row->first + i);
     }
-    for (int64_t i = own * part / ATTN_BACK_ZERO; i < own * (part + 1) / ATTN_BACK_ZERO; i++) {
+    for (int64_t i = own * part / ATTN_BACK_BEGIN; i < own * (part + 1) / ATTN_BACK_BEGIN; i++) {
         memset(args->dk + (first + i) * args->ldk, 0, narrow);
         memset(args->dv + (first + i) * args->ldv, 0, narrow);
     }
@@ -355,7 +369,7 @@ void peft__attn_backward(const peft__run *run, const peft__attn_args *args) {
     job.partial = args->bias != NULL && args->bias->d_table != NULL ? args->bias->partial : NULL;
     if (args->n_rows == 0) { return; }
     attn_back_table(&job, true);
-    peft__pool_run(run->pool, attn_back_zero_task, &job, args->n_rows * ATTN_BACK_ZERO);
+    peft__pool_run(run->pool, attn_back_begin_task, &job, args->n_rows * ATTN_BACK_BEGIN);
     attn_back_past(&job);
     attn_back_own(&job);
     attn_back_table(&job, false);

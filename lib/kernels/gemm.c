@@ -14,7 +14,8 @@
  * bits however M and N are cut and whoever computes them. Cutting N comes first, for a packed block then serves all rows.
  *
  * A is read where it lies unless it is stored transposed and wide; copying rows that are multiples of 4 KiB apart did not
- * pay with six of them. alpha is applied to the packed panels. A few rows of A over stored rows of B are narrow.c's.
+ * pay with six of them. alpha is applied to the packed panels. A few rows of A over stored rows of B are
+ * narrow.c's, tall ones transposed with a narrow B tall.c's.
  *
  * Left out: packing B beforehand. */
 #include "kernels/gemm.h"
@@ -147,12 +148,8 @@ static void gemm_copy_row(peft__real *dst, const peft__real *src, int32_t nr) {
     }
 }
 
-/* One row of B's block into the k-th row of each panel. */
-static void gemm_spread_row(const gemm_plan *p, const peft__real *src, int64_t n, int64_t kc, int64_t k,
-                            peft__real *panels) {
-    const int32_t nr = p->run->k->nr;
-    peft__real *dst = panels + k * nr;
-    for (; n >= nr; n -= nr, src += nr, dst += gemm_panel_size(p, kc)) { gemm_copy_row(dst, src, nr); }
+void peft__gemm_spread(peft__real *dst, const peft__real *src, int64_t n, int32_t nr, int64_t panel) {
+    for (; n >= nr; n -= nr, src += nr, dst += panel) { gemm_copy_row(dst, src, nr); }
     if (n > 0) {
         memcpy(dst, src, (size_t)n * sizeof *dst);
         memset(dst + n, 0, (size_t)(nr - n) * sizeof *dst);
@@ -165,6 +162,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     const peft__operand *b = &p->args->b;
     const int64_t at = (b->first + j0) / p->block.elems * p->block.bytes;
     const int64_t whole = gemm_ceil(n, p->block.elems) * p->block.elems;
+    const int32_t nr = p->run->k->nr;
     for (int64_t k = 0; k < kc; k++) {
         const uint8_t *row = peft__gemm_stored_row(b, k0 + k) + at;
         if (p->plain) {
@@ -172,7 +170,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
         } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }
-        gemm_spread_row(p, p->plain ? gemm_reals(row) : s->stage, n, kc, k, panels);
+        peft__gemm_spread(panels + k * nr, p->plain ? gemm_reals(row) : s->stage, n, nr, gemm_panel_size(p, kc));
     }
 }
 
@@ -359,6 +357,10 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
         peft__narrow(run, args, gemm_kc(args->k));
         return;
     }
+    if (peft__tall_fits(args)) {
+        peft__tall(run, args, gemm_kc(args->k));
+        return;
+    }
 #endif
 #ifdef PEFT__BLAS
     if (peft__blas_fits(run, args)) {
@@ -368,7 +370,8 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
 #endif
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};
     p.plain = peft__gemm_plain(b);
-    p.direct = p.plain && !b->trans && b->interleave == 0 && b->heads == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr;
+    p.direct = p.plain && !b->trans && b->interleave == 0 && b->heads == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr &&
+               !peft__gemm_aliased(b->row_bytes);
     p.mr = run->k->mr * (args->n <= run->k->lane ? 2 : 1);
     p.pack_a = args->a_trans && args->lda > 64;
     gemm_cut(&p);

@@ -1,4 +1,4 @@
-/* gemm.h - what gemm.c, gemm_bf16.c and narrow.c share. */
+/* gemm.h - what gemm.c, gemm_bf16.c, narrow.c and tall.c share. */
 #ifndef PEFT_KERNELS_GEMM_H
 #define PEFT_KERNELS_GEMM_H
 
@@ -8,6 +8,8 @@
 const uint8_t *peft__gemm_stored_row(const peft__operand *b, int64_t row);
 /* Is B stored as reals that can be read in place? */
 bool peft__gemm_plain(const peft__operand *b);
+/* n numbers side by side into a row of panels: nr at dst, the next nr `panel` numbers further, zeros after the last. */
+void peft__gemm_spread(peft__real *dst, const peft__real *src, int64_t n, int32_t nr, int64_t panel);
 /* Tasks that a product should be cut into; 1: not worth waking a thread. */
 int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g);
 
@@ -23,9 +25,18 @@ static inline void peft__gemm_fetch(const uint8_t *p, int64_t ahead, int64_t byt
 #endif
 }
 
+/* Are rows so many bytes apart in so few sets of the caches that hundreds of them push each other out? */
+static inline bool peft__gemm_aliased(int64_t row_bytes) {
+    return row_bytes % 2048 == 0;
+}
+
 /* narrow.c: C of peft__gemm, in the same bits; k is cut into the same blocks of kc. */
 bool peft__narrow_fits(const peft__run *run, const peft__gemm_args *g);
 void peft__narrow(const peft__run *run, const peft__gemm_args *g, int64_t kc);
+
+/* tall.c: likewise. */
+bool peft__tall_fits(const peft__gemm_args *g);
+void peft__tall(const peft__run *run, const peft__gemm_args *g, int64_t kc);
 
 /* gemm_bf16.c: C of peft__gemm with both operands rounded to bfloat16, where the run and B let it. */
 bool peft__bf16_fits(const peft__run *run, const peft__gemm_args *g);

@@ -221,6 +221,7 @@ typedef struct peft__attn_args {
     peft__real *lse;               /* [heads, n_tokens]: log of the sum of exponentials; NULL: not kept */
     /* backward: o and lse as forward left them */
     const peft__real *d_o;         /* stride ldo */
+    peft__real *delta;             /* [heads, n_tokens], for the kernel: rowsum(dO O) */
     peft__real *dq, *dk, *dv;      /* overwritten for the rows' own tokens, strides ldq, ldk, ldv; NULL dk/dv not allowed */
 } peft__attn_args;
 void peft__attn_forward(const peft__run *run, const peft__attn_args *args);

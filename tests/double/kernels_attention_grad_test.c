@@ -115,7 +115,7 @@ typedef struct field {
     peft__run run;
     peft__attn_args args;
     peft__attn_row rows[2];
-    double q[MAX_N], k[MAX_N], v[MAX_N], o[MAX_N], d_o[MAX_N], dq[MAX_N], dk[MAX_N], dv[MAX_N], lse[MAX_N];
+    double q[MAX_N], k[MAX_N], v[MAX_N], o[MAX_N], d_o[MAX_N], dq[MAX_N], dk[MAX_N], dv[MAX_N], lse[MAX_N], delta[MAX_N];
     double pk[2][MAX_N], pv[2][MAX_N], pdk[2][MAX_N], pdv[2][MAX_N];
 } field;
 
@@ -151,6 +151,7 @@ static peft_status field_fill(field *f, peft__mem *mem, int64_t heads, int64_t k
                            .ldo = heads * dim,
                            .lse = f->lse,
                            .d_o = f->d_o,
+                           .delta = f->delta,
                            .dq = f->dq,
                            .dk = f->dk,
                            .dv = f->dv};

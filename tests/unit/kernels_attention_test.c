@@ -20,7 +20,7 @@ typedef struct problem {
 typedef struct arrays {
     problem p;
     int64_t tokens, key_tokens, ldq, ldk, buckets, ld_bias;
-    float *q, *k, *v, *o, *lse, *d_o, *dq, *dk, *dv;
+    float *q, *k, *v, *o, *lse, *delta, *d_o, *dq, *dk, *dv;
     float *table, *d_table, *values, *partial, *bucket; /* of biases; bucket: of int32_t */
     float *past_k[MAX_ROWS], *past_v[MAX_ROWS], *past_dk[MAX_ROWS], *past_dv[MAX_ROWS];
     size_t count;
@@ -50,6 +50,7 @@ static void lay_out(arrays *a) {
     a->dk = take(a, k, 7, 1);
     a->dv = take(a, k, 8, 1);
     a->lse = take(a, p->heads * t, 0, 0);
+    a->delta = take(a, p->heads * t, 0, 0);
     for (int64_t r = 0; r < p->n_rows; r++) {
         const bool again = p->share_past && r > 0;
         const int64_t n = p->n_past[r] * a->ldk;
@@ -143,6 +144,7 @@ static peft_status compute(arrays *a, peft__mem *mem, const peft__kernels *k, in
                             .ldo = a->ldq,
                             .lse = a->lse,
                             .d_o = a->d_o,
+                            .delta = a->delta,
                             .dq = a->dq,
                             .dk = a->dk,
                             .dv = a->dv};

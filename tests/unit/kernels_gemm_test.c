@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "kernels/blas.h"
+#include "kernels/gemm.h"
 #include "kernels/generic/generic.h"
 #include "kernels/scratch.h"
 #include "runner.h"
@@ -375,6 +376,27 @@ TEST(kernels_gemm_row_alone_has_the_same_bits) {
     CHECK(gemm_test_rows_alone(mem, &q8));
     CHECK(gemm_test_rows_alone(mem, &q4));
     CHECK(gemm_test_rows_alone(mem, &turned));
+}
+
+/* A tall C of few columns is made of C' (tall.c): rows of A that lie 2 KiB apart and not, columns that fill no tile, blocks of K. */
+TEST(kernels_gemm_tall_has_the_same_bits) {
+    static const int64_t rows[] = {128, 150, 512 - GEMM_TEST_LD}, cols[] = {1, 8, 13, 64};
+    peft__mem *mem = runner_mem();
+    for (size_t i = 0; i < PEFT__COUNT(rows); i++) {
+        for (size_t j = 0; j < PEFT__COUNT(cols); j++) {
+            gemm_case t = {.m = rows[i], .n = cols[j], .k = j % 2 == 0 ? 700 : 61, .a_trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
+            CHECK(peft__tall_fits(&(peft__gemm_args){.m = t.m, .n = t.n, .k = t.k, .a_trans = true, .b = {.dtype = PEFT__DTYPE_REAL}}));
+            CHECK(gemm_test_case(mem, &t));
+            t.first = (int64_t)j;
+            t.accumulate = true;
+            t.alpha = 0.3;
+            CHECK(gemm_test_case(mem, &t));
+        }
+    }
+    const gemm_case blocks = {.m = 137, .n = 13, .k = 1283, .a_trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 0.3, .accumulate = true};
+    const gemm_case plain = {.m = 129, .n = 7, .k = 700, .a_trans = true, .dtype = PEFT__DTYPE_REAL, .alpha = 1};
+    CHECK(gemm_test_rows_alone(mem, &blocks));
+    CHECK(gemm_test_rows_alone(mem, &plain));
 }
 
 /* One row and two go past the panels (narrow.c): every type, columns that fill no vector, blocks of K that are not the first. */
