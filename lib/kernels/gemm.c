@@ -357,11 +357,11 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
         peft__narrow(run, args, gemm_kc(args->k));
         return;
     }
+#endif
     if (peft__tall_fits(args)) {
         peft__tall(run, args, gemm_kc(args->k));
         return;
     }
-#endif
 #ifdef PEFT__BLAS
     if (peft__blas_fits(run, args)) {
         peft__blas(run, args);
