@@ -321,9 +321,9 @@ $(patsubst %.c,$(BUILD)/obj/lib/%.o,$(filter $(SIZED),$(SOURCES))): private FLAG
 $(foreach layer,api base io peft text,$(BUILD)/obj/lib/$(layer)/%.o) $(BUILD)/obj/examples/%.o: private FLAGS += $(CANARIES)
 $(BUILD)/obj/lib/peft/factor.o: private FLAGS += $(if $(filter -O2,$(CFLAGS)),-O2)
 # Targets run the generic kernels; to watch the others would take two thirds of their build.
-$(BUILD)/obj/lib/kernels/x86/%.o: private FLAGS := $(if $(FUZZ),$(filter-out $(EXTRA),$(FLAGS)),$(FLAGS))
+$(BUILD)/obj/lib/kernels/x86/%.o: private FLAGS := $(if $(FUZZ),$(filter-out $(EXTRA),$(FLAGS)),$(FLAGS)) $(NO_CANARIES)
 # Products take four fifths of a step: theirs alone are fast in the minimal build too.
-$(foreach made,arm/gemm x86/gemm generic/,$(BUILD)/obj/lib/kernels/$(made)%.o): private FLAGS += $(if $(MINIMAL),-O2) $(NO_CANARIES)
+$(foreach made,arm/gemm x86/gemm generic/,$(BUILD)/obj/lib/kernels/$(made)%.o): private FLAGS += $(if $(MINIMAL),-O2)
 $(BUILD)/obj/lib/kernels/%.o: private FLAGS += $(NO_CANARIES)
 
 $(BUILD)/obj/lib/%.o: lib/%.c $(BUILD)/flags

@@ -286,12 +286,12 @@ static void attention_backward(peft__exec *x, const peft__op *op) {
     a.dq = attention_grad(x, op, ATTENTION_Q, &spare);
     a.dk = attention_grad(x, op, ATTENTION_K, &spare);
     a.dv = attention_grad(x, op, ATTENTION_V, &spare);
+    a.delta = spare;
+    spare += a.heads * a.n_tokens;
     for (int32_t j = 0; j < 2; j++) {
         dp[j] = peft__exec_grad_out(x, op->in[ATTENTION_PAST_K + j], &add);
         if (dp[j] != NULL) { attention_zero(x, op->in[ATTENTION_PAST_K + j], dp[j]); }
     }
-    a.delta = spare;
-    spare += a.heads * a.n_tokens;
     dg = peft__exec_grad_out(x, op->in[ATTENTION_GATES], &add);
     if (dg != NULL) { attention_zero(x, op->in[ATTENTION_GATES], dg); }
     bool gated = dg != NULL || (op->in[ATTENTION_GATES] != PEFT__NONE && dp[0] != NULL);

@@ -24,14 +24,10 @@
 #include "kernels/scratch.h"
 
 enum {
-    GEMM_KC = 640,               /* most of K in one block */
-    GEMM_B_BYTES = 672 << 10,    /* room for B's block: 256 columns of GEMM_KC floats, and the padding */
     GEMM_B_TARGET = 256 << 10,   /* wanted size of B's block: half of a small L2 */
     GEMM_STAGE_BYTES = 64 << 10, /* dequantised rows on their way into panels */
     GEMM_CHUNK = 256,            /* elements of a stored row that are dequantised at a time */
     GEMM_GROUP = 8,              /* slivers of a transposed A packed at a time; 10 at most, with the rest */
-    GEMM_PAD = 16,               /* numbers between panels, and slivers: off each other's L1 sets */
-    GEMM_AHEAD = 8,              /* rows of B asked for before they are copied: each is another page */
     GEMM_NC_MOST = 2048,         /* columns of a block, whatever its depth */
     GEMM_TASKS = 4,              /* wanted for each worker: one that is held up then costs little */
     GEMM_ROW_BLOCKS = 4,         /* most blocks of rows, but where more are needed for enough tasks */
@@ -55,40 +51,40 @@ typedef struct gemm_plan {
 
 /* A worker's scratch. */
 typedef struct gemm_space {
-    peft__real *b;     /* GEMM_B_BYTES: panels [columns / nr][kc][nr], GEMM_PAD between them */
+    peft__real *b;     /* PEFT__GEMM_B_BYTES: panels [columns / nr][kc][nr], PEFT__GEMM_PAD between them */
     peft__real *stage; /* GEMM_STAGE_BYTES */
-    peft__real *a;     /* slivers [GEMM_GROUP + 2][GEMM_KC][mr], GEMM_PAD between them */
+    peft__real *a;     /* slivers [GEMM_GROUP + 2][PEFT__GEMM_KC][mr], PEFT__GEMM_PAD between them */
 } gemm_space;
 
 /* In the double build a block of as many numbers takes twice the bytes. */
 enum { GEMM_WIDE = sizeof(peft__real) / sizeof(float) };
 
 size_t peft__gemm_scratch(const peft__kernels *k) {
-    const size_t a = (GEMM_GROUP + 2) * ((size_t)k->mr * GEMM_KC + GEMM_PAD) * sizeof(peft__real);
-    return (size_t)GEMM_WIDE * ((size_t)GEMM_B_BYTES + (size_t)GEMM_STAGE_BYTES) + (a + 63) / 64 * 64;
+    const size_t a = (GEMM_GROUP + 2) * ((size_t)k->mr * PEFT__GEMM_KC + PEFT__GEMM_PAD) * sizeof(peft__real);
+    return (size_t)GEMM_WIDE * ((size_t)PEFT__GEMM_B_BYTES + (size_t)GEMM_STAGE_BYTES) + (a + 63) / 64 * 64;
 }
 
 static gemm_space gemm_space_of(const peft__run *run, int32_t worker) {
     uint8_t *base = run->scratch + (size_t)worker * run->scratch_size;
     gemm_space s;
     s.b = (peft__real *)(void *)base;
-    s.stage = (peft__real *)(void *)(base + (size_t)GEMM_WIDE * GEMM_B_BYTES);
-    s.a = (peft__real *)(void *)(base + (size_t)GEMM_WIDE * (GEMM_B_BYTES + GEMM_STAGE_BYTES));
+    s.stage = (peft__real *)(void *)(base + (size_t)GEMM_WIDE * PEFT__GEMM_B_BYTES);
+    s.a = (peft__real *)(void *)(base + (size_t)GEMM_WIDE * (PEFT__GEMM_B_BYTES + GEMM_STAGE_BYTES));
     return s;
 }
 
 static int64_t gemm_panel_size(const gemm_plan *p, int64_t kc) {
-    return kc * p->run->k->nr + GEMM_PAD;
+    return kc * p->run->k->nr + PEFT__GEMM_PAD;
 }
 
 static int64_t gemm_ceil(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* Even blocks of at most GEMM_KC, whole quant blocks where K consists of such. */
+/* Even blocks of at most PEFT__GEMM_KC, whole quant blocks where K consists of such. */
 static int64_t gemm_kc(int64_t k) {
     const int64_t unit = k % 256 == 0 ? 256 : k % 32 == 0 ? 32 : 8;
-    const int64_t units = gemm_ceil(k, unit), blocks = gemm_ceil(units, GEMM_KC / unit);
+    const int64_t units = gemm_ceil(k, unit), blocks = gemm_ceil(units, PEFT__GEMM_KC / unit);
     return gemm_ceil(units, blocks) * unit;
 }
 
@@ -166,7 +162,7 @@ static void gemm_pack_plain(const gemm_plan *p, const gemm_space *s, int64_t k0,
     for (int64_t k = 0; k < kc; k++) {
         const uint8_t *row = peft__gemm_stored_row(b, k0 + k) + at;
         if (p->plain) {
-            peft__gemm_fetch(row, GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
+            peft__gemm_fetch(row, PEFT__GEMM_AHEAD * b->row_bytes, n * (int64_t)sizeof(peft__real));
         } else {
             p->run->k->dequant(b->dtype, row, whole, s->stage);
         }
@@ -197,16 +193,11 @@ typedef struct gemm_sliver {
     int64_t row, col;
 } gemm_sliver;
 
-/* Rows of the next sliver: the last two share what is left, for 4 + 3 is faster than 6 + 1. */
-static int32_t gemm_sliver_rows(const gemm_plan *p, int64_t left) {
-    return (int32_t)(left <= p->mr ? left : left < 2 * p->mr ? (left + 1) / 2 : p->mr);
-}
-
 /* A stored transposed, rows [i0, i0 + n): slivers [kc][rows], so that the tile finds the rows of a step side by side. One
  * pass over k for the whole group: each stored row is another page. */
 static void gemm_pack_a(const gemm_plan *p, const gemm_space *s, int64_t i0, int64_t n, int64_t k0, int64_t kc) {
     const peft__gemm_args *g = p->args;
-    const int64_t size = kc * p->mr + GEMM_PAD;
+    const int64_t size = kc * p->mr + PEFT__GEMM_PAD;
     for (int64_t k = 0; k < kc; k++) {
         const peft__real *from = g->a + (k0 + k) * g->lda + i0;
         peft__real *to = s->a + k * p->mr;
@@ -215,7 +206,7 @@ static void gemm_pack_a(const gemm_plan *p, const gemm_space *s, int64_t i0, int
             memcpy(to, from, 6 * sizeof *to); /* a known size becomes registers */
         }
         while (left > 0) {
-            const int32_t rows = gemm_sliver_rows(p, left);
+            const int32_t rows = peft__gemm_sliver(p->mr, left);
             for (int32_t i = 0; i < rows; i++) { to[i] = from[i]; }
             left -= rows;
             from += rows;
@@ -257,13 +248,13 @@ static void gemm_group(const gemm_plan *p, const gemm_space *s, int64_t i0, int6
     if (g->a_trans && p->pack_a) {
         gemm_pack_a(p, s, i0, n, k0, kc);
         a = (gemm_sliver){s->a, 1, p->mr};
-        step = kc * p->mr + GEMM_PAD;
+        step = kc * p->mr + PEFT__GEMM_PAD;
     } else if (g->a_trans) {
         a = (gemm_sliver){g->a + k0 * g->lda + i0, 1, g->lda};
         step = p->mr;
     }
     for (int64_t i = 0; i < n;) {
-        const int32_t rows = gemm_sliver_rows(p, n - i);
+        const int32_t rows = peft__gemm_sliver(p->mr, n - i);
         gemm_sweep(p, s, &a, i0 + i, rows, k0, kc, j0, cols);
         i += rows;
         a.data += p->pack_a || rows == p->mr ? step : step / p->mr * rows;
@@ -299,6 +290,10 @@ static void gemm_empty(const peft__run *run, const peft__gemm_args *g) {
 
 bool peft__gemm_plain(const peft__operand *b) {
     return b->dtype == PEFT__DTYPE_REAL && (uintptr_t)b->data % sizeof(peft__real) == 0 && b->row_bytes % (int64_t)sizeof(peft__real) == 0;
+}
+
+bool peft__gemm_rowwise(const peft__operand *b) {
+    return peft__gemm_plain(b) && !b->trans && b->interleave == 0 && b->heads == 0;
 }
 
 int64_t peft__gemm_tasks(const peft__run *run, const peft__gemm_args *g) {
@@ -370,8 +365,7 @@ void peft__gemm(const peft__run *run, const peft__gemm_args *args) {
 #endif
     gemm_plan p = {.run = run, .args = args, .kc = gemm_kc(args->k), .block = peft__dtype_block_of(b->dtype)};
     p.plain = peft__gemm_plain(b);
-    p.direct = p.plain && !b->trans && b->interleave == 0 && b->heads == 0 && args->alpha == 1 && args->m <= 3 * run->k->mr &&
-               !peft__gemm_aliased(b->row_bytes);
+    p.direct = peft__gemm_rowwise(b) && !peft__gemm_aliased(b->row_bytes) && args->alpha == 1 && args->m <= 3 * run->k->mr;
     p.mr = run->k->mr * (args->n <= run->k->lane ? 2 : 1);
     p.pack_a = args->a_trans && args->lda > 64;
     gemm_cut(&p);

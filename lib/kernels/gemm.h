@@ -4,10 +4,23 @@
 
 #include "kernels/kernels.h"
 
+enum {
+    PEFT__GEMM_KC = 640,            /* most of K in one block */
+    PEFT__GEMM_B_BYTES = 672 << 10, /* of a worker's scratch, for B's block: 256 columns of PEFT__GEMM_KC floats, and the padding */
+    PEFT__GEMM_PAD = 16,            /* numbers between panels, and slivers: off each other's L1 sets */
+    PEFT__GEMM_AHEAD = 8            /* stored rows asked for before they are copied: each is another page */
+};
+
 /* Where logical row `row` of the stored matrix lies. */
 const uint8_t *peft__gemm_stored_row(const peft__operand *b, int64_t row);
 /* Is B stored as reals that can be read in place? */
 bool peft__gemm_plain(const peft__operand *b);
+/* And these as [k][n], row after row? */
+bool peft__gemm_rowwise(const peft__operand *b);
+/* Rows of the next sliver of at most mr: the last two share what is left, for 4 + 3 is faster than 6 + 1. */
+static inline int32_t peft__gemm_sliver(int32_t mr, int64_t left) {
+    return (int32_t)(left <= mr ? left : left < 2 * mr ? (left + 1) / 2 : mr);
+}
 /* n numbers side by side into a row of panels: nr at dst, the next nr `panel` numbers further, zeros after the last. */
 void peft__gemm_spread(peft__real *dst, const peft__real *src, int64_t n, int32_t nr, int64_t panel);
 /* Tasks that a product should be cut into; 1: not worth waking a thread. */

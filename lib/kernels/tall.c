@@ -12,10 +12,8 @@
 #include "kernels/gemm.h"
 
 enum {
-    TALL_COLS = 64,  /* most columns of C */
-    TALL_ROWS = 128, /* rows of a task, at most, and of C, at least */
-    TALL_AHEAD = 8,  /* rows of A asked for before they are copied */
-    TALL_PAD = 16    /* numbers between panels: off each other's sets of L1 */
+    TALL_COLS = 64, /* most columns of C */
+    TALL_ROWS = 128 /* rows of a task, at most, and of C, at least */
 };
 
 typedef struct tall_job {
@@ -28,17 +26,18 @@ typedef struct tall_job {
     bool copies;  /* panels of A are copied: as they lie they would push each other out of the cache */
 } tall_job;
 
-/* A worker's scratch: less than a product's own (gemm.c). */
+/* A worker's scratch, in the room of gemm.c's. */
 typedef struct tall_space {
     peft__real *stage;  /* C' [n, cols] */
-    peft__real *panels; /* [cols / nr][kc][nr] of A, TALL_PAD between them */
+    peft__real *panels; /* [cols / nr][kc][nr] of A, PEFT__GEMM_PAD between them */
     peft__real *b;      /* [kc, n], times alpha */
 } tall_space;
 
+_Static_assert((TALL_COLS * TALL_ROWS + TALL_ROWS * (PEFT__GEMM_KC + PEFT__GEMM_PAD) + TALL_COLS * PEFT__GEMM_KC) * 4 <= PEFT__GEMM_B_BYTES,
+               "a tall product fits the room for B's block");
+
 bool peft__tall_fits(const peft__gemm_args *g) {
-    const peft__operand *b = &g->b;
-    const bool reals = peft__gemm_plain(b) && !b->trans && b->interleave == 0 && b->heads == 0;
-    return reals && g->a_trans && g->bias == NULL && g->n <= TALL_COLS && g->m >= TALL_ROWS;
+    return peft__gemm_rowwise(&g->b) && g->a_trans && g->bias == NULL && g->n <= TALL_COLS && g->m >= TALL_ROWS;
 }
 
 /* Rows [j0, j0 + cols) of C to the stage, or back. */
@@ -58,9 +57,9 @@ static void tall_turn(const tall_job *job, peft__real *stage, int64_t j0, int64_
 
 /* Columns [j, j + n) of the block of A at `from` as panels from the j-th column's on. */
 static void tall_copy(const tall_job *job, const tall_space *s, const peft__real *from, int64_t kc, int64_t j, int64_t n) {
-    const int64_t nr = job->run->k->nr, lda = job->args->lda, size = kc * nr + TALL_PAD;
+    const int64_t nr = job->run->k->nr, lda = job->args->lda, size = kc * nr + PEFT__GEMM_PAD;
     for (int64_t i = 0; i < kc; i++, from += lda) {
-        peft__gemm_fetch((const uint8_t *)(from + j), TALL_AHEAD * lda * (int64_t)sizeof *from, n * (int64_t)sizeof *from);
+        peft__gemm_fetch((const uint8_t *)(from + j), PEFT__GEMM_AHEAD * lda * (int64_t)sizeof *from, n * (int64_t)sizeof *from);
         peft__gemm_spread(s->panels + j / nr * size + i * nr, from + j, n, (int32_t)nr, size);
     }
 }
@@ -70,18 +69,19 @@ static void tall_block(const tall_job *job, const tall_space *s, int64_t k0, int
     const peft__kernels *k = job->run->k;
     const peft__gemm_args *g = job->args;
     const peft__real *a = g->a + k0 * g->lda + j0, *b = job->b + k0 * job->ldb;
-    const int64_t copied = job->copies ? 0 : cols / k->nr * k->nr, ldb = g->alpha == 1 ? job->ldb : g->n; /* copied: the first that is */
+    const int64_t copied = job->copies ? 0 : cols / k->nr * k->nr; /* columns before it are read where they lie */
+    int64_t ldb = job->ldb;
     if (copied < cols) { tall_copy(job, s, a, kc, copied, cols - copied); }
     if (g->alpha != 1) {
-        for (int64_t i = 0; i < kc; i++) { k->scale(s->b + i * g->n, g->alpha, b + i * job->ldb, g->n); }
+        for (int64_t i = 0; i < kc; i++) { k->scale(s->b + i * g->n, g->alpha, b + i * ldb, g->n); }
         b = s->b;
+        ldb = g->n;
     }
     for (int64_t j = 0; j < cols; j += k->nr) {
-        const peft__real *panel = j < copied ? a + j : s->panels + j / k->nr * (kc * k->nr + TALL_PAD);
-        for (int64_t i = 0, rows; i < g->n; i += rows) {
-            const int64_t left = g->n - i;
-            rows = left <= k->mr ? left : left < 2 * k->mr ? (left + 1) / 2 : k->mr; /* 5 + 5 is faster than 6 + 4 */
-            k->tile((int32_t)rows, (int32_t)PEFT__MIN(cols - j, k->nr), kc, b + i, 1, ldb, panel, j < copied ? g->lda : k->nr,
+        const peft__real *panel = j < copied ? a + j : s->panels + j / k->nr * (kc * k->nr + PEFT__GEMM_PAD);
+        for (int32_t i = 0, rows; i < g->n; i += rows) {
+            rows = peft__gemm_sliver(k->mr, g->n - i);
+            k->tile(rows, (int32_t)PEFT__MIN(cols - j, k->nr), kc, b + i, 1, ldb, panel, j < copied ? g->lda : k->nr,
                     s->stage + i * job->cols + j, job->cols, k0 == 0 && !g->accumulate);
         }
     }
@@ -94,7 +94,7 @@ static void tall_task(void *arg, int64_t task, int32_t worker) {
     tall_space s;
     s.stage = (peft__real *)(void *)(job->run->scratch + (size_t)worker * job->run->scratch_size);
     s.panels = s.stage + TALL_COLS * job->cols;
-    s.b = s.panels + job->cols / nr * (job->kc * nr + TALL_PAD);
+    s.b = s.panels + job->cols / nr * (job->kc * nr + PEFT__GEMM_PAD);
     if (g->accumulate) { tall_turn(job, s.stage, j0, cols, false); }
     for (int64_t k0 = 0; k0 < g->k; k0 += job->kc) { tall_block(job, &s, k0, PEFT__MIN(g->k - k0, job->kc), j0, cols); }
     tall_turn(job, s.stage, j0, cols, true);
